@@ -1,0 +1,47 @@
+"""Everything a user can cause to go wrong: what failed, with which value, and what to do."""
+
+from __future__ import annotations
+
+
+class GeoOVSegError(Exception):
+    """Root of all errors this package raises on purpose; its message is meant for the user."""
+
+    exit_code = 1
+
+
+class UsageError(GeoOVSegError, ValueError):
+    """A value, an option or a combination of them that cannot work."""
+
+    exit_code = 2
+
+
+class VocabularyError(UsageError):
+    """A class list that cannot be read."""
+
+
+class SceneError(GeoOVSegError, OSError):
+    """An input raster that cannot be opened or read."""
+
+    exit_code = 4
+
+
+class OutputError(GeoOVSegError, OSError):
+    """An output that cannot be written, or must not be overwritten."""
+
+
+class MethodError(UsageError):
+    """An unknown method, an unknown setting of one, or a method and a model that do not fit."""
+
+
+class ModelError(UsageError):
+    """An unknown model, or one that the methods cannot use."""
+
+
+class WeightsMissingError(GeoOVSegError, FileNotFoundError):
+    """Weights that are not on this machine."""
+
+    exit_code = 5
+
+
+class GeoOVSegWarning(UserWarning):
+    """Something the user should know, though the run goes on."""

@@ -1,0 +1,162 @@
+"""The verbs of a CLIP image tower: what every dense method is composed of, over unmodified open_clip modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from geoovseg.errors import ModelError
+from geoovseg.ops.attention import Mix
+
+Grid = tuple[int, int]
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class _Block(Protocol):
+    ln_1: nn.Module
+    ln_2: nn.Module
+    ls_1: nn.Module
+    ls_2: nn.Module
+    mlp: nn.Module
+    attn: nn.MultiheadAttention
+
+
+class _Transformer(Protocol):
+    resblocks: Sequence[_Block]
+
+
+class _Tower(Protocol):
+    """What we use of `open_clip.transformer.VisionTransformer`."""
+
+    conv1: nn.Conv2d
+    class_embedding: Tensor
+    positional_embedding: Tensor
+    ln_pre: nn.Module
+    ln_post: nn.Module
+    proj: Tensor
+    transformer: _Transformer
+
+
+class ClipVit:
+    """An open_clip vision transformer, taken apart into verbs; the tower itself is neither changed nor hooked.
+
+    `embed`, then `block` for each layer, then `readout` equals the tower's own forward on its class token. Any number
+    of pixels is accepted: the grid is (H // patch, W // patch) and position tables are resized to it.
+    Raises ModelError for towers that are not plain vision transformers.
+    """
+
+    def __init__(
+        self, visual: nn.Module, *, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD
+    ) -> None:
+        for part in ("conv1", "class_embedding", "positional_embedding", "ln_pre", "ln_post", "proj", "transformer"):
+            if getattr(visual, part, None) is None:
+                raise ModelError(
+                    f"this image tower ({type(visual).__name__}) has no {part}: the methods need a plain CLIP vision "
+                    "transformer such as ViT-B-16/openai"
+                )
+        if getattr(visual, "attn_pool", None) is not None:
+            raise ModelError("image towers with attention pooling (CoCa) have no patch features to read out")
+        self.visual = visual
+        self._tower = cast(_Tower, visual)
+        self.blocks = self._tower.transformer.resblocks
+        self.heads = int(self.blocks[0].attn.num_heads)
+        patch = self._tower.conv1.kernel_size
+        self.patch = int(patch[0])
+        tokens, width = self._tower.positional_embedding.shape
+        side = int((tokens - 1) ** 0.5)
+        self.native_grid: Grid = (side, side)
+        self.width, self.dim = int(width), int(self._tower.proj.shape[1])
+        weight = self._tower.conv1.weight
+        self._mean = torch.tensor(mean, device=weight.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=weight.device).view(1, 3, 1, 1)
+        self._positions: dict[Grid, Tensor] = {}
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype the tower computes in."""
+        return self._tower.conv1.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower's weights are."""
+        return self._tower.conv1.weight.device
+
+    def embed(self, pixels: Tensor) -> tuple[Tensor, Grid]:
+        """Pixels (B, 3, H, W), RGB in 0..1, to tokens (B, 1 + N, E) before the first block, and the grid (h, w).
+
+        Sizes that are no multiple of the patch lose the remainder, as the convolution does.
+        """
+        tower = self._tower
+        x = tower.conv1(((pixels.to(self._mean.dtype) - self._mean) / self._std).to(self.dtype))
+        grid = (x.shape[-2], x.shape[-1])
+        patches = x.flatten(2).mT  # (B, N, E)
+        cls = tower.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        tokens = torch.cat([cls, patches], dim=1) + self.positions(grid).to(x.dtype)
+        return tower.ln_pre(tokens), grid
+
+    def positions(self, grid: Grid) -> Tensor:
+        """The position table (1 + h * w, E) for a grid.
+
+        With as many tokens as in training the table is used as it is, even for another shape; otherwise it is resized
+        with the scale factor (n + 0.1) / s, bicubic, without antialiasing. Both as in every released dense method
+        (SCLIP, ClearCLIP, NACLIP, SegEarth-OV); resizing to the plain size gives other features.
+        """
+        table = self._tower.positional_embedding
+        if grid[0] * grid[1] + 1 == len(table):
+            return table
+        if grid not in self._positions or table.requires_grad:
+            self._positions[grid] = _resize_positions(table, self.native_grid, grid)
+        return self._positions[grid]
+
+    def qkv(self, i: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of block `i` for its input x (B, L, E): three of (B, heads, L, d)."""
+        block = self.blocks[i]
+        y = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+        q, k, v = y.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def merge(self, i: int, heads: Tensor) -> Tensor:
+        """Values (B, heads, L, d) to tokens (B, L, E) through the output projection of block `i`, bias included."""
+        out = self.blocks[i].attn.out_proj
+        return F.linear(heads.transpose(1, 2).flatten(2), out.weight, out.bias)
+
+    def ffn(self, i: int, x: Tensor) -> Tensor:
+        """What the feed-forward part of block `i` adds to x."""
+        block = self.blocks[i]
+        return cast(Tensor, block.ls_2(block.mlp(block.ln_2(x))))
+
+    def block(self, i: int, x: Tensor, mix: Mix | None = None, bias: Tensor | None = None) -> Tensor:
+        """Block `i` as trained, with its attention replaced by `mix` or biased by `bias` (B, heads, L, L) if given."""
+        q, k, v = self.qkv(i, x)
+        heads = sdpa(q, k, v, attn_mask=bias) if mix is None else mix(q, k, v)
+        x = x + self.blocks[i].ls_1(self.merge(i, heads))
+        return x + self.ffn(i, x)
+
+    def readout(self, x: Tensor) -> Tensor:
+        """Tokens (B, L, E) into the joint space (B, L, D): ln_post and projection, for every token; not normalised."""
+        return cast(Tensor, self._tower.ln_post(x) @ self._tower.proj)
+
+    def trunk(self, pixels: Tensor) -> tuple[Tensor, Grid]:
+        """Tokens (B, 1 + N, E) entering the last block, and the grid: the part all last-block methods share."""
+        x, grid = self.embed(pixels)
+        for i in range(self.depth - 1):
+            x = self.block(i, x)
+        return x, grid
+
+
+def _resize_positions(table: Tensor, native: Grid, grid: Grid) -> Tensor:
+    patches = table[1:].T.unflatten(1, native)[None].float()  # (1, E, s, s)
+    scale = ((grid[0] + 0.1) / native[0], (grid[1] + 0.1) / native[1])
+    resized = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False, antialias=False)
+    return torch.cat([table[:1], resized[0].flatten(1).T.to(table.dtype)])
