@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from rasterio.windows import Window
 from torch import Tensor
+from torch.nn import functional as F
 
 from geoovseg.models.vit import ClipVit, Grid
+from geoovseg.ops import attention
 from geoovseg.ops.attention import Mix
+from geoovseg.scene import TileBatch
+from geoovseg.vocabulary import Vocabulary
 
 
 def dense_features(clip: ClipVit, pixels: Tensor, mix: Mix, *, residual: bool) -> tuple[Tensor, Tensor, Grid]:
     """Patch features (B, h * w, D), class-token feature (B, D), neither normalised, and the grid (h, w).
 
     With `residual` the last block keeps its skip connections and feed-forward part; without, its output is the
-    attention's alone (ClearCLIP, section 3.3).
+    attention's alone (ClearCLIP, section 3.3). The class token is that of the block as mixed.
     """
     x, grid = clip.trunk(pixels)
     features = last_block(clip, x, mix, residual=residual)
@@ -25,3 +35,87 @@ def last_block(clip: ClipVit, x: Tensor, mix: Mix, *, residual: bool) -> Tensor:
     if residual:
         return clip.readout(clip.block(last, x, mix))
     return clip.readout(clip.merge(last, mix(*clip.qkv(last, x))))
+
+
+def cosines(features: Tensor, text: Tensor) -> Tensor:
+    """Features (..., D), any length, against unit text features (Q, D): (..., Q), in float32."""
+    return F.normalize(features.float(), dim=-1) @ text.T
+
+
+@dataclass
+class LastBlock:
+    """What the four share: one pass through the tower, the last block under `mix`, cosines with the words."""
+
+    clip: ClipVit
+    text: Tensor
+    vocabulary: Vocabulary
+    _: KW_ONLY
+    vfm: Any = None
+    sam: Any = None
+    base: Any = None
+    residual: bool = True
+    scale: float = 50.0
+    class_token_weight: float = 0.0
+
+    mix: ClassVar[Mix]
+    unit: ClassVar[Literal["cosine"]] = "cosine"
+
+    @property
+    def patch(self) -> int:
+        """What the tile must be a multiple of."""
+        return self.clip.patch
+
+    @property
+    def tile(self) -> int:
+        """The side the model was trained on."""
+        return self.clip.native_grid[0] * self.clip.patch
+
+    @property
+    def stride(self) -> int:
+        """Half a tile, as in the releases (224 and 112)."""
+        return max(1, self.tile // 2)
+
+    def prepare(self, read: Callable[[Window], TileBatch]) -> None:
+        """Nothing: every window is seen on its own."""
+
+    @torch.inference_mode()
+    def scores(self, batch: TileBatch) -> Tensor:
+        """Cosines (B, Q, h, w) of patches and words, plus the weighted cosine of the class token where it counts."""
+        pixels = torch.from_numpy(batch.pixels).to(self.clip.device, non_blocking=True)
+        mix: Mix = type(self).mix
+        features, cls, grid = dense_features(self.clip, pixels, mix, residual=self.residual)
+        scores = cosines(features, self.text)  # (B, N, Q)
+        if self.class_token_weight:
+            scores = scores + self.class_token_weight * cosines(cls, self.text)[:, None]
+        return scores.mT.unflatten(2, grid)
+
+
+@dataclass
+class Clip(LastBlock):
+    """CLIP's own attention, read out at every patch."""
+
+    mix = staticmethod(attention.clip)
+
+
+@dataclass
+class MaskClip(LastBlock):
+    """Values kept as they are; skip connections and feed-forward part on, as every later paper runs it."""
+
+    mix = staticmethod(attention.maskclip)
+
+
+@dataclass
+class ClearClip(LastBlock):
+    """Query-query attention alone."""
+
+    residual: bool = False
+    mix = staticmethod(attention.clearclip)
+
+
+@dataclass
+class SegEarth(LastBlock):
+    """Sum of q-q, k-k and v-v attention; the class token's score is a bias that all patches share (section 3.5)."""
+
+    residual: bool = False
+    class_token_weight: float = -0.3
+    mix = staticmethod(attention.segearth)

@@ -1,0 +1,234 @@
+"""Everything that is decided before the first pixel is read: words, model, method, windows, memory."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoovseg.errors import GeoOVSegWarning, UsageError
+from geoovseg.methods import METHODS, Method, card, load_method, read_settings
+from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
+from geoovseg.mosaic import ScoreMosaic
+from geoovseg.ops.classes import best_word, decide
+from geoovseg.ops.upsample import UPSAMPLERS, Upsample
+from geoovseg.record import RunRecord
+from geoovseg.scene import Scene, TileBatch
+from geoovseg.tiling import BLOCK, Panel, TilePlan, plan_tiles
+from geoovseg.vocabulary import Vocabulary, parse_background, parse_classes, read_vocabulary
+
+if TYPE_CHECKING:
+    from geoovseg.models.text import TextEncoder
+
+CPU_BATCH = 8
+"""On a CPU the towers always see exactly this many windows, which makes results independent of what shares a batch."""
+GPU_BATCH = 32
+CLOSE = 0.92
+"""Counter-words whose features are closer than this cosine to a word of the user's are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user decides about a run, as given; see `geoovseg.segment` for the meaning of each."""
+
+    method: str
+    model: str
+    background: str
+    threshold: float | None
+    upsample: str
+    settings: Mapping[str, str | bool | int | float]
+    tile: int | None
+    stride: int | None
+    device: str
+    precision: str
+    batch_size: int | None
+    max_memory: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run ready to start."""
+
+    settings: Settings
+    vocabulary: Vocabulary
+    model: ClipModel
+    method: Method
+    upsample: Upsample
+    plan: TilePlan
+    panels: tuple[Panel, ...]
+    device: torch.device
+    precision: str
+    batch_size: int
+    dropped: tuple[str, ...]
+    """counter-words left out as too close to the user's"""
+
+    @property
+    def micro_batch(self) -> int:
+        """Windows that go through the towers together."""
+        return CPU_BATCH if self.device.type == "cpu" else self.batch_size
+
+    @property
+    def depth(self) -> int:
+        """Batches the reader may be ahead."""
+        return max(1, -(-self.batch_size // self.micro_batch))
+
+    @property
+    def channels(self) -> int:
+        """Score channels: the classes, and the background if there is one."""
+        return len(self.vocabulary.groups)
+
+    @property
+    def memory_mb(self) -> float:
+        """Memory for the strip and the rows in hand, in MB; the model and the libraries come on top."""
+        return _bytes_per_column(self.plan, self.channels) * max(p.width for p in self.panels) / 1e6
+
+    def class_scores(self, batch: TileBatch) -> Tensor:
+        """Class scores (B, C, H, W) of a batch at pixel resolution, on the device.
+
+        On the CPU the last, smaller batch is filled up by repetition: sums then run in the same order for every window.
+        """
+        full = batch
+        if self.device.type == "cpu" and len(batch) < CPU_BATCH:
+            index = np.arange(CPU_BATCH) % len(batch)
+            full = TileBatch(
+                windows=tuple(batch.windows[i] for i in index), pixels=batch.pixels[index], valid=batch.valid[index]
+            )
+        scores = best_word(self.method.scores(full), [len(g) for g in self.vocabulary.groups])[: len(batch)]
+        return self.upsample(scores, torch.from_numpy(batch.pixels).to(scores.device))
+
+    def decide(self, scores: Tensor, valid: Tensor, nodata: int) -> tuple[Tensor, Tensor]:
+        """Finished scores (C, h, w) to codes (h, w) and confidence (h, w) in 0..1."""
+        scale = self.method.scale if self.method.unit == "cosine" else None
+        best, confidence = decide(scores, scale)
+        codes = best + self.vocabulary.first_code
+        if self.settings.threshold is not None:
+            codes = torch.where(confidence < self.settings.threshold, 0, codes)
+        return torch.where(valid, codes, nodata), confidence
+
+    def record(self, scene: Scene, *, windows: int, skipped: int) -> RunRecord:
+        """The run record."""
+        given = self.settings
+        return RunRecord(
+            scene=os.path.basename(scene.path),
+            method=given.method,
+            settings=read_settings(given.method, given.settings),
+            model=self.model.card.name,
+            weights_sha256=self.model.sha256,
+            classes=tuple((c.name, c.words, c.colour) for c in self.vocabulary.classes),
+            background=self.vocabulary.background,
+            threshold=given.threshold,
+            upsample=given.upsample,
+            bands=scene.bands,
+            tile=self.plan.tile,
+            stride=self.plan.stride,
+            device=str(self.device),
+            precision=self.precision,
+            windows=windows,
+            skipped_windows=skipped,
+        )
+
+
+def read_classes(classes: str | Sequence[str] | Vocabulary | None, vocabulary: str | None) -> Vocabulary:
+    """The user's classes, from exactly one of a list of class texts and the name of a class list."""
+    if (classes is None) == (vocabulary is None):
+        raise UsageError("give the classes either with -c/--classes or with --vocabulary")
+    if vocabulary is not None:
+        return read_vocabulary(vocabulary)
+    if isinstance(classes, Vocabulary):
+        return classes
+    return parse_classes([classes] if isinstance(classes, str) else list(classes or ()))
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse what can be refused before a model is loaded. Raises UsageError."""
+    method = card(settings.method)
+    read_settings(settings.method, settings.settings)
+    if settings.upsample not in UPSAMPLERS:
+        raise UsageError(f"--upsample {settings.upsample}: choose from {', '.join(UPSAMPLERS)}")
+    if settings.threshold is not None:
+        if not method.confidence:
+            able = ", ".join(n for n, c in METHODS.items() if c.confidence)
+            raise UsageError(f"{settings.method} has no score between 0 and 1 for --threshold; these have: {able}")
+        if not 0 <= settings.threshold <= 1:
+            raise UsageError(f"--threshold {settings.threshold:g} must lie between 0 and 1")
+    for name, value in (("batch-size", settings.batch_size), ("max-memory", settings.max_memory)):
+        if value is not None and value <= 0:
+            raise UsageError(f"--{name} {value} must be positive")
+
+
+def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job:
+    """Load the model, decide the words, lay the windows. Raises the errors of all of these."""
+    check_settings(settings)
+    device = resolve_device(settings.device)
+    precision = resolve_precision(settings.precision, device)
+    model = load_clip(settings.model, device, precision)
+    words, dropped = _with_background(vocabulary, settings.background, model.text)
+    text = model.text.embed(words.queries).to(device)
+    method = load_method(settings.method, model.vit, text, words, settings=settings.settings)
+    tile = settings.tile or method.tile
+    stride = settings.stride or (method.stride if settings.tile is None else max(1, tile // 2))
+    plan = plan_tiles(*scene.shape, tile=tile, stride=stride, patch=method.patch)
+    _warn(scene, words, model)
+    return Job(
+        settings=settings,
+        vocabulary=words,
+        model=model,
+        method=method,
+        upsample=UPSAMPLERS[settings.upsample],
+        plan=plan,
+        panels=plan.panels(_panel_width(plan, len(words.groups), settings.max_memory)),
+        device=device,
+        precision=precision,
+        batch_size=settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH),
+        dropped=dropped,
+    )
+
+
+def _with_background(vocabulary: Vocabulary, text: str, encoder: TextEncoder) -> tuple[Vocabulary, tuple[str, ...]]:
+    """Apply --background; of the automatic words, leave out those too close to the user's."""
+    words, automatic = parse_background(text, vocabulary)
+    if not automatic:
+        return words, ()
+    own = [w for entry in words.classes for w in entry.words]
+    near = encoder.similarity(words.background, own).amax(1) > CLOSE if words.background else torch.zeros(0)
+    dropped = tuple(w for w, close in zip(words.background, near.tolist(), strict=True) if close)
+    return words.with_background(w for w in words.background if w not in dropped), dropped
+
+
+def _bytes_per_column(plan: TilePlan, channels: int) -> float:
+    """Memory that grows with a panel's width: the strip, one channel while it scrolls, blocks of finished rows."""
+    rows = min(plan.tile[0], plan.height)
+    return ScoreMosaic.nbytes(plan, channels, 1) + 4 * rows + 2 * 2 * (BLOCK + rows)
+
+
+def _panel_width(plan: TilePlan, channels: int, max_memory: float | None) -> int:
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    budget = max_memory * 1e6 if max_memory is not None else ram / 4
+    return int(budget / _bytes_per_column(plan, channels))
+
+
+def _warn(scene: Scene, words: Vocabulary, model: ClipModel) -> None:
+    if model.card.name == "demo" and not scene.is_demo:
+        message = f"the demo model was trained on drawn scenes only; on {scene.path} its labels mean nothing"
+        warnings.warn(message, GeoOVSegWarning, 3)
+    if model.words is not None:
+        unknown = [w for entry in words.classes for w in entry.words if w.casefold() not in model.words]
+        if unknown:
+            message = f"the {model.card.name} model was never told of: {', '.join(unknown)}"
+            warnings.warn(message, GeoOVSegWarning, 3)
+    if bf16_would_pay(model.vit):
+        warnings.warn("this CPU computes bfloat16: --precision bf16 may be several times faster", GeoOVSegWarning, 3)
+
+
+def random_batch(plan: TilePlan, size: int) -> TileBatch:
+    """Windows of random pixels, to time a model without reading a scene."""
+    window = next(plan.windows(Panel(0, plan.width)))
+    pixels = np.random.default_rng(0).random((size, 3, *plan.tile), dtype=np.float32)
+    return TileBatch(windows=(window,) * size, pixels=pixels, valid=np.ones((size, *plan.tile), bool))
+

@@ -1,0 +1,180 @@
+"""From a model's name to its verbs: weights found on this machine, checked, loaded without executing code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from geoovseg.errors import GeoOVSegError, ModelError, UsageError, WeightsMissingError
+from geoovseg.models.cards import DEMO_DIR, ModelCard, model_card
+from geoovseg.models.text import TextEncoder
+from geoovseg.models.vit import CLIP_MEAN, CLIP_STD, ClipVit
+from geoovseg.vocabulary import templates
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipModel:
+    """A loaded model: the image side's verbs, the text side, and what the run record says of it."""
+
+    card: ModelCard
+    vit: ClipVit
+    text: TextEncoder
+    sha256: str
+    words: frozenset[str] | None
+    """all the words it was trained on, where that is few"""
+
+
+def find_weights(card: ModelCard) -> Path:
+    """The file of a model's weights on this machine; nothing is downloaded. Raises WeightsMissingError."""
+    if card.path is not None:
+        if card.path.is_file():
+            return card.path
+        raise WeightsMissingError(f"no weights at {card.path}, given by --model {card.name}")
+    from huggingface_hub import try_to_load_from_cache
+
+    for file in card.files:
+        found = try_to_load_from_cache(str(card.repo), file)
+        if isinstance(found, str):
+            return Path(found)
+    raise WeightsMissingError(
+        f"the weights of {card.name} are not on this machine ({card.megabytes} MB, licence: {card.licence}). Fetch them"
+        f" once with\n  geoovseg models fetch {card.name}\nFor a machine without network: fetch on another one and copy"
+        " its Hugging Face cache folder (see `geoovseg doctor`), or give a file as --model ARCH@FILE."
+    )
+
+
+def fetch_weights(card: ModelCard) -> Path:
+    """Download a model's weights into the Hugging Face cache, with progress on stderr; returns the file.
+
+    Raises GeoOVSegError when the hub cannot be reached or has no such file.
+    """
+    if card.path is not None:
+        return find_weights(card)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for file in card.files:
+        try:
+            return Path(hf_hub_download(str(card.repo), file))
+        except LocalEntryNotFoundError as error:
+            raise GeoOVSegError(f"cannot reach the model hub for {card.repo}/{file}: {error}") from error
+        except EntryNotFoundError:
+            continue
+        except OSError as error:
+            raise GeoOVSegError(f"cannot download {card.repo}/{file}: {error}") from error
+    raise GeoOVSegError(f"{card.repo} has none of {', '.join(card.files)}")
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the first CUDA device if there is one, else the CPU. Raises UsageError for what is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}; try --device cpu") from error
+    return device
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 on CUDA devices that have it, else fp32. Raises UsageError for unknown names."""
+    if name == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision {name}: choose from auto, {', '.join(PRECISIONS)}")
+    return name
+
+
+@lru_cache(maxsize=1)
+def load_clip(name: str, device: torch.device, precision: str) -> ClipModel:
+    """Load a model by name. The image tower runs in `precision`, the text tower in float32.
+
+    Raises ModelError, WeightsMissingError, and GeoOVSegError for files that are not weights of this architecture.
+    """
+    card = model_card(name)
+    path = find_weights(card)
+    model, tokenizer = _architecture(card)
+    _load_state(model, path, card)
+    model.eval().requires_grad_(False)
+    tower = model.visual.to(device=device, dtype=PRECISIONS[precision])
+    mean, std = getattr(tower, "image_mean", None) or CLIP_MEAN, getattr(tower, "image_std", None) or CLIP_STD
+    return ClipModel(
+        card=replace(card, path=path),
+        vit=ClipVit(tower, mean=mean, std=std),
+        text=TextEncoder(model, tokenizer, templates()),
+        sha256=_sha256(path),
+        words=_known_words(card),
+    )
+
+
+def _architecture(card: ModelCard) -> tuple[Any, Any]:
+    if card.name == "demo":
+        config = json.loads((DEMO_DIR / "config.json").read_text())
+        return open_clip.CLIP(**config), SimpleTokenizer(bpe_path=str(DEMO_DIR / "bpe.txt.gz"))
+    config = open_clip.get_model_config(card.arch)
+    if config is None:
+        raise ModelError(f"open_clip has no architecture {card.arch!r}; `geoovseg models list` shows examples")
+    model = open_clip.create_model(card.arch, pretrained=None)
+    return model, open_clip.get_tokenizer(card.arch)
+
+
+def _load_state(model: nn.Module, path: Path, card: ModelCard) -> None:
+    try:
+        state: dict[str, Tensor] = read_state(path)
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except (SafetensorError, RuntimeError, OSError, pickle.UnpicklingError, EOFError) as error:
+        raise GeoOVSegError(
+            f"{path} cannot be loaded as weights of {card.arch}: {str(error).splitlines()[0]}; fetch it again, or check "
+            "that the architecture is right"
+        ) from error
+    missing = [k for k in missing if k != "attn_mask"]
+    if missing:
+        raise GeoOVSegError(f"{path} lacks {len(missing)} tensors of {card.arch}, first {missing[0]}")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file or a torch checkpoint, without running code; key prefixes of training removed."""
+    if path.suffix == ".safetensors":
+        return {k: _full(v) for k, v in load_file(path).items()}
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state)
+    return {k.removeprefix("module."): _full(v) for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _known_words(card: ModelCard) -> frozenset[str] | None:
+    if card.name != "demo":
+        return None
+    return frozenset((DEMO_DIR / "words.txt").read_text().split("\n")) - {""}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bf16_would_pay(vit: ClipVit) -> bool:
+    """Whether this CPU computes bfloat16 itself and the tower is large enough to gain (measured: ViT-B/16, 4 x)."""
+    if vit.device.type != "cpu" or vit.dtype != torch.float32 or vit.width < 512:
+        return False
+    flags = Path("/proc/cpuinfo")
+    return os.path.exists(flags) and any(f in flags.read_text() for f in ("avx512_bf16", "amx_bf16"))

@@ -1,0 +1,85 @@
+"""Words to unit text features: 80 sentences around each word, averaged, kept on disk by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Tokenize = Callable[[list[str]], Tensor]
+
+
+def cache_dir() -> Path:
+    """Where small computed things are kept: $GEOOVSEG_CACHE, else the user's cache folder."""
+    if "GEOOVSEG_CACHE" in os.environ:
+        return Path(os.environ["GEOOVSEG_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoovseg"
+
+
+class TextEncoder:
+    """The text side of a CLIP: `embed` gives one unit feature a word.
+
+    Each word is encoded on its own, in one batch of its sentences, so that its feature does not depend on the others;
+    always on the CPU in float32, so that it does not depend on the device either.
+    """
+
+    def __init__(self, model: nn.Module, tokenize: Tokenize, templates: Sequence[str]) -> None:
+        self.model: Any = model
+        self.tokenize, self.templates = tokenize, tuple(templates)
+        self._identity: str | None = None
+
+    @torch.inference_mode()
+    def embed(self, words: Sequence[str]) -> Tensor:
+        """Unit features (Q, D) in float32: the mean over the templates of unit sentence features, normalised again.
+
+        As in every released dense method: encode_text(template(word)), normalise, mean over 80, normalise.
+        """
+        return torch.stack([self._cached(word) for word in words])
+
+    def similarity(self, words: Sequence[str], others: Sequence[str]) -> Tensor:
+        """Cosines (words, others) of their features."""
+        return self.embed(words) @ self.embed(others).T
+
+    def _cached(self, word: str) -> Tensor:
+        """A damaged or unwritable cache costs time, never the run."""
+        path = cache_dir() / "text" / f"{self._key(word)}.npy"
+        try:
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        except (OSError, ValueError, EOFError):
+            feature = self.encode(word)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f"{path.stem}.{os.getpid()}.npy")
+            np.save(part, feature.numpy())
+            part.replace(path)
+        except OSError:
+            pass
+        return feature
+
+    def encode(self, word: str) -> Tensor:
+        """The unit feature (D,) of a word, computed."""
+        tokens = self.tokenize([t.replace("{}", word) for t in self.templates])
+        sentences = F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+        return F.normalize(sentences.mean(0), dim=-1)
+
+    def _key(self, word: str) -> str:
+        if self._identity is None:
+            self._identity = _digest(self.model, self.templates)
+        return hashlib.sha256(f"{self._identity}\0{word}".encode()).hexdigest()[:40]
+
+
+def _digest(model: nn.Module, templates: Sequence[str]) -> str:
+    """What decides a text feature: the text side's weights, the templates, torch's version."""
+    state = hashlib.sha256("\n".join((torch.__version__, *templates)).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        if not name.startswith("visual."):
+            state.update(name.encode())
+            state.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return state.hexdigest()

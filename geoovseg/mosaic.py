@@ -1,0 +1,97 @@
+"""The blend: overlapping windows of scores become rows of one mosaic, in a strip that never grows with the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from rasterio.windows import Window
+from torch import Tensor
+
+from geoovseg.tiling import Panel, TilePlan
+
+
+_AT_ONCE = 1 << 20
+"""Pixels of finished rows handled together, which bounds what is made of them."""
+
+
+def taper(length: int, device: torch.device | str = "cpu") -> Tensor:
+    """Weights of a window along one axis: a tent from 1 / length at the ends to 1 in the middle, never zero.
+
+    Positive ends matter: the scene's outermost pixels are seen by one window only, at its end.
+    """
+    at = (torch.arange(length, device=device, dtype=torch.float32) + 0.5) / length
+    return 1 - (2 * at - 1).abs()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Finished rows of a panel: no later window touches them."""
+
+    row_off: int
+    scores: Tensor
+    """(C, rows, columns) weighted means; zero where no window was"""
+    valid: Tensor
+    """(rows, columns) true where the scene has data"""
+
+
+class ScoreMosaic:
+    """Weighted mean of overlapping score windows over a panel, given row by row of windows.
+
+    Holds (C + 1) x tile height x panel width floats on the scores' device and gives rows away as soon as they are
+    final. Windows must come row by row, as `TilePlan.windows` lists them; some may be missing. Sums per pixel are
+    taken in the order of the windows, so they do not depend on panels or batches.
+    """
+
+    def __init__(self, plan: TilePlan, panel: Panel, channels: int, device: torch.device | str) -> None:
+        self.plan, self.panel = plan, panel
+        shape = (min(plan.tile[0], plan.height), panel.width)
+        self._sum = torch.zeros(channels + 1, *shape, device=device)
+        self._valid = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._taper = taper(plan.tile[0], device)[:, None] * taper(plan.tile[1], device)[None, :]
+        self._top = 0
+
+    @staticmethod
+    def nbytes(plan: TilePlan, channels: int, width: int) -> int:
+        """Bytes of the strip for a panel of `width` columns."""
+        return min(plan.tile[0], plan.height) * width * (4 * (channels + 1) + 1)
+
+    def add(self, windows: Sequence[Window], scores: Tensor, valid: Tensor) -> Iterator[Rows]:
+        """Blend class scores (B, C, H, W) in; yield the rows that became final before they touched them."""
+        for window, score, known in zip(windows, scores, valid, strict=True):
+            yield from self._advance(window.row_off)
+            self._add(window, score, known)
+
+    def finish(self) -> Iterator[Rows]:
+        """Yield all remaining rows, down to the scene's last."""
+        yield from self._advance(self.plan.height)
+
+    def _add(self, window: Window, score: Tensor, known: Tensor) -> None:
+        first = max(window.col_off, self.panel.col_off)
+        last = min(window.col_off + window.width, self.panel.col_off + self.panel.width)
+        src = slice(first - window.col_off, last - window.col_off)
+        dst = slice(first - self.panel.col_off, last - self.panel.col_off)
+        rows = slice(0, min(window.height, self._valid.shape[0]))
+        weight = self._taper[rows, src]
+        self._sum[:-1, rows, dst] += score[:, rows, src] * weight
+        self._sum[-1, rows, dst] += weight
+        self._valid[rows, dst] |= known[rows, src]
+
+    def _advance(self, row: int) -> Iterator[Rows]:
+        """Give away the rows above `row`, a few at a time, and move the strip so that it starts there."""
+        while self._top < row:
+            count = min(row - self._top, self._valid.shape[0])
+            for first in range(0, count, step := max(1, _AT_ONCE // self.panel.width)):
+                rows = slice(first, min(first + step, count))
+                weight = self._sum[-1, rows]
+                mean = self._sum[:-1, rows] / torch.where(weight > 0, weight, 1)
+                yield Rows(self._top + first, mean, self._valid[rows].clone())
+            self._scroll(count)
+            self._top += count
+
+    def _scroll(self, count: int) -> None:
+        """Move the strip down by `count` rows, a channel at a time to stay within its memory."""
+        for channel in (*self._sum, self._valid):
+            channel[: len(channel) - count] = channel[count:].clone()
+            channel[len(channel) - count :] = 0

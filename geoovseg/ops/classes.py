@@ -1,0 +1,26 @@
+"""From query scores to class scores to labels: the best word speaks for its class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+def best_word(scores: Tensor, groups: Sequence[int]) -> Tensor:
+    """Query scores (B, Q, h, w) to class scores (B, C, h, w); `groups` counts the words of each class, in order.
+
+    The maximum, taken before blending, so that a class does not fade as synonyms are added.
+    """
+    return torch.stack([group.amax(dim=1) for group in scores.split(list(groups), dim=1)], dim=1)
+
+
+def decide(scores: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+    """Class scores (C, h, w) to the best channel (h, w) and its confidence in 0..1 (h, w).
+
+    Cosines are sharpened by `scale` and softmaxed over classes; with scale None they already are shares of 1. Ties go
+    to the first channel.
+    """
+    shares = torch.softmax(scores * scale, dim=0) if scale is not None else scores
+    confidence, best = shares.max(dim=0)
+    return best, confidence

@@ -1,0 +1,180 @@
+"""The way of the data, top-down: scene, windows, scores, mosaic, labels. Read this first."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from geoovseg.errors import MethodError
+from geoovseg.job import Job, Settings, check_settings, prepare_job, random_batch, read_classes
+from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS, Grid, LabelWriter, create_labels, output_names
+from geoovseg.models.cards import DEFAULT_MODEL
+from geoovseg.mosaic import Rows, ScoreMosaic
+from geoovseg.record import Stopwatch, peak_rss_mb
+from geoovseg.scene import Scene, open_scene, read_ahead
+from geoovseg.tiling import BLOCK
+from geoovseg.vocabulary import Vocabulary
+
+Progress = Callable[[int, int], None]
+"""Called with (windows done, windows in all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentResult:
+    """What a run made and what it took; `to_json` is what `geoovseg segment --json` prints."""
+
+    labels: str
+    vectors: str | None
+    confidence: str | None
+    method: str
+    model: str
+    device: str
+    precision: str
+    batch_size: int
+    windows: int
+    skipped_windows: int
+    """windows without any valid pixel"""
+    failed_windows: int
+    megapixels: float
+    seconds: dict[str, float]
+    peak_rss_mb: float
+    background: tuple[str, ...]
+    """the words that were code 0"""
+    dropped_background: tuple[str, ...]
+    """automatic counter-words left out as too close to the classes"""
+    panels: int
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def segment(
+    scene: str | os.PathLike[str],
+    classes: str | Sequence[str] | Vocabulary | None = None,
+    *,
+    vocabulary: str | None = None,
+    method: str = "segearth",
+    model: str = DEFAULT_MODEL,
+    output: str | os.PathLike[str] | None = None,
+    confidence: str | None = None,
+    background: str = "auto",
+    threshold: float | None = None,
+    upsample: str = "bilinear",
+    settings: Mapping[str, str | bool | int | float] | None = None,
+    tile: int | None = None,
+    stride: int | None = None,
+    bands: Sequence[int] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    max_memory: float | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> SegmentResult:
+    """Segment a georeferenced image by words and write a finished label raster.
+
+    Args:
+        scene: any raster GDAL opens, of any size; 8-bit.
+        classes: what to look for, as on the command line: `"building=house+roof,road,water"`, or a Vocabulary.
+        vocabulary: instead of classes, the name of a class list or a file of one.
+        method: a key of METHODS.
+        model: a CLIP model by name, `ARCH@FILE`, or `demo`. Nothing is downloaded.
+        output: the label raster, or a folder for it; by default `<stem>_labels.tif` beside the scene.
+        confidence: also write this raster of confidence, 0..1 stored as 0..250.
+        background: `auto`, `none` or `word+word`; what these words win is code 0.
+        threshold: confidence (0..1) below which a pixel is code 0.
+        upsample: `bilinear`, or `guided` by the pixels.
+        settings: fields of the method by name.
+        tile: side of a window in pixels, at most; by default what the model was trained on.
+        stride: step between windows; by default half a tile.
+        bands: 1-based indexes of red, green, blue.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        precision: `auto`, `fp32`, `bf16`, `fp16`.
+        batch_size: windows in flight; on a CPU it does not change any result.
+        max_memory: MB for the blend; a quarter of the memory by default. Wider scenes are done in column panels.
+        overwrite: replace existing outputs.
+        progress: called with (windows done, windows in all).
+
+    Returns:
+        Names of the outputs, counts and times.
+
+    Raises:
+        GeoOVSegError: one of its leaves, for everything a caller can cause; nothing is written then.
+    """
+    watch = Stopwatch()
+    given = _settings(locals())
+    outputs = output_names(os.fspath(scene), output, confidence)
+    words = read_classes(classes, vocabulary)
+    check_settings(given)
+    with open_scene(scene, bands=bands) as src:
+        outputs.check(src.path, overwrite=overwrite)
+        with watch.stage("load"):
+            job = prepare_job(src, words, given)
+            job.method.prepare(lambda window: src.batch([window]))
+        with create_labels(outputs, _grid(src), len(words.classes), overwrite=overwrite) as dst:
+            with watch.stage("segment"):
+                done = _stream(src, job, dst, progress or (lambda done, total: None))
+            total = sum(job.plan.count(panel) for panel in job.panels)
+            with watch.stage("assemble"):
+                legend = [(c.name, c.colour) for c in words.classes]
+                dst.commit(legend, job.record(src, windows=total, skipped=total - done).to_json())
+        return SegmentResult(
+            labels=str(outputs.labels),
+            vectors=None,
+            confidence=str(outputs.confidence) if outputs.confidence else None,
+            method=method,
+            model=job.model.card.name,
+            device=str(job.device),
+            precision=job.precision,
+            batch_size=job.batch_size,
+            windows=total,
+            skipped_windows=total - done,
+            failed_windows=0,
+            megapixels=round(src.shape[0] * src.shape[1] / 1e6, 3),
+            seconds=watch.seconds(),
+            peak_rss_mb=peak_rss_mb(),
+            background=job.vocabulary.background,
+            dropped_background=job.dropped,
+            panels=len(job.panels),
+        )
+
+
+def _stream(scene: Scene, job: Job, dst: LabelWriter, progress: Progress) -> int:
+    """Windows to scores to rows of labels, panel by panel; returns how many windows had data."""
+    total, done = sum(job.plan.count(panel) for panel in job.panels), 0
+    for panel in job.panels:
+        mosaic = ScoreMosaic(job.plan, panel, job.channels, job.device)
+        for batch in read_ahead(scene, job.plan.windows(panel), batch=job.micro_batch, depth=job.depth):
+            valid = torch.from_numpy(batch.valid).to(job.device)
+            for rows in mosaic.add(batch.windows, job.class_scores(batch), valid):
+                _write(rows, panel.col_off, job, dst)
+            done += len(batch)
+            progress(done, total)
+        for rows in mosaic.finish():
+            _write(rows, panel.col_off, job, dst)
+    return done
+
+
+def _write(rows: Rows, col_off: int, job: Job, dst: LabelWriter) -> None:
+    """Decide finished rows on the device; only codes and rounded confidence leave it."""
+    codes, confidence = job.decide(rows.scores, rows.valid, dst.nodata)
+    rounded = torch.where(rows.valid, (confidence * CONFIDENCE_STEPS).round(), CONFIDENCE_NODATA).to(torch.uint8)
+    kind = torch.uint8 if dst.dtype == "uint8" else torch.int32
+    dst.write(rows.row_off, col_off, codes.to(kind).cpu().numpy().astype(dst.dtype), rounded.cpu().numpy())
+
+
+def _settings(given: Mapping[str, object]) -> Settings:
+    names = Settings.__dataclass_fields__
+    return Settings(**{**{n: given[n] for n in names}, "settings": given["settings"] or {}})  # type: ignore[arg-type]
+
+
+def _grid(scene: Scene) -> Grid:
+    height, width = scene.shape
+    return Grid(height=height, width=width, crs=scene.crs, transform=scene.transform)

@@ -1,0 +1,80 @@
+"""What a run says of itself: the settings that decide its labels, how long its stages took, what it used."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+RUN_TAG = "GEOOVSEG_RUN"
+"""Tag of label and confidence rasters that holds the run record as JSON."""
+
+
+def package_version(name: str) -> str:
+    """The installed version of a package, or `not installed`."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Everything that decides the labels of a run; no times, no paths but the scene's name."""
+
+    scene: str
+    method: str
+    settings: Mapping[str, bool | int | float | str]
+    model: str
+    weights_sha256: str
+    classes: tuple[tuple[str, tuple[str, ...], str], ...]
+    """name, words, colour of codes 1..N"""
+    background: tuple[str, ...]
+    threshold: float | None
+    upsample: str
+    bands: tuple[int, int, int]
+    tile: tuple[int, int]
+    stride: int
+    device: str
+    precision: str
+    windows: int
+    skipped_windows: int
+    versions: Mapping[str, str] = field(
+        default_factory=lambda: {n: package_version(n) for n in ("geoovseg", "torch", "open_clip_torch", "rasterio")}
+    )
+
+    def to_json(self) -> str:
+        """One line of JSON, as the tag holds it."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+class Stopwatch:
+    """Seconds by stage, with `total` since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
+
+    def seconds(self) -> dict[str, float]:
+        """All stages and `total`, rounded to milliseconds."""
+        return {k: round(v, 3) for k, v in {**self._stages, "total": time.perf_counter() - self._start}.items()}
+
+
+def peak_rss_mb() -> float:
+    """The most memory this process has held so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1024), 1)

@@ -1,0 +1,265 @@
+"""The scene: an open raster as three bands of light and a mask, read window by window, ahead of the model."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
+
+DEMO_TAG = "GEOOVSEG_DEMO"
+"""Tag of the drawn scenes of the demo; its value is their seed."""
+FILL = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)[:, None, None]
+"""What models see where there is no data: CLIP's mean colour, which is zero after normalisation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileBatch:
+    """Windows of a scene, as methods see them."""
+
+    windows: tuple[Window, ...]
+    """on the working grid"""
+    pixels: NDArray[np.float32]
+    """(B, 3, H, W) RGB in 0..1; CLIP's mean colour where not valid"""
+    valid: NDArray[np.bool_]
+    """(B, H, W) true where the scene has data"""
+    regions: NDArray[np.int32] | None = None
+    """(B, H, W) region ids, for methods that use regions"""
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """An open raster: what the pipeline needs to know of it, and windows of its pixels."""
+
+    src: Any
+    path: str
+    bands: tuple[int, int, int]
+    """indexes of red, green, blue"""
+    masked: bool
+    """whether any pixel may lack data"""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the working grid."""
+        return int(self.src.height), int(self.src.width)
+
+    @property
+    def crs(self) -> CRS | None:
+        """The coordinate system, exactly as the file states it."""
+        return self.src.crs
+
+    @property
+    def transform(self) -> Affine:
+        """Pixel to map coordinates of the working grid."""
+        return self.src.transform
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether this is one of the drawn demo scenes."""
+        return DEMO_TAG in self.src.tags()
+
+    def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Pixels (3, h, w) and validity (h, w) of a window inside the scene. Raises SceneError."""
+        try:
+            unique = sorted(set(self.bands))
+            data = self.src.read(indexes=unique, window=window)
+            valid = self.src.dataset_mask(window=window) > 0 if self.masked else np.ones(data.shape[1:], bool)
+        except (RasterioError, OSError) as error:
+            raise SceneError(
+                f"cannot read rows {window.row_off}..{window.row_off + window.height} and columns {window.col_off}.."
+                f"{window.col_off + window.width} of {self.path}: {error}; the file may be cut short or damaged"
+            ) from error
+        return data[[unique.index(b) for b in self.bands]], valid
+
+    def batch(self, windows: Sequence[Window]) -> TileBatch:
+        """Read windows of one size as a batch; those beyond the edge are continued by reflection, as not valid."""
+        pixels: list[NDArray[np.float32]] = []
+        valid: list[NDArray[np.bool_]] = []
+        for run in _runs(windows):
+            data, mask = self.read(self._clip(_union(run)))
+            for window in run:
+                cols = slice(window.col_off - run[0].col_off, window.col_off - run[0].col_off + window.width)
+                tile, known = _reflect(data[:, :, cols], mask[:, cols], (window.height, window.width))
+                pixels.append(np.where(known, tile.astype(np.float32) / np.float32(255), FILL))
+                valid.append(known)
+                inside = self._clip(window)
+                valid[-1][inside.height :], valid[-1][:, inside.width :] = False, False
+        return TileBatch(windows=tuple(windows), pixels=np.stack(pixels), valid=np.stack(valid))
+
+    def _clip(self, window: Window) -> Window:
+        height, width = self.shape
+        return Window(
+            window.col_off,
+            window.row_off,
+            min(window.width, width - window.col_off),
+            min(window.height, height - window.row_off),
+        )
+
+
+def _runs(windows: Sequence[Window]) -> list[list[Window]]:
+    """Split windows into runs of one row, left to right, so that a run is one read."""
+    runs: list[list[Window]] = []
+    for window in windows:
+        last = runs[-1][-1] if runs else None
+        if last is not None and window.row_off == last.row_off and 0 < window.col_off - last.col_off <= last.width:
+            runs[-1].append(window)
+        else:
+            runs.append([window])
+    return runs
+
+
+def _union(run: Sequence[Window]) -> Window:
+    first, last = run[0], run[-1]
+    return Window(first.col_off, first.row_off, last.col_off + last.width - first.col_off, first.height)
+
+
+def _reflect(
+    data: NDArray[np.uint8], mask: NDArray[np.bool_], shape: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Continue (3, h, w) pixels and their mask to `shape` by reflection to the right and below."""
+    pad = [(0, shape[0] - mask.shape[0]), (0, shape[1] - mask.shape[1])]
+    if not any(after for _, after in pad):
+        return data, mask.copy()
+    return np.pad(data, [(0, 0), *pad], mode="reflect"), np.pad(mask, pad, mode="reflect")
+
+
+def raster_env() -> rasterio.Env:
+    """GDAL settings of a run: a small block cache, unless the user set GDAL_CACHEMAX."""
+    return rasterio.Env(**({} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": 64}))
+
+
+@contextmanager
+def open_scene(path: str | os.PathLike[str], *, bands: Sequence[int] | None = None) -> Iterator[Scene]:
+    """Open a raster as a scene of three 8-bit bands.
+
+    `bands` are 1-based indexes of red, green and blue; by default what the file calls red, green and blue, else bands
+    1, 2, 3, else the first band three times. Raises SceneError for what cannot be opened or is not 8-bit, UsageError
+    for bands the file lacks; warns of a missing coordinate system.
+    """
+    name = os.fspath(path)
+    with raster_env(), _opened(name) as src:
+        chosen = _bands(src, bands, name)
+        odd = {src.dtypes[b - 1] for b in chosen} - {"uint8"}
+        if odd:
+            raise SceneError(f"{name} has {odd.pop()} pixels; only 8-bit scenes (uint8) can be segmented so far")
+        if src.crs is None:
+            warnings.warn(f"{name} has no coordinate system; the outputs will have none either", GeoOVSegWarning, 3)
+        masked = any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums)
+        yield Scene(src=src, path=name, bands=chosen, masked=masked)
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            src = rasterio.open(name)
+    except (RasterioError, OSError) as error:
+        raise SceneError(f"cannot open {name} as a raster: {error}") from error
+    with src:
+        yield src
+
+
+def _bands(src: Any, bands: Sequence[int] | None, name: str) -> tuple[int, int, int]:
+    if bands is not None:
+        wrong = [b for b in bands if not 1 <= b <= src.count]
+        if len(bands) != 3 or wrong:
+            raise UsageError(
+                f"--bands {','.join(map(str, bands))}: three bands between 1 and {src.count} are needed for {name}"
+            )
+        return bands[0], bands[1], bands[2]
+    named = {interp: index for index, interp in reversed(list(enumerate(src.colorinterp, start=1)))}
+    rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    if all(c in named for c in rgb):
+        return named[rgb[0]], named[rgb[1]], named[rgb[2]]
+    return (1, 2, 3) if src.count >= 3 else (1, 1, 1)
+
+
+def read_ahead(scene: Scene, windows: Iterable[Window], *, batch: int, depth: int) -> Iterator[TileBatch]:
+    """Yield batches of `batch` windows, the last one smaller, read by a thread at most `depth` batches ahead.
+
+    Windows in which no pixel is valid are left out. An error of the reader is raised here, in the order of the windows; leaving the loop early ends the thread.
+    """
+    ready: queue.Queue[TileBatch | BaseException | None] = queue.Queue(maxsize=max(1, depth))
+    stop = threading.Event()
+
+    def put(item: TileBatch | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            with raster_env():
+                for item in _occupied(scene, windows, batch):
+                    if stop.is_set():
+                        return
+                    put(item)
+            put(None)
+        except BaseException as error:  # handed to the consumer, who raises it
+            put(error)
+
+    thread = threading.Thread(target=work, name="geoovseg-reader", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _occupied(scene: Scene, windows: Iterable[Window], size: int) -> Iterator[TileBatch]:
+    """Batches of exactly `size` windows that have data (the last may be smaller), in order."""
+    held: list[TileBatch] = []
+    for group in _grouped(windows, size):
+        read = scene.batch(group)
+        held.append(_take(read, np.flatnonzero(read.valid.any(axis=(1, 2)))))
+        if sum(map(len, held)) >= size:
+            joined = _join(held)
+            yield _take(joined, np.arange(size))
+            held = [_take(joined, np.arange(size, len(joined)))]
+    if any(map(len, held)):
+        yield _join(held)
+
+
+def _take(batch: TileBatch, keep: NDArray[np.intp]) -> TileBatch:
+    windows = tuple(batch.windows[i] for i in keep)
+    return TileBatch(windows=windows, pixels=batch.pixels[keep], valid=batch.valid[keep])
+
+
+def _join(batches: Sequence[TileBatch]) -> TileBatch:
+    return TileBatch(
+        windows=tuple(w for b in batches for w in b.windows),
+        pixels=np.concatenate([b.pixels for b in batches]),
+        valid=np.concatenate([b.valid for b in batches]),
+    )
+
+
+def _grouped(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:
+    stream = iter(windows)
+    while group := list(itertools.islice(stream, size)):
+        yield group

@@ -1,0 +1,84 @@
+"""How labels look in a GIS: QGIS styles and GDAL side files, as text. No raster is opened here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """One code of a label raster."""
+
+    code: int
+    name: str
+    colour: str
+    """#rrggbb"""
+    pixels: int = 0
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green, blue, 0..255."""
+        return int(self.colour[1:3], 16), int(self.colour[3:5], 16), int(self.colour[5:7], 16)
+
+
+def label_aux_xml(legend: Sequence[LegendEntry]) -> str:
+    """GDAL's side file of a label raster: category names by code and an attribute table with colours and counts."""
+    root = Element("PAMDataset")
+    band = SubElement(root, "PAMRasterBand", band="1")
+    names = SubElement(band, "CategoryNames")
+    by_code = {entry.code: entry.name for entry in legend}
+    for code in range(max(by_code) + 1):
+        SubElement(names, "Category").text = by_code.get(code, "")
+    table = SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
+    # GDAL's type (0 integer, 2 string) and usage (5 value, 2 name, 1 count, 6..8 red, green, blue)
+    columns = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8), ("Count", 0, 1))
+    for index, (name, kind, usage) in enumerate(columns):
+        column = SubElement(table, "FieldDefn", index=str(index))
+        for tag, text in (("Name", name), ("Type", str(kind)), ("Usage", str(usage))):
+            SubElement(column, tag).text = text
+    for index, entry in enumerate(legend):
+        row = SubElement(table, "Row", index=str(index))
+        for value in (entry.code, entry.name, *entry.rgb, entry.pixels):
+            SubElement(row, "F").text = str(value)
+    return _text(root)
+
+
+def label_qml(legend: Sequence[LegendEntry]) -> str:
+    """A QGIS style for labels: one named colour a class, code 0 transparent."""
+    root, pipe = _qgis()
+    renderer = SubElement(pipe, "rasterrenderer", type="paletted", opacity="1", alphaBand="-1", band="1")
+    SubElement(renderer, "rasterTransparency")
+    palette = SubElement(renderer, "colorPalette")
+    for entry in legend:
+        alpha = "0" if entry.code == 0 else "255"
+        SubElement(
+            palette, "paletteEntry", value=str(entry.code), color=entry.colour, label=entry.name, alpha=alpha
+        )
+    return _text(root, doctype=True)
+
+
+def confidence_qml() -> str:
+    """A QGIS style for confidence: dark to light over fixed limits 0 and 1, so that scenes can be compared."""
+    root, pipe = _qgis()
+    renderer = SubElement(
+        pipe, "rasterrenderer", type="singlebandpseudocolor", opacity="1", alphaBand="-1", band="1",
+        classificationMin="0", classificationMax="1",
+    )  # fmt: skip
+    SubElement(renderer, "rasterTransparency")
+    shader = SubElement(SubElement(renderer, "rastershader"), "colorrampshader", colorRampType="INTERPOLATED", clip="0")
+    for value, colour in ((0, "#440154"), (0.25, "#3b528b"), (0.5, "#21918c"), (0.75, "#5ec962"), (1, "#fde725")):
+        SubElement(shader, "item", value=str(value), color=colour, label=f"{value:g}", alpha="255")
+    return _text(root, doctype=True)
+
+
+def _qgis() -> tuple[Element, Element]:
+    root = Element("qgis", version="3.22", styleCategories="Symbology")
+    return root, SubElement(root, "pipe")
+
+
+def _text(root: Element, *, doctype: bool = False) -> str:
+    indent(root)
+    head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" if doctype else ""
+    return head + tostring(root, encoding="unicode") + "\n"

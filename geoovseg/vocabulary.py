@@ -1,0 +1,232 @@
+"""The words: classes, their synonyms and colours, the background, and how a user writes them down."""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from geoovseg.errors import VocabularyError
+
+BACKGROUND = "background"
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}$")
+_KNOWN_COLOURS = {
+    "building": "#c0392b", "house": "#c0392b", "roof": "#c0392b", "road": "#7f8c8d", "street": "#7f8c8d",
+    "water": "#2e86de", "river": "#2e86de", "lake": "#2e86de", "tree": "#1e6b34", "forest": "#1e6b34",
+    "grass": "#9ccc65", "vegetation": "#4caf50", "cropland": "#f1c40f", "agricultural": "#f1c40f",
+    "agriculture": "#f1c40f", "bare soil": "#b08b5a", "bareland": "#b08b5a", "barren": "#b08b5a",
+    "parking lot": "#8e44ad", "pavement": "#95a5a6", "car": "#e67e22", "vehicle": "#e67e22",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClassEntry:
+    """One class of the output."""
+
+    name: str
+    """what the legend calls it"""
+    words: tuple[str, ...]
+    """the words asked of the model; the best of them speaks for the class"""
+    colour: str
+    """#rrggbb"""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What is asked of a scene: classes 1..N in order and the words that together are code 0.
+
+    Raises VocabularyError for no classes at all, repeated names, and a word that stands for two classes.
+    """
+
+    classes: tuple[ClassEntry, ...]
+    background: tuple[str, ...] = ()
+    """words of code 0; empty: every pixel gets a class"""
+    own_background: bool = False
+    """the user named the background, so nothing is added to it"""
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise VocabularyError("no classes given; write for example -c building,road,water")
+        owner: dict[str, str] = {}
+        names: set[str] = set()
+        for entry in self.classes:
+            if _fold(entry.name) in names:
+                raise VocabularyError(f"class {entry.name!r} is given twice; join its words: {entry.name}=word+word")
+            names.add(_fold(entry.name))
+            for word in entry.words:
+                if _fold(word) in owner:
+                    raise VocabularyError(
+                        f"word {word!r} stands for both {owner[_fold(word)]!r} and {entry.name!r}; keep it in one class"
+                    )
+                owner[_fold(word)] = entry.name
+        if len(self.classes) > 65534:
+            raise VocabularyError(f"{len(self.classes)} classes; a label raster holds at most 65534")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes 1..N."""
+        return tuple(entry.name for entry in self.classes)
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The words of every score channel: background first if there is one, then the classes."""
+        first = (self.background,) if self.background else ()
+        return (*first, *(entry.words for entry in self.classes))
+
+    @property
+    def queries(self) -> tuple[str, ...]:
+        """All words in the order of the query scores (Q)."""
+        return tuple(word for group in self.groups for word in group)
+
+    @property
+    def first_code(self) -> int:
+        """Code of the first score channel: 0 with a background, 1 without."""
+        return 0 if self.background else 1
+
+    def with_background(self, words: Iterable[str]) -> Vocabulary:
+        """The same classes with these words as code 0, less those that already stand for a class."""
+        taken = {_fold(w) for entry in self.classes for w in (*entry.words, entry.name)}
+        return replace(self, background=tuple(w for w in words if _fold(w) not in taken))
+
+
+def _fold(word: str) -> str:
+    return " ".join(word.replace("_", " ").casefold().split())
+
+
+def parse_classes(items: Sequence[str]) -> Vocabulary:
+    """Read the command line's grammar: commas separate classes, `a=b+c` gives a the words b and c, `@FILE` is a list.
+
+    `|` is accepted for `+`. A class named background becomes code 0. Raises VocabularyError.
+    """
+    entries: list[tuple[str, tuple[str, ...], str | None]] = []
+    for item in items:
+        if item.startswith("@"):
+            entries += _lines(_read(Path(item[1:])), item[1:])
+        else:
+            entries += [_parse_item(part) for part in item.split(",")]
+    return _vocabulary(entries)
+
+
+def read_vocabulary(name_or_file: str) -> Vocabulary:
+    """Read a class list by name (`loveda`) or from a file: one class a line, `name: word,word` or `word,word`."""
+    path = Path(name_or_file)
+    lists = class_lists()
+    if name_or_file in lists and not path.is_file():
+        path = lists[name_or_file]
+    elif not path.is_file():
+        raise VocabularyError(
+            f"no class list named {name_or_file!r} and no such file; the lists are {', '.join(sorted(lists))}"
+        )
+    return _vocabulary(_lines(_read(path), str(path)))
+
+
+def parse_background(text: str, vocabulary: Vocabulary) -> tuple[Vocabulary, bool]:
+    """Apply `--background auto|none|word+word`; also tells whether words were chosen for the user (auto)."""
+    if vocabulary.own_background:
+        if text.strip() not in ("auto", "none"):
+            raise VocabularyError("give the background either as a class named background or as --background, not both")
+        return vocabulary, False
+    if text.strip() == "none":
+        return vocabulary, False
+    if text.strip() == "auto":
+        return vocabulary.with_background(counter_words()), True
+    words = _words(re.split(r"[+|]", text), f"--background {text}")
+    return replace(vocabulary, background=words, own_background=True), False
+
+
+def _parse_item(item: str) -> tuple[str, tuple[str, ...], str | None]:
+    text, colour = _split_colour(item.strip())
+    name, equals, right = text.partition("=")
+    words = _words(re.split(r"[+|]", right if equals else text), f"class {item.strip()!r}")
+    name = name.strip() if equals else words[0]
+    if not name:
+        raise VocabularyError(f"class {item.strip()!r} has no name before '='")
+    return name, words, colour
+
+
+def _lines(text: str, source: str) -> list[tuple[str, tuple[str, ...], str | None]]:
+    entries = []
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line, colour = _split_colour(raw.strip())
+        if not line or line.startswith("#"):
+            continue
+        where = f"{source}, line {number}"
+        name, colon, right = line.partition(":")
+        words = _words((right if colon else line).split(","), where)
+        if "=" in line or "+" in line:
+            raise VocabularyError(f"{where}: write 'name: word,word' in files; '=' and '+' belong to the command line")
+        if colon and not name.strip():
+            raise VocabularyError(f"{where}: no name before ':'")
+        entries.append((name.strip() if colon else words[0], words, colour))
+    return entries
+
+
+def _split_colour(text: str) -> tuple[str, str | None]:
+    match = _COLOUR.search(text)
+    if match is None or match.start() == 0:
+        return text, None
+    return text[: match.start()].strip(), match.group().lower()
+
+
+def _words(parts: Iterable[str], where: str) -> tuple[str, ...]:
+    words = [" ".join(p.split()) for p in parts]
+    if not all(words):
+        raise VocabularyError(f"{where}: an empty word; look for a doubled or trailing separator")
+    return tuple(dict.fromkeys(words))
+
+
+def _vocabulary(entries: Sequence[tuple[str, tuple[str, ...], str | None]]) -> Vocabulary:
+    named = [e for e in entries if _fold(e[0]) == BACKGROUND]
+    if len(named) > 1:
+        raise VocabularyError("class 'background' is given twice")
+    others = [e for e in entries if _fold(e[0]) != BACKGROUND]
+    classes = tuple(ClassEntry(n, w, c or _default_colour(n, i)) for i, (n, w, c) in enumerate(others))
+    background = named[0][1] if named else ()
+    taken = {_fold(w): entry.name for entry in classes for w in entry.words}
+    for word in background:
+        if _fold(word) in taken:
+            raise VocabularyError(f"word {word!r} stands for both 'background' and {taken[_fold(word)]!r}")
+    return Vocabulary(classes, background, own_background=bool(named))
+
+
+def _default_colour(name: str, index: int) -> str:
+    """A customary colour where the name has one, else hues a golden angle apart."""
+    if _fold(name) in _KNOWN_COLOURS:
+        return _KNOWN_COLOURS[_fold(name)]
+    rgb = colorsys.hsv_to_rgb((0.11 + index * 0.618034) % 1, 0.55 + 0.2 * (index % 3), 0.9 - 0.15 * (index % 2))
+    return "#" + "".join(f"{round(c * 255):02x}" for c in rgb)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise VocabularyError(f"cannot read the class list {path}: {error}") from error
+
+
+def prompts_dir() -> Path:
+    """Where the text files of `prompts/` are: inside an installed package, or beside an editable one."""
+    packaged = Path(__file__).parent / "_prompts"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "prompts"
+
+
+def class_lists() -> dict[str, Path]:
+    """The class lists that ship with the package, by name."""
+    return {path.stem: path for path in sorted((prompts_dir() / "classes").glob("*.txt"))}
+
+
+def templates() -> tuple[str, ...]:
+    """The 80 sentences, each with one {}, that CLIP's authors wrap around a word."""
+    return _listed("templates/openai-80.txt")
+
+
+def counter_words() -> tuple[str, ...]:
+    """The words that `--background auto` sets against the user's."""
+    return _listed("background.txt")
+
+
+def _listed(name: str) -> tuple[str, ...]:
+    lines = (prompts_dir() / name).read_text(encoding="utf-8").splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
