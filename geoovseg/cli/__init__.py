@@ -1,0 +1,73 @@
+"""The command line: every command parses, calls one library function and prints its result."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from geoovseg.cli import demo, doctor, evaluate, methods, models, preview, segment
+from geoovseg.cli.output import plain_warnings, talk
+from geoovseg.errors import GeoOVSegError
+from geoovseg.record import package_version
+
+app = typer.Typer(
+    name="geoovseg",
+    help="Open-vocabulary segmentation of geospatial rasters: a georeferenced image and a list of words in, a label "
+    "raster out.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("segment")(segment.command)
+app.command("demo")(demo.command)
+app.command("evaluate")(evaluate.command)
+app.command("preview")(preview.command)
+app.command("methods")(methods.command)
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.command)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"geoovseg {package_version('geoovseg')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command line; errors a user can cause become one message and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    command: Any = typer.main.get_command(app)
+    try:
+        with plain_warnings():
+            code = command.main(standalone_mode=False)
+    except GeoOVSegError as error:
+        talk(f"error: {error}")
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        talk("interrupted; nothing was written")
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "show"):
+            raise
+        error.show()  # a usage error found by the parser
+        sys.exit(getattr(error, "exit_code", 2))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Leave through every `finally`, so that nothing half-written stays."""
+    sys.exit(128 + number)

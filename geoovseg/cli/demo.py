@@ -1,0 +1,74 @@
+"""`geoovseg demo`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geoovseg.cli import options as o
+from geoovseg.cli.evaluate import table
+from geoovseg.cli.output import data, progress_bar, talk
+from geoovseg.errors import UsageError
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.", metavar="DIR")] = Path("demo"),
+    size: Annotated[str, typer.Option(help="Width x height of the drawn scene in pixels of 0.5 m.")] = "1024x1024",
+    seed: Annotated[int, typer.Option(help="Which scene to draw.", min=0)] = 1000,
+    method: o.MethodOpt = "segearth",
+    scene_only: Annotated[bool, typer.Option("--scene-only", help="Draw the scene and its ground truth only.")] = False,
+    json: o.JsonOpt = False,
+    quiet: o.QuietOpt = False,
+) -> None:
+    """Draw an aerial scene, segment it with the model in the package, and compare with its exact ground truth.
+
+    Needs no network and no weights.
+    """
+    from geoovseg.demo.files import write_scene
+    from geoovseg.record import Stopwatch
+
+    watch = Stopwatch()
+    width, height = _size(size)
+    talk(f"drawing scene {seed}, {width} x {height} pixels", quiet=quiet)
+    with watch.stage("draw"):
+        scene, truth = write_scene(folder, seed, height, width)
+    result: dict[str, Any] = dict.fromkeys(("labels", "vectors", "picture", "miou"))
+    if not scene_only:
+        result = _segment(folder, scene, truth, method, quiet or json)
+    paths = {"scene": scene, "truth": truth, **{k: result[k] for k in ("labels", "vectors", "picture")}}
+    seconds = watch.seconds()
+    if json:
+        data(jsonlib.dumps({**paths, "miou": result["miou"], "seconds": seconds["total"]}))
+        return
+    for name, path in paths.items():
+        if path:
+            data(f"{name:<9}{path}")
+    if result["miou"] is not None:
+        data(f"{'miou':<9}{result['miou']:.4f}")
+    data(f"{'seconds':<9}{seconds['total']:.1f}")
+
+
+def _segment(folder: Path, scene: str, truth: str, method: str, quiet: bool) -> dict[str, Any]:
+    from geoovseg.evaluation import evaluate
+    from geoovseg.pipeline import segment
+    from geoovseg.report import preview
+
+    with progress_bar(quiet) as progress:
+        made = segment(
+            scene, vocabulary="demo", method=method, model="demo", background="none", overwrite=True, progress=progress
+        )
+    figures = evaluate(made.labels, truth)
+    picture = preview(scene, made.labels, folder / "demo.png")
+    talk(table(figures), quiet=quiet)
+    talk("polygons: not in this version, so no vectors were written", quiet=quiet)
+    return {"labels": made.labels, "vectors": None, "picture": picture, "miou": figures.miou}
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise UsageError(f"--size {text}: write width x height, as in 1024x1024")
+    return int(width), int(height)

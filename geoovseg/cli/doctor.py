@@ -1,0 +1,62 @@
+"""`geoovseg doctor`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import platform
+from typing import Any
+
+from geoovseg.cli import options as o
+from geoovseg.cli.models import _here
+from geoovseg.cli.output import data
+from geoovseg.models.cards import DEFAULT_MODEL, MODELS
+from geoovseg.record import package_version
+
+_PACKAGES = ("geoovseg", "torch", "open_clip_torch", "timm", "rasterio", "geopandas", "shapely", "numpy", "typer")
+
+
+def command(json: o.JsonOpt = False) -> None:
+    """Say what this machine has: versions, devices, memory, weights, and what may be in the way."""
+    found = {**_facts(), "problems": _problems()}
+    if json:
+        data(jsonlib.dumps(found))
+        return
+    for key, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        elif isinstance(value, list):
+            value = "; ".join(value) or "none"
+        data(f"{key:<14}{value}")
+
+
+def _facts() -> dict[str, Any]:
+    import rasterio
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from geoovseg.models.text import cache_dir
+
+    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    return {
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "packages": {name: package_version(name) for name in _PACKAGES},
+        "gdal": rasterio.__gdal_version__,
+        "cpu_cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "devices": ["cpu", *gpus],
+        "weights_here": [name for name, card in MODELS.items() if _here(card)],
+        "weights_cache": HF_HUB_CACHE,
+        "text_cache": str(cache_dir() / "text"),
+    }
+
+
+def _problems() -> list[str]:
+    problems = [
+        f"{name} is set to {os.environ[name]}: rasterio brings its own and may clash with it"
+        for name in ("GDAL_DATA", "PROJ_LIB", "PROJ_DATA")
+        if name in os.environ
+    ]
+    if not _here(MODELS[DEFAULT_MODEL]):
+        problems.append(f"no weights of {DEFAULT_MODEL}: geoovseg models fetch {DEFAULT_MODEL}")
+    return problems

@@ -1,0 +1,55 @@
+"""`geoovseg evaluate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geoovseg.cli import options as o
+from geoovseg.cli.output import data, talk
+from geoovseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from geoovseg.evaluation import EvaluationResult
+
+
+def command(
+    labels: o.LabelsArg,
+    truth: Annotated[str, typer.Argument(help="Ground truth: a raster of classes or a vector file.")],
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="truth=label: which label class a truth class (or code) is.")
+    ] = None,
+    field: Annotated[str | None, typer.Option(help="Column of class names, for vector truth.")] = None,
+    json: o.JsonOpt = False,
+) -> None:
+    """Compare labels with ground truth: IoU, precision, recall and F1 by class.
+
+    geoovseg evaluate labels.tif truth.tif
+    """
+    from geoovseg.evaluation import evaluate
+
+    result = evaluate(labels, truth, mapping=_mapping(map_ or []), field=field)
+    if json:
+        data(result.to_json())
+        return
+    data(table(result))
+    for name, pixels in result.ignored.items():
+        talk(f"ignored: {pixels} pixels of {name}")
+
+
+def table(result: EvaluationResult) -> str:
+    """The figures as aligned text."""
+    lines = [f"{'class':<16}{'IoU':>8}{'precision':>11}{'recall':>8}{'F1':>8}{'pixels':>12}"]
+    for name, s in result.classes.items():
+        figures = [" -" if v is None else f"{v:.3f}" for v in (s.iou, s.precision, s.recall, s.f1)]
+        lines.append(f"{name:<16}{figures[0]:>8}{figures[1]:>11}{figures[2]:>8}{figures[3]:>8}{s.pixels:>12}")
+    return "\n".join([*lines, f"mIoU {result.miou:.4f}   accuracy {result.accuracy:.4f}"])
+
+
+def _mapping(items: list[str]) -> dict[str, str]:
+    pairs = [part.partition("=") for item in items for part in item.split(",")]
+    wrong = [name for name, equals, _ in pairs if not equals]
+    if wrong:
+        raise UsageError(f"--map {wrong[0]}: write truth=label")
+    return {name.strip(): value.strip() for name, _, value in pairs}

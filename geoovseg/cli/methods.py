@@ -1,0 +1,34 @@
+"""`geoovseg methods`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from geoovseg.cli import options as o
+from geoovseg.cli.output import data
+from geoovseg.methods import METHODS, MethodCard, card
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(help="A method, to see its paper and settings.")] = None,
+    json: o.JsonOpt = False,
+) -> None:
+    """List the methods, or show one with its settings."""
+    chosen = {name: card(name)} if name else METHODS
+    if json:
+        for key, entry in chosen.items():
+            data(jsonlib.dumps({"name": key, **asdict(entry)}))
+    elif name:
+        data(_show(name, card(name)))
+    else:
+        data("\n".join(f"{key:<12}{entry.title:<14}{entry.about}" for key, entry in METHODS.items()))
+
+
+def _show(name: str, entry: MethodCard) -> str:
+    lines = [f"{name}: {entry.title}", entry.paper, entry.about, f"scores: {entry.unit}; cost: {entry.cost:g} x clip"]
+    lines += [f"  --set {f.name}={str(f.default).lower()}   {f.about}" for f in entry.fields]
+    return "\n".join(lines)

@@ -1,0 +1,40 @@
+"""The options that commands share, as types; defaults stand in the commands' signatures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SceneArg = Annotated[str, typer.Argument(help="A georeferenced image: GeoTIFF or anything GDAL opens.", metavar="SCENE")]
+ScenesArg = Annotated[
+    list[str], typer.Argument(help="Georeferenced images: GeoTIFF or anything GDAL opens.", metavar="SCENE...")
+]
+ClassesOpt = Annotated[
+    list[str] | None,
+    typer.Option("-c", "--classes", help="Classes: commas separate them, a=b+c gives a the words b and c, @FILE a list."),
+]
+VocabularyOpt = Annotated[str | None, typer.Option(help="A class list by name (loveda) or file, instead of -c.")]
+MethodOpt = Annotated[str, typer.Option("-m", "--method", help="See `geoovseg methods`.")]
+ModelOpt = Annotated[str, typer.Option(help="See `geoovseg models list`; demo needs no download.")]
+OutputOpt = Annotated[
+    str | None, typer.Option("-o", "--output", help="Label raster (.tif) or folder; default <scene>_labels.tif.")
+]
+ConfidenceOpt = Annotated[str | None, typer.Option(help="Also write confidence (0..1) to this .tif.")]
+BackgroundOpt = Annotated[str, typer.Option(help="What is code 0: auto, none or word+word.")]
+ThresholdOpt = Annotated[float | None, typer.Option(help="Confidence (0..1) below which a pixel is code 0.")]
+UpsampleOpt = Annotated[str, typer.Option(help="From patches to pixels: bilinear or guided.")]
+SetOpt = Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, name=value; repeatable.")]
+TileOpt = Annotated[int | None, typer.Option(help="Side of a window in pixels.")]
+StrideOpt = Annotated[int | None, typer.Option(help="Step between windows; default half a tile.")]
+BandsOpt = Annotated[str | None, typer.Option(help="Bands for red, green, blue, as in 3,2,1.")]
+DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+PrecisionOpt = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+BatchSizeOpt = Annotated[int | None, typer.Option(help="Windows in flight; on a CPU no result depends on it.")]
+MaxMemoryOpt = Annotated[float | None, typer.Option(help="MB for the blend; default a quarter of the memory.")]
+OverwriteOpt = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and for how long; read no pixels.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
+QuietOpt = Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but warnings and errors.")]
+LabelsArg = Annotated[Path, typer.Argument(help="A label raster.", metavar="LABELS")]

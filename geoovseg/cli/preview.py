@@ -1,0 +1,27 @@
+"""`geoovseg preview`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from geoovseg.cli import options as o
+from geoovseg.cli.output import data
+from geoovseg.cli.segment import parse_bands
+
+
+def command(
+    scene: o.SceneArg,
+    labels: o.LabelsArg,
+    picture: Annotated[str, typer.Argument(help="The picture to write, .png or .jpg.", metavar="OUT.png")],
+    bands: o.BandsOpt = None,
+    size: Annotated[int, typer.Option(help="Longer side of a pane in pixels.", min=64)] = 1200,
+) -> None:
+    """Draw labels over their scene, with a legend and a scale bar.
+
+    geoovseg preview scene.tif scene_labels.tif preview.png
+    """
+    from geoovseg.report import preview
+
+    data(preview(scene, labels, picture, bands=parse_bands(bands), size=size))

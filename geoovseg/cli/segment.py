@@ -1,0 +1,130 @@
+"""`geoovseg segment`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import typer
+
+from geoovseg.cli import options as o
+from geoovseg.cli.output import data, progress_bar, talk
+from geoovseg.errors import GeoOVSegError, UsageError
+from geoovseg.models.cards import DEFAULT_MODEL
+
+
+def command(
+    scenes: o.ScenesArg,
+    classes: o.ClassesOpt = None,
+    vocabulary: o.VocabularyOpt = None,
+    method: o.MethodOpt = "segearth",
+    model: o.ModelOpt = DEFAULT_MODEL,
+    output: o.OutputOpt = None,
+    confidence: o.ConfidenceOpt = None,
+    background: o.BackgroundOpt = "auto",
+    threshold: o.ThresholdOpt = None,
+    upsample: o.UpsampleOpt = "bilinear",
+    set_: o.SetOpt = None,
+    tile: o.TileOpt = None,
+    stride: o.StrideOpt = None,
+    bands: o.BandsOpt = None,
+    device: o.DeviceOpt = "auto",
+    precision: o.PrecisionOpt = "auto",
+    batch_size: o.BatchSizeOpt = None,
+    max_memory: o.MaxMemoryOpt = None,
+    overwrite: o.OverwriteOpt = False,
+    dry_run: o.DryRunOpt = False,
+    json: o.JsonOpt = False,
+    quiet: o.QuietOpt = False,
+) -> None:
+    """Segment georeferenced images by words into label rasters.
+
+    geoovseg segment scene.tif -c building=house+roof,road,water
+    """
+    common: dict[str, Any] = {
+        "classes": classes,
+        "vocabulary": vocabulary,
+        "method": method,
+        "model": model,
+        "background": background,
+        "threshold": threshold,
+        "upsample": upsample,
+        "settings": _settings(set_ or []),
+        "tile": tile,
+        "stride": stride,
+        "bands": parse_bands(bands),
+        "device": device,
+        "precision": precision,
+        "batch_size": batch_size,
+        "max_memory": max_memory,
+    }
+    if len(scenes) > 1:
+        _need_folder(output, confidence)
+    first_failure: GeoOVSegError | None = None
+    for scene in scenes:
+        try:
+            if dry_run:
+                _plan(scene, common, json)
+            else:
+                target = {"output": output, "confidence": confidence, "overwrite": overwrite}
+                _run(scene, {**common, **target}, json, quiet)
+        except GeoOVSegError as error:
+            if len(scenes) == 1:
+                raise
+            talk(f"error: {error}")
+            first_failure = first_failure or error
+    if first_failure is not None:
+        raise typer.Exit(first_failure.exit_code)
+
+
+def _run(scene: str, arguments: dict[str, Any], json: bool, quiet: bool) -> None:
+    from geoovseg.pipeline import segment
+
+    with progress_bar(quiet) as progress:
+        result = segment(scene, progress=progress, **arguments)
+    if result.background:
+        talk(f"code 0 (background): {', '.join(result.background)}", quiet=quiet)
+    if result.dropped_background:
+        talk(f"too close to your words, so not background: {', '.join(result.dropped_background)}", quiet=quiet)
+    if result.skipped_windows:
+        talk(f"{result.skipped_windows} of {result.windows} windows have no data and were skipped", quiet=quiet)
+    data(result.to_json() if json else "\n".join(filter(None, (result.labels, result.confidence))))
+    talk(f"see it: geoovseg preview {scene} {result.labels} preview.png", quiet=quiet or json)
+
+
+def _plan(scene: str, arguments: dict[str, Any], json: bool) -> None:
+    from geoovseg.estimate import dry_run
+
+    result = dry_run(scene, **arguments)
+    data(result.to_json() if json else result.to_text())
+
+
+def _settings(items: list[str]) -> dict[str, str]:
+    pairs = [item.partition("=") for item in items]
+    wrong = [name for name, equals, _ in pairs if not equals]
+    if wrong:
+        raise UsageError(f"--set {wrong[0]}: write name=value")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def parse_bands(text: str | None) -> tuple[int, ...] | None:
+    """`3,2,1` to (3, 2, 1)."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--bands {text}: write three band numbers, as in 3,2,1") from error
+
+
+def _need_folder(output: str | None, confidence: str | None) -> None:
+    if confidence is not None:
+        raise UsageError("--confidence names one file; with several scenes run them one by one")
+    if output is None:
+        return
+    if output.lower().endswith((".tif", ".tiff")):
+        raise UsageError(f"-o {output}: with several scenes the output is a folder")
+    try:
+        os.makedirs(output, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"-o {output}: cannot make this folder: {error}") from error

@@ -1,0 +1,84 @@
+"""What a run would do and take, without reading a pixel: `geoovseg segment --dry-run`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from geoovseg.job import Settings, prepare_job, random_batch, read_classes
+from geoovseg.record import peak_rss_mb
+from geoovseg.scene import open_scene
+from geoovseg.tiling import BLOCK
+from geoovseg.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A run in figures, before it starts."""
+
+    windows: int
+    batches: int
+    parts: int
+    """bands of rows of the output"""
+    panels: int
+    memory_mb: float
+    """expected peak: what the process holds with the model loaded, and the blend"""
+    working_grid: dict[str, Any]
+    estimated_seconds: float
+    """from one timed batch of random pixels"""
+    background: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    def to_text(self) -> str:
+        """For a person."""
+        grid = self.working_grid
+        return (
+            f"{grid['width']} x {grid['height']} pixels, {self.windows} windows in {self.batches} batches, "
+            f"{self.panels} panel(s), about {self.memory_mb:.0f} MB and {self.estimated_seconds:.0f} s"
+        )
+
+
+def dry_run(
+    scene: str | os.PathLike[str],
+    classes: str | Sequence[str] | Vocabulary | None = None,
+    *,
+    vocabulary: str | None = None,
+    bands: Sequence[int] | None = None,
+    **settings: Any,
+) -> Estimate:
+    """Estimate a run with the arguments of `segment`. Raises what `segment` would raise before it reads pixels."""
+    with open_scene(scene, bands=bands) as src:
+        job = prepare_job(src, read_classes(classes, vocabulary), Settings(**settings))
+        height, width = src.shape
+        windows = sum(job.plan.count(panel) for panel in job.panels)
+        batches = -(-windows // job.micro_batch)
+        return Estimate(
+            windows=windows,
+            batches=batches,
+            parts=len(job.panels) * -(-height // BLOCK),
+            panels=len(job.panels),
+            memory_mb=round(peak_rss_mb() + job.memory_mb, 1),
+            working_grid={
+                "height": height,
+                "width": width,
+                "crs": src.crs.to_wkt() if src.crs else None,
+                "transform": list(src.transform)[:6],
+            },
+            estimated_seconds=round(_seconds_per_batch(job) * batches, 1),
+            background=job.vocabulary.background,
+        )
+
+
+def _seconds_per_batch(job: Any) -> float:
+    batch = random_batch(job.plan, job.micro_batch)
+    job.class_scores(batch).cpu()  # the first batch warms up
+    start = time.perf_counter()
+    job.class_scores(batch).cpu()
+    return time.perf_counter() - start

@@ -1,0 +1,135 @@
+"""Pictures for people: labels over the scene, with a legend and a scale bar."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from pyproj import Geod
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+
+from geoovseg.errors import OutputError, SceneError, UsageError
+from geoovseg.evaluation import category_names
+from geoovseg.scene import Scene, open_scene
+
+OPACITY = 0.55
+_MARGIN, _SWATCH, _FONT = 14, 16, 15
+
+
+def preview(
+    scene: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    picture: str | os.PathLike[str],
+    *,
+    bands: Sequence[int] | None = None,
+    size: int = 1200,
+) -> str:
+    """Draw a scene, its labels over it, a legend and a scale bar into a picture (PNG or JPEG); returns its name.
+
+    Both are read at the picture's resolution, from overviews where there are any. `size` is the longer side in pixels
+    of each of the two panes. Raises SceneError, UsageError (different grids) and OutputError.
+    """
+    with open_scene(scene, bands=bands) as src:
+        shape = _fit(src.shape, size)
+        pixels = _pixels(src, shape)
+        codes, colours, legend = _labels(labels, shape, src.shape)
+        metres = metres_per_pixel(src) * src.shape[1] / shape[1]
+    over = np.where((codes > 0)[..., None], pixels * (1 - OPACITY) + colours[codes] * OPACITY, pixels).astype(np.uint8)
+    page = _compose([Image.fromarray(pixels), Image.fromarray(over)], legend, metres)
+    try:
+        page.save(picture)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write the picture {os.fspath(picture)}: {error}") from error
+    return os.fspath(picture)
+
+
+def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    factor = min(1.0, size / max(shape))
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+def _pixels(scene: Scene, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    unique = sorted(set(scene.bands))
+    try:
+        data = scene.src.read(unique, out_shape=(len(unique), *shape), resampling=Resampling.average)
+    except (RasterioError, OSError) as error:
+        raise SceneError(f"cannot read {scene.path}: {error}") from error
+    return np.ascontiguousarray(np.moveaxis(data[[unique.index(b) for b in scene.bands]], 0, -1))
+
+
+def _labels(
+    path: str | os.PathLike[str], shape: tuple[int, int], full: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], list[tuple[str, tuple[int, int, int]]]]:
+    """Codes (h, w) with 0 for nodata, the colour table, and (name, colour) of the classes that occur."""
+    try:
+        with rasterio.open(path) as src:
+            if (src.height, src.width) != full:
+                raise UsageError(f"{os.fspath(path)} is {src.width} x {src.height}, the scene {full[1]} x {full[0]} pixels")
+            codes = src.read(1, out_shape=shape, resampling=Resampling.nearest).astype(np.int64)
+            codes[codes == src.nodata] = 0
+            table, names = _colormap(src), category_names(src)
+    except (RasterioError, OSError) as error:
+        raise SceneError(f"cannot read the labels {os.fspath(path)}: {error}") from error
+    present = [int(c) for c in np.unique(codes) if c > 0]
+    colours = np.zeros((max([0, *present]) + 1, 3), np.uint8)
+    for code in present:
+        colours[code] = table.get(code, (255, 255, 255, 255))[:3]
+    return codes, colours, [(names.get(c, str(c)), tuple(int(v) for v in colours[c])) for c in present]  # type: ignore[misc]
+
+
+def _colormap(src: Any) -> dict[int, tuple[int, int, int, int]]:
+    try:
+        table: dict[int, tuple[int, int, int, int]] = src.colormap(1)
+    except ValueError:  # the raster has none
+        return {}
+    return table
+
+
+def metres_per_pixel(scene: Scene) -> float:
+    """Ground width of a pixel at the scene's centre, in metres; 0 where it cannot be known."""
+    if scene.crs is None:
+        return 0.0
+    height, width = scene.shape
+    left, right = (scene.transform * (width / 2 + d, height / 2) for d in (-0.5, 0.5))
+    if scene.crs.is_geographic:
+        return abs(float(Geod(ellps="WGS84").inv(*left, *right)[2]))
+    return math.dist(left, right) * float(scene.crs.linear_units_factor[1])
+
+
+def _compose(panes: Sequence[Image.Image], legend: Sequence[tuple[str, tuple[int, int, int]]], metres: float) -> Image.Image:
+    width, height = panes[0].size
+    font = ImageFont.load_default(size=_FONT)
+    columns = max(1, (2 * width + _MARGIN) // 170)
+    rows = -(-len(legend) // columns)
+    foot = _MARGIN * 2 + max(rows, 1) * (_SWATCH + 8)
+    page = Image.new("RGB", (2 * width + 3 * _MARGIN, height + foot + _MARGIN), "white")
+    for n, pane in enumerate(panes):
+        page.paste(pane, (_MARGIN + n * (width + _MARGIN), _MARGIN))
+    draw = ImageDraw.Draw(page)
+    for n, (name, colour) in enumerate(legend):
+        x, y = _MARGIN + n % columns * 170, height + 2 * _MARGIN + n // columns * (_SWATCH + 8)
+        draw.rectangle((x, y, x + _SWATCH, y + _SWATCH), fill=colour, outline="black")
+        draw.text((x + _SWATCH + 6, y - 2), name[:18], fill="black", font=font)
+    if metres > 0:
+        _scale_bar(draw, (_MARGIN * 2, height - _MARGIN), width, metres, font)
+    return page
+
+
+def _scale_bar(draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, metres: float, font: Any) -> None:
+    """A bar of a round length, at most a third of the pane."""
+    longest = width * metres / 3
+    step = 10 ** math.floor(math.log10(longest))
+    length = max(n * step for n in (1, 2, 5) if n * step <= longest)
+    x, y = at
+    end = x + round(length / metres)
+    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
+    draw.rectangle((x - 8, y - 30, max(end, x + 60) + 8, y + 8), fill="white")
+    draw.rectangle((x, y - 4, end, y), fill="black")
+    draw.text((x, y - 26), text, fill="black", font=font)
