@@ -195,8 +195,8 @@ def _match(
     if not pairs:
         seen = ", ".join(truth.values()) or "no class names"
         raise UsageError(
-            f"no class of {source} ({seen}) has the name of one of the labels ({', '.join(labels.values())}); say which "
-            "is which with --map truth=label, for example --map 3=road"
+            f"no class of {source} ({seen}) has the name of one of the labels ({', '.join(labels.values())}); say "
+            "which is which with --map truth=label, for example --map 3=road"
         )
     return pairs
 

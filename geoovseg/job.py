@@ -231,4 +231,3 @@ def random_batch(plan: TilePlan, size: int) -> TileBatch:
     window = next(plan.windows(Panel(0, plan.width)))
     pixels = np.random.default_rng(0).random((size, 3, *plan.tile), dtype=np.float32)
     return TileBatch(windows=(window,) * size, pixels=pixels, valid=np.ones((size, *plan.tile), bool))
-

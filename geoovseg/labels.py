@@ -1,11 +1,11 @@
-"""The outputs: label and confidence rasters as finished GeoTIFFs with names, colours and record, whole or not at all."""
+"""The outputs: finished label and confidence rasters with names, colours and record, whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,10 +185,8 @@ class LabelWriter:
         """Close files and remove the working folder."""
         for dst in (self._labels, self._confidence):
             if dst is not None and not dst.closed:
-                try:
+                with suppress(RasterioError, OSError):  # the file is thrown away
                     dst.close()
-                except (RasterioError, OSError):
-                    pass  # the file is thrown away
         shutil.rmtree(self.outputs.parts, ignore_errors=True)
 
 

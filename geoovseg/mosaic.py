@@ -11,7 +11,6 @@ from torch import Tensor
 
 from geoovseg.tiling import Panel, TilePlan
 
-
 _AT_ONCE = 1 << 20
 """Pixels of finished rows handled together, which bounds what is made of them."""
 

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 
-from geoovseg.errors import MethodError
-from geoovseg.job import Job, Settings, check_settings, prepare_job, random_batch, read_classes
+from geoovseg.job import Job, Settings, check_settings, prepare_job, read_classes
 from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS, Grid, LabelWriter, create_labels, output_names
 from geoovseg.models.cards import DEFAULT_MODEL
 from geoovseg.mosaic import Rows, ScoreMosaic
 from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.scene import Scene, open_scene, read_ahead
-from geoovseg.tiling import BLOCK
 from geoovseg.vocabulary import Vocabulary
 
 Progress = Callable[[int, int], None]

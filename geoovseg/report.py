@@ -71,7 +71,8 @@ def _labels(
     try:
         with rasterio.open(path) as src:
             if (src.height, src.width) != full:
-                raise UsageError(f"{os.fspath(path)} is {src.width} x {src.height}, the scene {full[1]} x {full[0]} pixels")
+                sizes = f"{src.width} x {src.height}, the scene {full[1]} x {full[0]} pixels"
+                raise UsageError(f"{os.fspath(path)} is {sizes}: these labels are of another scene")
             codes = src.read(1, out_shape=shape, resampling=Resampling.nearest).astype(np.int64)
             codes[codes == src.nodata] = 0
             table, names = _colormap(src), category_names(src)
@@ -103,7 +104,9 @@ def metres_per_pixel(scene: Scene) -> float:
     return math.dist(left, right) * float(scene.crs.linear_units_factor[1])
 
 
-def _compose(panes: Sequence[Image.Image], legend: Sequence[tuple[str, tuple[int, int, int]]], metres: float) -> Image.Image:
+def _compose(
+    panes: Sequence[Image.Image], legend: Sequence[tuple[str, tuple[int, int, int]]], metres: float
+) -> Image.Image:
     width, height = panes[0].size
     font = ImageFont.load_default(size=_FONT)
     columns = max(1, (2 * width + _MARGIN) // 170)

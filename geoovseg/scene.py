@@ -197,7 +197,8 @@ def _bands(src: Any, bands: Sequence[int] | None, name: str) -> tuple[int, int, 
 def read_ahead(scene: Scene, windows: Iterable[Window], *, batch: int, depth: int) -> Iterator[TileBatch]:
     """Yield batches of `batch` windows, the last one smaller, read by a thread at most `depth` batches ahead.
 
-    Windows in which no pixel is valid are left out. An error of the reader is raised here, in the order of the windows; leaving the loop early ends the thread.
+    Windows in which no pixel is valid are left out. An error of the reader is raised here, in the order of the
+    windows; leaving the loop early ends the thread.
     """
     ready: queue.Queue[TileBatch | BaseException | None] = queue.Queue(maxsize=max(1, depth))
     stop = threading.Event()
@@ -205,9 +206,10 @@ def read_ahead(scene: Scene, windows: Iterable[Window], *, batch: int, depth: in
     def put(item: TileBatch | BaseException | None) -> None:
         while not stop.is_set():
             try:
-                return ready.put(item, timeout=0.1)
+                ready.put(item, timeout=0.1)
             except queue.Full:
                 continue
+            return
 
     def work() -> None:
         try:

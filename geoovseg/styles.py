@@ -53,9 +53,7 @@ def label_qml(legend: Sequence[LegendEntry]) -> str:
     palette = SubElement(renderer, "colorPalette")
     for entry in legend:
         alpha = "0" if entry.code == 0 else "255"
-        SubElement(
-            palette, "paletteEntry", value=str(entry.code), color=entry.colour, label=entry.name, alpha=alpha
-        )
+        SubElement(palette, "paletteEntry", value=str(entry.code), color=entry.colour, label=entry.name, alpha=alpha)
     return _text(root, doctype=True)
 
 

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
-SceneArg = Annotated[str, typer.Argument(help="A georeferenced image: GeoTIFF or anything GDAL opens.", metavar="SCENE")]
+SceneArg = Annotated[
+    str, typer.Argument(help="A georeferenced image: GeoTIFF or anything GDAL opens.", metavar="SCENE")
+]
 ScenesArg = Annotated[
     list[str], typer.Argument(help="Georeferenced images: GeoTIFF or anything GDAL opens.", metavar="SCENE...")
 ]
 ClassesOpt = Annotated[
     list[str] | None,
-    typer.Option("-c", "--classes", help="Classes: commas separate them, a=b+c gives a the words b and c, @FILE a list."),
+    typer.Option(
+        "-c", "--classes", help="Classes: commas separate them, a=b+c gives a the words b and c, @FILE a list."
+    ),
 ]
 VocabularyOpt = Annotated[str | None, typer.Option(help="A class list by name (loveda) or file, instead of -c.")]
 MethodOpt = Annotated[str, typer.Option("-m", "--method", help="See `geoovseg methods`.")]

@@ -46,11 +46,17 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and remaining time on stderr; a line every half minute where that is no terminal."""
     from tqdm import tqdm
 
-    interval = 0.2 if sys.stderr.isatty() else 30.0
-    with tqdm(unit="window", disable=quiet, file=sys.stderr, mininterval=interval, dynamic_ncols=True) as bar:
+    bar: Any = None
 
-        def update(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+    def update(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            interval = 0.2 if sys.stderr.isatty() else 30.0
+            bar = tqdm(total=total, unit="window", disable=quiet, file=sys.stderr, mininterval=interval)
+        bar.update(done - bar.n)
 
+    try:
         yield update
+    finally:
+        if bar is not None:
+            bar.close()

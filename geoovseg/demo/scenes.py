@@ -45,9 +45,7 @@ class Block:
 
     def inset(self, margin: float) -> NDArray[np.bool_]:
         """Pixels at least `margin` metres from all four street lines."""
-        return (
-            (self.x > margin) & (self.y > margin) & (self.width - self.x > margin) & (self.height - self.y > margin)
-        )
+        return (self.x > margin) & (self.y > margin) & (self.width - self.x > margin) & (self.height - self.y > margin)
 
 
 def render(

@@ -170,7 +170,8 @@ def contrastive(logits: Tensor, named: list[frozenset[str]]) -> Tensor:
     """CLIP's symmetric loss, where captions that name the same classes all count as right."""
     same = torch.tensor([[float(a == b) for b in named] for a in named])
     target = same / same.sum(1, keepdim=True)
-    return -0.5 * sum((target * F.log_softmax(m, dim=1)).sum(1).mean() for m in (logits, logits.T))
+    image, caption = ((target * F.log_softmax(m, dim=1)).sum(1).mean() for m in (logits, logits.T))
+    return -0.5 * (image + caption)
 
 
 def build(out: Path) -> tuple[open_clip.CLIP, SimpleTokenizer]:
@@ -193,6 +194,7 @@ def train(out: Path, *, steps: int, batch: int, seed: int, scenes: int) -> None:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     out.mkdir(parents=True, exist_ok=True)
+    (out / "words.txt").write_text("\n".join(words.all_words()) + "\n")
     model, tokenizer = build(out)
     pool = Pool(TRAIN_SEEDS[:scenes], 1024, 112, 8, rng)
     trainer = Trainer(model, tokenizer, pool, rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def train_bpe(texts: Iterable[str], merges: int) -> list[str]:
     while len(learned) < merges:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in pieces.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in itertools.pairwise(parts):
                 pairs[pair] += words[word]
         if not pairs:
             break
@@ -69,6 +70,6 @@ def _join(parts: Sequence[str], pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def write_bpe(merges: Sequence[str], path: Path) -> None:
-    """Write merges as the gzip file `SimpleTokenizer` reads: it drops the first line; a last empty one would be a merge."""
+    """Write merges as the gzip file open_clip's `SimpleTokenizer` reads; it drops the first line."""
     text = "\n".join(["#version: geoovseg demo", *merges])
     path.write_bytes(gzip.compress(text.encode(), mtime=0))

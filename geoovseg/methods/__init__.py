@@ -98,7 +98,7 @@ METHODS: dict[str, MethodCard] = {
         about="CLIP's patch tokens read out as they are: the baseline.",
         unit="cosine",
         fields=_fields(True, "as trained"),
-        build=_last_block("Clip"),
+        build=_last_block("clip"),
     ),
     "maskclip": MethodCard(
         title="MaskCLIP",
@@ -106,7 +106,7 @@ METHODS: dict[str, MethodCard] = {
         about="Every patch keeps its own value in the last block.",
         unit="cosine",
         fields=_fields(True, "as all later papers run it"),
-        build=_last_block("MaskClip"),
+        build=_last_block("maskclip"),
     ),
     "clearclip": MethodCard(
         title="ClearCLIP",
@@ -114,18 +114,20 @@ METHODS: dict[str, MethodCard] = {
         about="Patches attend to patches that ask alike; no skip connection, no feed-forward part.",
         unit="cosine",
         fields=_fields(False, "section 3.3"),
-        build=_last_block("ClearClip"),
+        build=_last_block("clearclip"),
     ),
     "segearth": MethodCard(
         title="SegEarth-OV",
-        paper="Li et al. 2024, SegEarth-OV: Towards Training-Free Open-Vocabulary Segmentation for Remote Sensing Images",
+        paper="Li et al. 2024, SegEarth-OV: Towards Training-Free Open-Vocabulary Segmentation for Remote Sensing",
         about="Sum of three self-attentions, less the class token's global bias.",
         unit="cosine",
         fields=(
             *_fields(False, "section 3.4"),
-            Field("class_token_weight", -0.3, "weight of the class token's scores (release, cls_token_lambda; 0 is off)"),
+            Field(
+                "class_token_weight", -0.3, "weight of the class token's scores (release, cls_token_lambda; 0 is off)"
+            ),
         ),
-        build=_last_block("SegEarth"),
+        build=_last_block("segearth"),
     ),
 }
 """Every method by its name on the command line."""

@@ -11,6 +11,7 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.methods import Method, read_settings
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops import attention
 from geoovseg.ops.attention import Mix
@@ -42,22 +43,19 @@ def cosines(features: Tensor, text: Tensor) -> Tensor:
     return F.normalize(features.float(), dim=-1) @ text.T
 
 
-@dataclass
+@dataclass(frozen=True)
 class LastBlock:
     """What the four share: one pass through the tower, the last block under `mix`, cosines with the words."""
 
     clip: ClipVit
     text: Tensor
-    vocabulary: Vocabulary
+    """unit word features (Q, D), on the model's device"""
+    mix: Mix
     _: KW_ONLY
-    vfm: Any = None
-    sam: Any = None
-    base: Any = None
-    residual: bool = True
-    scale: float = 50.0
+    residual: bool
+    scale: float
     class_token_weight: float = 0.0
 
-    mix: ClassVar[Mix]
     unit: ClassVar[Literal["cosine"]] = "cosine"
 
     @property
@@ -80,42 +78,38 @@ class LastBlock:
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:
-        """Cosines (B, Q, h, w) of patches and words, plus the weighted cosine of the class token where it counts."""
+        """Cosines (B, Q, h, w) of patches and words, plus the weighted cosine of the class token where it counts.
+
+        The class token's term is SegEarth-OV's global bias (section 3.5), a score all patches of a window share.
+        """
         pixels = torch.from_numpy(batch.pixels).to(self.clip.device, non_blocking=True)
-        mix: Mix = type(self).mix
-        features, cls, grid = dense_features(self.clip, pixels, mix, residual=self.residual)
+        features, cls, grid = dense_features(self.clip, pixels, self.mix, residual=self.residual)
         scores = cosines(features, self.text)  # (B, N, Q)
         if self.class_token_weight:
             scores = scores + self.class_token_weight * cosines(cls, self.text)[:, None]
         return scores.mT.unflatten(2, grid)
 
 
-@dataclass
-class Clip(LastBlock):
-    """CLIP's own attention, read out at every patch."""
+def _builder(name: str, mix: Mix) -> Callable[..., LastBlock]:
+    """What the card of `name` points to; its fields' defaults stand in the card."""
 
-    mix = staticmethod(attention.clip)
+    def build(
+        clip: ClipVit,
+        text: Tensor,
+        vocabulary: Vocabulary,
+        *,
+        vfm: Any = None,
+        sam: Any = None,
+        base: Method | None = None,
+        **fields: Any,
+    ) -> LastBlock:
+        values: dict[str, Any] = read_settings(name, fields)
+        return LastBlock(clip, text, mix, **values)
 
-
-@dataclass
-class MaskClip(LastBlock):
-    """Values kept as they are; skip connections and feed-forward part on, as every later paper runs it."""
-
-    mix = staticmethod(attention.maskclip)
-
-
-@dataclass
-class ClearClip(LastBlock):
-    """Query-query attention alone."""
-
-    residual: bool = False
-    mix = staticmethod(attention.clearclip)
+    return build
 
 
-@dataclass
-class SegEarth(LastBlock):
-    """Sum of q-q, k-k and v-v attention; the class token's score is a bias that all patches share (section 3.5)."""
-
-    residual: bool = False
-    class_token_weight: float = -0.3
-    mix = staticmethod(attention.segearth)
+clip = _builder("clip", attention.clip)
+maskclip = _builder("maskclip", attention.maskclip)
+clearclip = _builder("clearclip", attention.clearclip)
+segearth = _builder("segearth", attention.segearth)

@@ -88,7 +88,9 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}; try --device cpu") from error
+        raise UsageError(
+            f"--device {name} cannot be used here: {str(error).splitlines()[0]}; try --device cpu"
+        ) from error
     return device
 
 
@@ -137,11 +139,11 @@ def _architecture(card: ModelCard) -> tuple[Any, Any]:
 def _load_state(model: nn.Module, path: Path, card: ModelCard) -> None:
     try:
         state: dict[str, Tensor] = read_state(path)
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        missing, _ = model.load_state_dict(state, strict=False)
     except (SafetensorError, RuntimeError, OSError, pickle.UnpicklingError, EOFError) as error:
         raise GeoOVSegError(
-            f"{path} cannot be loaded as weights of {card.arch}: {str(error).splitlines()[0]}; fetch it again, or check "
-            "that the architecture is right"
+            f"{path} cannot be loaded as weights of {card.arch}: {str(error).splitlines()[0]}; fetch it again, or "
+            "check that the architecture is right"
         ) from error
     missing = [k for k in missing if k != "attn_mask"]
     if missing:

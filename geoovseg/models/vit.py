@@ -63,7 +63,7 @@ class ClipVit:
         if getattr(visual, "attn_pool", None) is not None:
             raise ModelError("image towers with attention pooling (CoCa) have no patch features to read out")
         self.visual = visual
-        self._tower = cast(_Tower, visual)
+        self._tower = cast("_Tower", visual)
         self.blocks = self._tower.transformer.resblocks
         self.heads = int(self.blocks[0].attn.num_heads)
         patch = self._tower.conv1.kernel_size
@@ -134,7 +134,7 @@ class ClipVit:
     def ffn(self, i: int, x: Tensor) -> Tensor:
         """What the feed-forward part of block `i` adds to x."""
         block = self.blocks[i]
-        return cast(Tensor, block.ls_2(block.mlp(block.ln_2(x))))
+        return cast("Tensor", block.ls_2(block.mlp(block.ln_2(x))))
 
     def block(self, i: int, x: Tensor, mix: Mix | None = None, bias: Tensor | None = None) -> Tensor:
         """Block `i` as trained, with its attention replaced by `mix` or biased by `bias` (B, heads, L, L) if given."""
@@ -145,7 +145,7 @@ class ClipVit:
 
     def readout(self, x: Tensor) -> Tensor:
         """Tokens (B, L, E) into the joint space (B, L, D): ln_post and projection, for every token; not normalised."""
-        return cast(Tensor, self._tower.ln_post(x) @ self._tower.proj)
+        return cast("Tensor", self._tower.ln_post(x) @ self._tower.proj)
 
     def trunk(self, pixels: Tensor) -> tuple[Tensor, Grid]:
         """Tokens (B, 1 + N, E) entering the last block, and the grid: the part all last-block methods share."""

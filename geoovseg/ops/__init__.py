@@ -1,0 +1,1 @@
+"""Pure tensor functions: no model, file or method is imported here."""

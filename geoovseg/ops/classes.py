@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+
 def best_word(scores: Tensor, groups: Sequence[int]) -> Tensor:
     """Query scores (B, Q, h, w) to class scores (B, C, h, w); `groups` counts the words of each class, in order.
 

@@ -31,7 +31,7 @@ def guided(scores: Tensor, pixels: Tensor) -> Tensor:
     Works tap by tap: memory is a few times that of the result.
     """
     height, width = pixels.shape[-2:]
-    grid = scores.shape[-2:]
+    grid = (scores.shape[-2], scores.shape[-1])
     cells = F.adaptive_avg_pool2d(pixels, grid)
     rows, cols = _places(height, grid[0], scores), _places(width, grid[1], scores)
     total = torch.zeros(len(scores), scores.shape[1], height, width, dtype=scores.dtype, device=scores.device)
