@@ -45,3 +45,8 @@ class WeightsMissingError(GeoOVSegError, FileNotFoundError):
 
 class GeoOVSegWarning(UserWarning):
     """Something the user should know, though the run goes on."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, short enough for a message of ours."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, UsageError
@@ -110,7 +111,10 @@ class LabelWriter:
     def _open(self, name: str, dtype: str, nodata: int) -> Any:
         shape = {"height": self.grid.height, "width": self.grid.width}
         georef = {"crs": self.grid.crs, "transform": self.grid.transform}
-        return rasterio.open(self.outputs.parts / name, "w", dtype=dtype, nodata=nodata, **shape, **georef, **_TILED)
+        path = self.outputs.parts / name
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said once, when the scene was opened
+            return rasterio.open(path, "w", dtype=dtype, nodata=nodata, **shape, **georef, **_TILED)
 
     def write(self, row_off: int, col_off: int, codes: NDArray[Any], confidence: NDArray[np.uint8] | None) -> None:
         """Take rows of one panel, top to bottom; whole blocks are written as they fill."""

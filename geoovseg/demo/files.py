@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def write_scene(folder: str | os.PathLike[str], seed: int, height: int, width: i
         raise OutputError(f"cannot write a scene into {place}: {error}") from error
     finally:
         for part in parts:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
     return str(scene), str(truth)
 
 

@@ -129,7 +129,9 @@ def bays(canvas: Canvas, block: Block, x: Field, y: Field) -> Field:
     side = across > 11
     depth = np.where(side, across - 13.5, across - 2.5).astype(np.float32)
     key = (block.row * 97 + row * 2 + side) * 128 + bay
-    return _with_cars(canvas, colour, key, np.where(in_bay, depth, np.float32(99)), along - 1.65, 0.6)
+    return _with_cars(
+        canvas, colour, key, np.where(in_bay, depth, np.float32(99)), np.asarray(along - 1.65, np.float32), 0.6
+    )
 
 
 _CARS = np.asarray([(228, 228, 230), (40, 42, 48), (150, 30, 34), (44, 70, 132), (150, 152, 156)], np.float32)

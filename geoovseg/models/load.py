@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geoovseg.errors import GeoOVSegError, ModelError, UsageError, WeightsMissingError
+from geoovseg.errors import GeoOVSegError, ModelError, UsageError, WeightsMissingError, first_line
 from geoovseg.models.cards import DEMO_DIR, ModelCard, model_card
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.vit import CLIP_MEAN, CLIP_STD, ClipVit
@@ -88,9 +89,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"--device {name} cannot be used here: {str(error).splitlines()[0]}; try --device cpu"
-        ) from error
+        raise UsageError(f"--device {name} cannot be used here: {first_line(error)}; try --device cpu") from error
     return device
 
 
@@ -142,7 +141,7 @@ def _load_state(model: nn.Module, path: Path, card: ModelCard) -> None:
         missing, _ = model.load_state_dict(state, strict=False)
     except (SafetensorError, RuntimeError, OSError, pickle.UnpicklingError, EOFError) as error:
         raise GeoOVSegError(
-            f"{path} cannot be loaded as weights of {card.arch}: {str(error).splitlines()[0]}; fetch it again, or "
+            f"{path} cannot be loaded as weights of {card.arch}: {first_line(error)}; fetch it again, or "
             "check that the architecture is right"
         ) from error
     missing = [k for k in missing if k != "attn_mask"]
@@ -154,7 +153,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file or a torch checkpoint, without running code; key prefixes of training removed."""
     if path.suffix == ".safetensors":
         return {k: _full(v) for k, v in load_file(path).items()}
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of old formats; what cannot be read is an error
+        state = torch.load(path, map_location="cpu", weights_only=True)
     state = state.get("state_dict", state)
     return {k.removeprefix("module."): _full(v) for k, v in state.items() if isinstance(v, Tensor)}
 

@@ -1,0 +1,42 @@
+# `make` lists the targets. Each sets up what it needs; a fresh machine needs only Python 3.11+, make and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+DONE := .venv/.done
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test style check docs bench clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+venv: $(DONE) ## create .venv with the package and everything for development
+
+$(DONE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "geoovseg needs Python 3.11 or newer; say which: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(DONE) ## draw a scene, segment it, compare it with its ground truth
+	$(BIN)/geoovseg demo demo
+
+test: $(DONE) ## run the tests: no network, no GPU, no downloaded weights
+	$(BIN)/python -m pytest
+
+style: $(DONE) ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: style test ## everything CI checks
+
+docs: $(DONE) ## write the generated parts of the README and docs
+	$(BIN)/python docs/generate.py
+
+bench: $(DONE) ## measure memory and speed; prints Markdown
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/demo_scenes.py
+
+clean: ## remove .venv and what the demo wrote
+	rm -rf .venv demo

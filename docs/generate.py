@@ -1,0 +1,89 @@
+"""Write the generated parts of the documentation: `make docs`. With --check, only say whether they are up to date.
+
+Between `<!-- NAME -->` and `<!-- /NAME -->` in README.md, and all of docs/cli.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+os.environ.update(COLUMNS="100", TERMINAL_WIDTH="100", NO_COLOR="1")
+
+import typer
+
+from geoovseg.cli import app
+from geoovseg.methods import METHODS
+from geoovseg.vocabulary import class_lists
+
+ROOT = Path(__file__).parents[1]
+
+
+def methods_table() -> str:
+    lines = ["| `-m` | method | what it does | source |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {c.title} | {c.about} | {c.paper} |" for name, c in METHODS.items()]
+    return "\n".join(lines)
+
+
+def scenes_table() -> str:
+    found = json.loads((ROOT / "docs" / "demo_scenes.json").read_text())
+    rows = {(r["method"], r["upsample"]): r for r in found["rows"]}
+    lines = ["| method | mIoU, bilinear | mIoU, guided | seconds per megapixel, bilinear |", "|---|---|---|---|"]
+    for name, card in METHODS.items():
+        plain, guided = rows[name, "bilinear"], rows[name, "guided"]
+        lines.append(
+            f"| {card.title} | {plain['miou']:.3f} | {guided['miou']:.3f} | {plain['seconds_per_megapixel']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def lists_line() -> str:
+    return "Lists in the package: " + ", ".join(f"`{name}`" for name in class_lists()) + "."
+
+
+def cli_reference() -> str:
+    root = typer.main.get_command(app)
+    parts = ["# Commands\n\nWritten by `make docs` from the commands themselves.\n"]
+    for path in _commands(root, ()):
+        parts.append(f"## geoovseg {' '.join(path)}\n\n```\n{_help(root, path).rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def _commands(command: object, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        return [path]
+    return [found for name, child in children.items() for found in _commands(child, (*path, name))]
+
+
+def _help(root: object, path: tuple[str, ...]) -> str:
+    command, context = root, root.make_context("geoovseg", [], resilient_parsing=True)
+    for name in path:
+        command = command.commands[name]
+        context = type(context)(command, info_name=name, parent=context)
+    return command.get_help(context)
+
+
+def targets() -> dict[Path, str]:
+    """Files and what they should hold."""
+    readme = (ROOT / "README.md").read_text()
+    for name, text in (("methods", methods_table()), ("scenes", scenes_table()), ("lists", lists_line())):
+        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
+        readme = re.sub(pattern, lambda m, t=text: m[1] + t + m[2], readme, flags=re.DOTALL)
+    return {ROOT / "README.md": readme, ROOT / "docs" / "cli.md": cli_reference()}
+
+
+def main() -> None:
+    stale = [path for path, text in targets().items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv:
+        sys.exit(f"not up to date, run `make docs`: {', '.join(p.name for p in stale)}" if stale else 0)
+    for path in stale:
+        path.write_text(targets()[path])
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What tests share: tiny seeded towers, scenes built on the spot, and where the case folders are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import rasterio
+import torch
+from rasterio.transform import from_origin
+
+from geoovseg.demo.scenes import render
+from geoovseg.models.vit import ClipVit
+from geoovseg.scene import DEMO_TAG
+
+SHARED = Path(__file__).parents[2] / "shared"
+TRANSFORM = from_origin(480_000.0, 5_460_000.0, 0.5, 0.5)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text features are kept apart from the user's, and nothing may reach a hub."""
+    monkeypatch.setenv("GEOOVSEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def tiny_clip() -> open_clip.CLIP:
+    """A random CLIP of 12 tiny blocks, patch 8 on 32 pixels."""
+    torch.manual_seed(0)
+    vision = {"image_size": 32, "layers": 12, "width": 24, "head_width": 8, "patch_size": 8}
+    text = {"context_length": 77, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
+    return open_clip.CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def tiny_vit(tiny_clip: open_clip.CLIP) -> ClipVit:
+    return ClipVit(tiny_clip.visual)
+
+
+@pytest.fixture
+def write_raster(tmp_path: Path) -> Callable[..., str]:
+    """Write an array (bands, h, w) as a GeoTIFF and return its name; keywords go to rasterio, `tags` to the file."""
+
+    def write(data: np.ndarray, name: str = "scene.tif", *, tags: dict[str, str] | None = None, **profile: Any) -> str:
+        path = tmp_path / name
+        mask = profile.pop("mask", None)
+        colorinterp = profile.pop("colorinterp", None)
+        defaults = {"driver": "GTiff", "crs": "EPSG:32632", "transform": TRANSFORM}
+        size = {"count": data.shape[0], "height": data.shape[1], "width": data.shape[2], "dtype": data.dtype}
+        with rasterio.open(path, "w", **{**defaults, **size, **profile}) as dst:
+            if colorinterp is not None:
+                dst.colorinterp = colorinterp
+            dst.write(data)
+            if tags:
+                dst.update_tags(**tags)
+            if mask is not None:
+                dst.write_mask(mask)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def drawn() -> tuple[np.ndarray, np.ndarray]:
+    """A drawn scene of 280 x 230 pixels with its ground truth."""
+    return render(1000, 280, 230)
+
+
+@pytest.fixture
+def demo_scene(write_raster: Callable[..., str], drawn: tuple[np.ndarray, np.ndarray]) -> str:
+    """The drawn scene as a tagged GeoTIFF."""
+    return write_raster(drawn[0], tags={DEMO_TAG: "1000"})
+
+
+@pytest.fixture
+def geoovseg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+    from geoovseg.cli import main
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["geoovseg", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def shared_file(*parts: str) -> Path:
+    """A file of the shared test data; skips the test with a reason where it is not there."""
+    root = Path(os.environ["GEOOVSEG_RASTERS"]) if "GEOOVSEG_RASTERS" in os.environ else SHARED / "rasters"
+    path = root.joinpath(*parts[1:]) if parts[0] == "rasters" else SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"needs {'/'.join(parts)} of the shared test data, which is not beside this checkout")
+    return path

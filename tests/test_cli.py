@@ -1,0 +1,226 @@
+"""The commands as users type them: exit codes, what is said where, and what is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import shared_file
+
+from geoovseg.demo.files import write_scene
+from geoovseg.methods import METHODS
+from geoovseg.scene import Scene
+
+Run = Callable[..., tuple[int, str, str]]
+DEMO = ("--model", "demo")
+SEGMENT_KEYS = {
+    "labels", "vectors", "confidence", "method", "model", "device", "precision", "batch_size", "windows",
+    "skipped_windows", "failed_windows", "megapixels", "seconds", "peak_rss_mb",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn scene with its truth."""
+    place = tmp_path_factory.mktemp("drawn")
+    write_scene(place, 1005, 300, 260)
+    return place
+
+
+@pytest.fixture
+def scene(folder: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "scene.tif"
+    path.write_bytes((folder / "scene.tif").read_bytes())
+    return path
+
+
+def test_segment_prints_only_paths_on_stdout(geoovseg: Run, scene: Path) -> None:
+    conf = scene.with_name("conf.tif")
+    code, out, err = geoovseg("segment", scene, "-c", "building,road,water", *DEMO, "--confidence", conf)
+    assert code == 0
+    assert out.split() == [str(scene.with_name("scene_labels.tif")), str(conf)]
+    assert "window" in err
+    assert "code 0 (background): " in err
+    assert all(Path(p).exists() for p in out.split())
+
+
+def test_segment_json_is_one_object_with_the_documented_keys(geoovseg: Run, scene: Path) -> None:
+    code, out, err = geoovseg("segment", scene, "-c", "road", *DEMO, "--json", "--quiet")
+    result = json.loads(out)
+    assert code == 0
+    assert out.count("\n") == 1
+    assert set(result) >= SEGMENT_KEYS
+    assert result["seconds"]["total"] > 0
+    assert (result["windows"], result["failed_windows"], result["vectors"]) == (20, 0, None)
+    assert err == ""
+
+
+def test_dry_run_writes_nothing(geoovseg: Run, scene: Path) -> None:
+    code, out, _ = geoovseg("segment", scene, "-c", "road", *DEMO, "--dry-run", "--json")
+    keys = {"windows", "batches", "parts", "panels", "memory_mb", "working_grid", "estimated_seconds"}
+    assert code == 0
+    assert set(json.loads(out)) >= keys
+    assert [p.name for p in scene.parent.iterdir()] == ["scene.tif"]
+    assert "20 windows in 3 batches" in geoovseg("segment", scene, "-c", "road", *DEMO, "--dry-run")[1]
+
+
+def test_several_scenes_go_into_a_folder_and_the_first_failure_counts(geoovseg: Run, scene: Path) -> None:
+    target, broken = scene.parent / "out", scene.with_name("broken.tif")
+    broken.write_bytes(b"II*\0nothing")
+    code, out, err = geoovseg("segment", broken, scene, "-c", "road", *DEMO, "-o", target, "--json")
+    assert code == 4
+    assert json.loads(out)["labels"] == str(target / "scene_labels.tif")
+    assert "cannot open" in err
+    assert geoovseg("segment", scene, scene, "-c", "road", *DEMO, "-o", "x.tif")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["-c", "road"], 5, "geoovseg models fetch ViT-B-16/openai"),
+        ([*DEMO], 2, "-c/--classes"),
+        (["-c", "road,road", *DEMO], 2, "given twice"),
+        (["-c", "road", *DEMO, "-m", "trdent"], 2, "no method named 'trdent'; choose from clip"),
+        (["-c", "road", *DEMO, "--set", "scale"], 2, "write name=value"),
+        (["-c", "road", *DEMO, "--bands", "r,g,b"], 2, "as in 3,2,1"),
+        (["-c", "road", *DEMO, "--no-such-option"], 2, "No such option"),
+        (["-c", "road", *DEMO, "-o", "/no/such/folder/x.tif"], 1, "does not exist"),
+        (["-c", "road", *DEMO, "--tile", "many"], 2, "Invalid value"),
+    ],
+)
+def test_errors_have_their_code_one_message_and_no_traceback(
+    geoovseg: Run, scene: Path, arguments: list[str], code: int, message: str
+) -> None:
+    found, out, err = geoovseg("segment", scene, *arguments)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert [p.name for p in scene.parent.iterdir()] == ["scene.tif"]
+
+
+def test_an_unreadable_scene_is_exit_4(geoovseg: Run, tmp_path: Path) -> None:
+    assert geoovseg("segment", tmp_path / "none.tif", "-c", "road", *DEMO)[0] == 4
+    corrupt = shared_file("rasters", "corrupt_jpeg_tile.tif")
+    code, _, err = geoovseg("segment", corrupt, "-c", "road", *DEMO, "-o", tmp_path / "x.tif")
+    assert code == 4
+    assert "cannot read rows" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interruption_is_exit_130_and_leaves_nothing(
+    geoovseg: Run, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: Scene, window: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scene, "read", interrupt)
+    assert geoovseg("segment", scene, "-c", "road", *DEMO)[0] == 130
+    assert [p.name for p in scene.parent.iterdir()] == ["scene.tif"]
+
+
+def test_sigterm_is_exit_143_and_leaves_nothing(tmp_path: Path) -> None:
+    scene, _ = write_scene(tmp_path, 1, 1200, 1200)
+    command = [sys.executable, "-m", "geoovseg", "segment", scene, "-c", "road", *DEMO, "--stride", "8"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    parts = tmp_path / "scene_labels.tif.parts"
+    for _ in range(600):
+        if parts.exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert not [p for p in tmp_path.iterdir() if "labels" in p.name]
+
+
+def test_segment_evaluate_preview_fit_together(geoovseg: Run, scene: Path, folder: Path) -> None:
+    labels = scene.with_name("l.tif")
+    geoovseg("segment", scene, "--vocabulary", "demo", *DEMO, "-o", labels, "--background", "none")
+    code, out, _ = geoovseg("evaluate", labels, folder / "truth.tif", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert set(result) >= {"miou", "accuracy", "classes", "confusion", "order"}
+    assert result["miou"] > 0.6
+    assert "mIoU" in geoovseg("evaluate", labels, folder / "truth.tif")[1]
+    code, out, _ = geoovseg("preview", scene, labels, scene.with_name("p.png"))
+    assert code == 0
+    assert Path(out.strip()).stat().st_size > 1000
+
+
+def test_one_class_of_a_drawn_scene_stays_small(geoovseg: Run, scene: Path) -> None:
+    geoovseg("segment", scene, "-c", "building", *DEMO)
+    with rasterio.open(scene.with_name("scene_labels.tif")) as src:
+        labels = src.read(1)
+    assert set(np.unique(labels)) <= {0, 1}
+    assert (labels == 1).mean() < 0.5
+
+
+def test_the_real_scene_is_segmented_with_a_warning(geoovseg: Run, tmp_path: Path) -> None:
+    real = shared_file("labelled", "nb_bakerlake_1.tif")
+    code, _, err = geoovseg("segment", real, "-c", "building,road,water", *DEMO, "-o", tmp_path / "x.tif")
+    assert code == 0
+    assert err.count("warning: the demo model was trained on drawn scenes only") == 1
+
+
+def test_demo_makes_everything_and_says_where(geoovseg: Run, tmp_path: Path) -> None:
+    code, out, err = geoovseg("demo", tmp_path / "d", "--size", "300x260", "--json")
+    result: dict[str, Any] = json.loads(out)
+    assert code == 0
+    assert set(result) >= {"scene", "truth", "labels", "vectors", "picture", "miou", "seconds"}
+    assert all(Path(result[k]).exists() for k in ("scene", "truth", "labels", "picture"))
+    assert result["vectors"] is None
+    assert "polygons: not in this version" in geoovseg("demo", tmp_path / "d", "--size", "120x120")[2]
+    assert geoovseg("demo", tmp_path / "d", "--size", "huge")[0] == 2
+
+
+def test_demo_can_draw_only(geoovseg: Run, tmp_path: Path) -> None:
+    code, out, _ = geoovseg("demo", tmp_path, "--scene-only", "--size", "200x100", "--json")
+    assert code == 0
+    assert json.loads(out)["labels"] is None
+    with rasterio.open(tmp_path / "scene.tif") as src:
+        assert src.shape == (100, 200)
+
+
+def test_methods_are_listed_and_shown(geoovseg: Run) -> None:
+    out = geoovseg("methods")[1]
+    assert [line.split()[0] for line in out.splitlines()] == list(METHODS)
+    assert "--set class_token_weight=-0.3" in geoovseg("methods", "segearth")[1]
+    shown = [json.loads(line) for line in geoovseg("methods", "--json")[1].splitlines()]
+    assert [s["name"] for s in shown] == list(METHODS)
+    assert geoovseg("methods", "none")[0] == 2
+
+
+def test_models_are_listed_and_shown(geoovseg: Run) -> None:
+    listed = [json.loads(line) for line in geoovseg("models", "list", "--json")[1].splitlines()]
+    assert {"demo", "ViT-B-16/openai"} <= {m["name"] for m in listed}
+    assert next(m for m in listed if m["name"] == "demo")["here"]
+    assert "MIT" in geoovseg("models", "show", "ViT-B-16/openai")[1]
+    assert geoovseg("models", "show", "nothing")[0] == 2
+    code, _, err = geoovseg("models", "fetch", "ViT-B-32/openai")
+    assert code == 1
+    assert "cannot reach the model hub" in err
+    assert geoovseg("models", "fetch", "demo")[0] == 0
+
+
+def test_doctor_tells_what_is_here(geoovseg: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROJ_LIB", "/somewhere")
+    code, out, _ = geoovseg("doctor", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert "torch" in found["packages"]
+    assert any("PROJ_LIB" in p for p in found["problems"])
+    assert "memory_gb" in geoovseg("doctor")[1]
+
+
+def test_version_and_module_entry_point() -> None:
+    text = subprocess.run([sys.executable, "-m", "geoovseg", "--version"], capture_output=True, text=True, check=True)
+    assert text.stdout.startswith("geoovseg 0.")

@@ -1,0 +1,173 @@
+"""The output files: complete, named, coloured, on the input's grid, and there only when whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+from rio_cogeo.cogeo import cog_validate
+
+from geoovseg.errors import OutputError, UsageError
+from geoovseg.evaluation import category_names
+from geoovseg.labels import Grid, Outputs, create_labels, label_dtype, output_names
+from geoovseg.record import RUN_TAG
+
+CLASSES = [("building", "#c0392b"), ("road & rail", "#7f8c8d"), ("water", "#2e86de")]
+ROTATED = Affine.translation(480_000, 5_460_000) * Affine.rotation(20) * Affine.scale(0.5, -0.5)
+RECORD = json.dumps({"classes": [[n, [n], c] for n, c in CLASSES], "background": ["x"], "threshold": None})
+
+
+def _write(
+    path: Path, height: int = 700, width: int = 1100, *, confidence: bool = False, step: int = 130
+) -> np.ndarray:
+    """Write random codes in two panels, in uneven rows; returns them."""
+    codes = np.random.default_rng(0).integers(0, 4, (height, width)).astype(np.uint8)
+    codes[:40, :60] = 255
+    grid = Grid(height=height, width=width, crs=CRS.from_epsg(32632), transform=ROTATED)
+    outputs = Outputs(path, path.with_name("conf.tif") if confidence else None)
+    with create_labels(outputs, grid, len(CLASSES)) as dst:
+        for first, last in ((0, 512), (512, width)):
+            for row in range(0, height, step):
+                part = codes[row : row + step, first:last]
+                dst.write(row, first, part, np.where(part == 255, 255, 125).astype(np.uint8))
+        dst.commit(CLASSES, RECORD)
+    return codes
+
+
+@pytest.mark.parametrize("step", [1, 130, 512, 700])
+def test_codes_come_back_as_written(tmp_path: Path, step: int) -> None:
+    codes = _write(tmp_path / "labels.tif", step=step)
+    with rasterio.open(tmp_path / "labels.tif") as src:
+        np.testing.assert_array_equal(src.read(1), codes)
+
+
+def test_grid_nodata_palette_and_record_are_those_of_the_run(tmp_path: Path) -> None:
+    _write(tmp_path / "labels.tif")
+    with rasterio.open(tmp_path / "labels.tif") as src:
+        assert src.crs == CRS.from_epsg(32632)
+        assert src.transform == ROTATED
+        assert (src.nodata, src.dtypes, src.count) == (255, ("uint8",), 1)
+        assert src.colorinterp == (ColorInterp.palette,)
+        assert [src.colormap(1)[n][:3] for n in (1, 2, 3)] == [(192, 57, 43), (127, 140, 141), (46, 134, 222)]
+        assert src.tags()[RUN_TAG] == RECORD
+        assert src.descriptions == ("class",)
+        assert category_names(src) == {0: "background", 1: "building", 2: "road & rail", 3: "water"}
+
+
+def test_it_is_a_cog_with_overviews_that_invent_no_class(tmp_path: Path) -> None:
+    codes = _write(tmp_path / "labels.tif")
+    valid, errors, warnings = cog_validate(tmp_path / "labels.tif")
+    assert (valid, errors, warnings) == (True, [], [])
+    with rasterio.open(tmp_path / "labels.tif") as src:
+        assert src.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert src.tags(ns="IMAGE_STRUCTURE")["COMPRESSION"] == "DEFLATE"
+        assert src.block_shapes == [(512, 512)]
+        assert src.overviews(1)
+        small = src.read(1, out_shape=(350, 550))
+        assert set(np.unique(small)) <= set(np.unique(codes))
+
+
+def test_names_and_counts_stand_in_the_side_file(tmp_path: Path) -> None:
+    codes = _write(tmp_path / "labels.tif")
+    root = ElementTree.parse(tmp_path / "labels.tif.aux.xml").getroot()
+    names = [c.text for c in root.findall(".//CategoryNames/Category")]
+    assert names == ["background", "building", "road & rail", "water"]
+    rows = [[f.text for f in row] for row in root.findall(".//GDALRasterAttributeTable/Row")]
+    assert rows[1] == ["1", "building", "192", "57", "43", str((codes == 1).sum())]
+    assert len(rows) == 4
+
+
+def test_the_style_names_every_class_and_hides_the_background(tmp_path: Path) -> None:
+    _write(tmp_path / "labels.tif")
+    entries = ElementTree.parse(tmp_path / "labels.qml").getroot().findall(".//paletteEntry")
+    assert [(e.get("value"), e.get("label"), e.get("alpha")) for e in entries] == [
+        ("0", "background", "0"), ("1", "building", "255"), ("2", "road & rail", "255"), ("3", "water", "255"),
+    ]  # fmt: skip
+
+
+def test_confidence_is_scaled_to_0_1(tmp_path: Path) -> None:
+    codes = _write(tmp_path / "labels.tif", confidence=True)
+    with rasterio.open(tmp_path / "conf.tif") as src:
+        assert src.scales == (1 / 250,)
+        assert src.nodata == 255
+        assert src.descriptions == ("confidence",)
+        value = src.read(1)
+    assert (value[codes == 255] == 255).all()
+    assert (value[codes != 255] == 125).all()
+    style = ElementTree.parse(tmp_path / "conf.qml").getroot().find(".//rasterrenderer")
+    assert (style.get("classificationMin"), style.get("classificationMax")) == ("0", "1")
+
+
+def test_gdalinfo_prints_layout_names_and_nodata(tmp_path: Path) -> None:
+    if shutil.which("gdalinfo") is None:
+        pytest.skip("gdalinfo is not installed")
+    _write(tmp_path / "labels.tif")
+    text = subprocess.run(["gdalinfo", tmp_path / "labels.tif"], capture_output=True, text=True, check=True).stdout
+    for expected in ("LAYOUT=COG", "NoData Value=255", "Color Table", "1: building", "2: road & rail", "UTM zone 32N"):
+        assert expected in text
+
+
+def test_a_run_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    grid = Grid(height=10, width=10, crs=None, transform=Affine.identity())
+    with pytest.raises(RuntimeError), create_labels(Outputs(tmp_path / "labels.tif"), grid, 1) as dst:
+        dst.write(0, 0, np.zeros((4, 10), np.uint8), None)
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_leaves_no_working_files(tmp_path: Path) -> None:
+    _write(tmp_path / "labels.tif", confidence=True)
+    expected = {"labels.tif", "labels.tif.aux.xml", "labels.qml", "conf.tif", "conf.qml"}
+    assert {p.name for p in tmp_path.iterdir()} == expected
+
+
+def test_more_than_254_classes_take_two_bytes(tmp_path: Path) -> None:
+    assert label_dtype(254) == ("uint8", 255)
+    assert label_dtype(255) == ("uint16", 65535)
+    grid = Grid(height=8, width=8, crs=None, transform=Affine.scale(2))
+    classes = [(f"c{n}", "#010203") for n in range(300)]
+    with create_labels(Outputs(tmp_path / "l.tif"), grid, 300) as dst:
+        dst.write(0, 0, np.full((8, 8), 300, np.uint16), None)
+        dst.commit(classes, "{}")
+    with rasterio.open(tmp_path / "l.tif") as src:
+        assert src.dtypes == ("uint16",)
+        assert src.nodata == 65535
+        assert (src.read(1) == 300).all()
+
+
+def test_names_follow_the_scene(tmp_path: Path) -> None:
+    scene = tmp_path / "ortho.2024.tif"
+    scene.touch()
+    assert output_names(str(scene), None, None).labels == tmp_path / "ortho.2024_labels.tif"
+    assert output_names(str(scene), tmp_path, None).labels == tmp_path / "ortho.2024_labels.tif"
+    assert output_names(str(scene), tmp_path / "x.tif", None).labels == tmp_path / "x.tif"
+    assert output_names("/vsicurl/https://host/a.tif", None, None).labels == Path("a_labels.tif")
+
+
+def test_outputs_that_would_lose_something_are_refused(tmp_path: Path) -> None:
+    scene, old = tmp_path / "scene.tif", tmp_path / "old.tif"
+    scene.touch()
+    old.touch()
+    cases = [
+        (Outputs(scene), True, OutputError, "is the input scene"),
+        (Outputs(old), False, OutputError, "exists; add --overwrite"),
+        (Outputs(tmp_path / "no" / "x.tif"), False, OutputError, "folder .*no does not exist"),
+        (Outputs(tmp_path / "x.png"), False, UsageError, "must end in .tif"),
+        (Outputs(tmp_path / "x.tif", tmp_path / "x.tif"), False, UsageError, "cannot both be"),
+    ]
+    for outputs, overwrite, error, message in cases:
+        with pytest.raises(error, match=message):
+            outputs.check(str(scene), overwrite=overwrite)
+    (tmp_path / "y.tif.parts").mkdir()
+    with pytest.raises(OutputError, match="did not finish; --overwrite removes it"):
+        Outputs(tmp_path / "y.tif").check(str(scene), overwrite=False)
+    Outputs(old).check(str(scene), overwrite=True)

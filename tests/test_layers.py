@@ -1,0 +1,104 @@
+"""The layout shows the data flow: imports go downwards, and each library stays where it belongs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "geoovseg"
+RANKS = (
+    {"__main__"},
+    {"cli"},
+    {"demo", "report", "distributed"},
+    {"pipeline", "estimate", "vectorize", "evaluation"},
+    {"job"},
+    {"methods"},
+    {"models"},
+    {"scene", "labels", "aoi", "mosaic", "ops"},
+    {"vocabulary", "tiling", "record", "styles"},
+    {"errors"},
+)
+HOMES = {
+    "rasterio": {"scene", "labels", "aoi", "vectorize", "evaluation", "report", "demo"},
+    "torch": {"ops", "models", "methods", "mosaic", "job", "pipeline", "demo", "distributed"},
+    "typer": {"cli"},
+    "tqdm": {"cli"},
+    "shapely": {"aoi", "vectorize", "evaluation"},
+    "geopandas": {"aoi", "vectorize", "evaluation"},
+    "pyogrio": {"aoi", "vectorize", "evaluation"},
+    "pyproj": {"aoi", "vectorize", "evaluation", "scene", "report"},
+    "open_clip": {"models", "demo"},
+    "timm": {"models"},
+    "segment_anything": {"models"},
+}
+FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
+
+
+def _unit(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def _rank(unit: str) -> int:
+    return next(n for n, units in enumerate(RANKS) if unit in units)
+
+
+def _imports(path: Path) -> set[str]:
+    """Imported module names; those for type checking only count as well."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_downwards(path: Path) -> None:
+    unit = _unit(path)
+    for name in _imports(path):
+        parts = name.split(".")
+        if parts[0] == "geoovseg" and len(parts) > 1 and parts[1] != unit:
+            assert _rank(parts[1]) > _rank(unit), f"{unit} must not import {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_libraries_stay_where_they_belong(path: Path) -> None:
+    for name in _imports(path):
+        library = name.split(".")[0]
+        if name in ("rasterio.windows.Window", "rasterio.crs.CRS"):
+            continue
+        deferred = _unit(path) == "cli" and path.name == "doctor.py"
+        assert _unit(path) in HOMES.get(library, {_unit(path)}) or deferred, f"{path.name} must not import {name}"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["methods"], ["methods", "segearth"], ["models", "--help"]])
+def test_listing_imports_neither_torch_nor_rasterio(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = ['geoovseg', *{arguments!r}]\n"
+        "from geoovseg.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'rasterio', 'open_clip', 'geopandas', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_public_names_are_exported() -> None:
+    import geoovseg
+
+    assert geoovseg.__all__ == sorted(geoovseg.__all__)
+    for name in geoovseg.__all__:
+        assert getattr(geoovseg, name).__doc__
+    assert callable(geoovseg.evaluate)
+    with pytest.raises(AttributeError, match="no attribute 'segmnt'"):
+        geoovseg.segmnt  # noqa: B018
+
+
+def test_no_module_is_too_long_to_read() -> None:
+    assert {p.name: n for p in FILES if (n := len(p.read_text().splitlines())) > 300} == {}

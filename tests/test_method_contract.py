@@ -1,0 +1,136 @@
+"""What every registered method promises, whatever it does inside."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from rasterio.windows import Window
+from torch.nn import functional as F
+
+from geoovseg.errors import MethodError
+from geoovseg.methods import METHODS, Method, load_method, read_settings
+from geoovseg.models.vit import ClipVit
+from geoovseg.scene import TileBatch
+from geoovseg.vocabulary import parse_classes
+
+VOCABULARY = parse_classes(["a=x+y,b,c"])
+TEXT = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(5)), dim=-1)
+
+
+def _method(name: str, clip: open_clip.CLIP, dtype: torch.dtype = torch.float32) -> Method:
+    tower = copy.deepcopy(clip.visual).to(dtype)
+    return load_method(name, ClipVit(tower), TEXT, VOCABULARY)
+
+
+def _batch(count: int, height: int, width: int) -> TileBatch:
+    rng = np.random.default_rng(7)
+    pixels = rng.random((count, 3, height, width), dtype=np.float32)
+    windows = tuple(Window(n * width, 0, width, height) for n in range(count))
+    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, height, width), bool))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (40, 32)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_scores_are_finite_float32_of_the_promised_shape(
+    name: str, tiny_clip: open_clip.CLIP, dtype: torch.dtype, height: int, width: int, count: int
+) -> None:
+    scores = _method(name, tiny_clip, dtype).scores(_batch(count, height, width))
+    assert scores.dtype == torch.float32
+    assert scores.shape[:2] == (count, 4)
+    assert height % scores.shape[2] == 0
+    assert width % scores.shape[3] == 0
+    assert torch.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_window_scores_the_same_alone_and_in_company(name: str, tiny_clip: open_clip.CLIP) -> None:
+    method, batch = _method(name, tiny_clip), _batch(3, 32, 48)
+    together = method.scores(batch)
+    for n in range(3):
+        one = TileBatch(windows=batch.windows[n : n + 1], pixels=batch.pixels[n : n + 1], valid=batch.valid[n : n + 1])
+        torch.testing.assert_close(method.scores(one)[0], together[n], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scores_do_not_change_the_batch(name: str, tiny_clip: open_clip.CLIP) -> None:
+    batch = _batch(2, 32, 32)
+    before = batch.pixels.copy()
+    _method(name, tiny_clip).scores(batch)
+    np.testing.assert_array_equal(batch.pixels, before)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_bfloat16_scores_stay_near_float32(name: str, tiny_clip: open_clip.CLIP) -> None:
+    batch = _batch(2, 32, 32)
+    full, half = (_method(name, tiny_clip, d).scores(batch) for d in (torch.float32, torch.bfloat16))
+    assert (full - half).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_what_it_wants_and_what_its_scores_are(name: str, tiny_clip: open_clip.CLIP) -> None:
+    method, card = _method(name, tiny_clip), METHODS[name]
+    assert method.tile > 0
+    assert method.tile % method.patch == 0
+    assert 0 < method.stride <= method.tile
+    assert method.unit == card.unit
+    assert card.paper
+    assert card.about.endswith(".")
+    method.prepare(lambda window: _batch(1, 32, 32))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_of_the_card_reaches_the_method(name: str, tiny_clip: open_clip.CLIP) -> None:
+    method = _method(name, tiny_clip)
+    assert dataclasses.is_dataclass(method)
+    for field in METHODS[name].fields:
+        assert getattr(method, field.name) == field.default
+        assert field.about
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_builders_have_one_signature(name: str) -> None:
+    import importlib
+
+    module, _, attribute = METHODS[name].build.partition(":")
+    parameters = inspect.signature(getattr(importlib.import_module(module), attribute)).parameters
+    assert list(parameters)[:3] == ["clip", "text", "vocabulary"]
+    assert {"vfm", "sam", "base", "fields"} <= set(parameters)
+
+
+def test_settings_are_read_as_their_type() -> None:
+    assert read_settings("segearth", {"residual": "true", "class_token_weight": "0"}) == {
+        "residual": True,
+        "scale": 50.0,
+        "class_token_weight": 0.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("trdent", {}, "no method named 'trdent'; choose from clip"),
+        ("clip", {"depth": "7"}, "clip has no setting 'depth'; it has residual, scale"),
+        ("clip", {"residual": "maybe"}, "is not true or false"),
+        ("clip", {"scale": "much"}, "is not a float"),
+    ],
+)
+def test_wrong_names_and_values_are_refused(name: str, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(MethodError, match=message):
+        read_settings(name, settings)
+
+
+def test_the_class_token_bias_is_added_as_a_score(tiny_clip: open_clip.CLIP) -> None:
+    vit, batch = ClipVit(tiny_clip.visual), _batch(2, 32, 32)
+    with_bias = load_method("segearth", vit, TEXT, VOCABULARY).scores(batch)
+    without = load_method("segearth", vit, TEXT, VOCABULARY, settings={"class_token_weight": 0}).scores(batch)
+    bias = with_bias - without
+    assert bias.abs().max() > 1e-3
+    torch.testing.assert_close(bias, bias[:, :, :1, :1].expand_as(bias), rtol=0, atol=1e-6)

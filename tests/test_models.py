@@ -1,0 +1,168 @@
+"""Weights: found, refused, loaded without running code; words kept by content."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from geoovseg.errors import GeoOVSegError, ModelError, WeightsMissingError
+from geoovseg.models import load
+from geoovseg.models.cards import DEFAULT_MODEL, MODELS, model_card
+from geoovseg.models.load import fetch_weights, find_weights, load_clip, read_state
+from geoovseg.models.text import TextEncoder
+
+CPU = torch.device("cpu")
+
+
+def test_openai_weights_always_use_quickgelu_architectures() -> None:
+    for card in MODELS.values():
+        if "openai" in card.name or "RemoteCLIP" in card.name:
+            assert card.arch.endswith("-quickgelu")
+            assert open_clip.get_model_config(card.arch)["quick_gelu"]
+
+
+def test_cards_agree_with_open_clip_on_where_weights_are() -> None:
+    for card in MODELS.values():
+        arch, slash, tag = card.name.partition("/")
+        if slash:
+            config = open_clip.get_pretrained_cfg(card.arch, tag) or open_clip.get_pretrained_cfg(arch, tag)
+            assert config["hf_hub"].strip("/") == card.repo
+
+
+def test_missing_weights_are_named_with_the_way_to_get_them() -> None:
+    with pytest.raises(WeightsMissingError, match=f"geoovseg models fetch {DEFAULT_MODEL}") as caught:
+        find_weights(model_card(DEFAULT_MODEL))
+    assert caught.value.exit_code == 5
+
+
+def test_fetching_without_network_is_an_error_with_its_cause() -> None:
+    with pytest.raises(GeoOVSegError, match="cannot reach the model hub"):
+        fetch_weights(model_card("ViT-B-32/openai"))
+
+
+def test_unknown_models_are_refused_with_a_guess() -> None:
+    with pytest.raises(ModelError, match="did you mean ViT-B-16/openai"):
+        model_card("vit-b-16/openai")
+    with pytest.raises(ModelError, match="no architecture 'Nothing'"):
+        load._architecture(model_card("Nothing@x.safetensors"))
+    with pytest.raises(WeightsMissingError, match="no weights at nowhere"):
+        find_weights(model_card("ViT-B-16@nowhere"))
+
+
+@pytest.fixture
+def tiny_arch(monkeypatch: pytest.MonkeyPatch, tiny_clip: open_clip.CLIP) -> open_clip.CLIP:
+    """Make `tiny` an architecture."""
+    import copy
+
+    monkeypatch.setattr(load, "_architecture", lambda card: (copy.deepcopy(tiny_clip), None))
+    load_clip.cache_clear()
+    return tiny_clip
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "state dict", "training checkpoint"])
+def test_local_files_are_loaded(tiny_arch: open_clip.CLIP, tmp_path: Path, kind: str) -> None:
+    state = {k: v + 1 for k, v in tiny_arch.state_dict().items() if k != "attn_mask"}
+    path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")
+    if kind == "safetensors":
+        save_file(state, path)
+    elif kind == "state dict":
+        torch.save(state, path)
+    else:
+        torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, path)
+    model = load_clip(f"tiny@{path}", CPU, "fp32")
+    torch.testing.assert_close(model.vit.visual.proj, tiny_arch.visual.proj + 1)
+    assert len(model.sha256) == 64
+
+
+class _Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return eval, ("__import__('os').environ.__setitem__('GEOOVSEG_PWNED', '1')",)
+
+
+def test_weights_are_loaded_without_executing_code(
+    tiny_arch: open_clip.CLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GEOOVSEG_PWNED", raising=False)
+    path = tmp_path / "w.pt"
+    with path.open("wb") as file:
+        pickle.dump({"state_dict": _Malicious()}, file)
+    with pytest.raises(GeoOVSegError, match="cannot be loaded"):
+        load_clip(f"tiny@{path}", CPU, "fp32")
+    import os
+
+    assert "GEOOVSEG_PWNED" not in os.environ
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"\x80\x00\x00"])
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+def test_damaged_files_are_refused(tiny_arch: open_clip.CLIP, tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(GeoOVSegError, match="cannot be loaded as weights"):
+        load_clip(f"tiny@{path}", CPU, "fp32")
+
+
+def test_weights_of_another_architecture_are_refused(tiny_arch: open_clip.CLIP, tmp_path: Path) -> None:
+    state = {k: v for k, v in tiny_arch.state_dict().items() if "resblocks.3" not in k}
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(GeoOVSegError, match="lacks 12 tensors"):
+        load_clip(f"tiny@{tmp_path / 'w.safetensors'}", CPU, "fp32")
+
+
+def test_half_precision_files_become_full_precision(tmp_path: Path) -> None:
+    save_file(
+        {"w": torch.ones(2, dtype=torch.float16), "n": torch.ones(2, dtype=torch.int64)}, tmp_path / "w.safetensors"
+    )
+    state = read_state(tmp_path / "w.safetensors")
+    assert (state["w"].dtype, state["n"].dtype) == (torch.float32, torch.int64)
+
+
+def _encoder(clip: open_clip.CLIP, templates: tuple[str, ...] = ("a {}", "the {}.")) -> TextEncoder:
+    def tokenize(texts: list[str]) -> torch.Tensor:
+        ids = torch.zeros(len(texts), 77, dtype=torch.long)
+        for row, text in zip(ids, texts, strict=True):
+            row[: len(text) + 1] = torch.tensor([*(ord(c) % 60 + 1 for c in text), 63])
+        return ids
+
+    return TextEncoder(clip, tokenize, templates)
+
+
+def test_word_features_are_normalised_means_of_normalised_sentences(tiny_clip: open_clip.CLIP) -> None:
+    encoder = _encoder(tiny_clip)
+    sentences = tiny_clip.encode_text(encoder.tokenize(["a road", "the road."])).double()
+    mean = (sentences / sentences.norm(dim=-1, keepdim=True)).mean(0)
+    found = encoder.embed(["road"])[0]
+    torch.testing.assert_close(found.double(), mean / mean.norm(), rtol=1e-5, atol=1e-6)
+
+
+def test_words_are_encoded_once_and_kept_by_content(
+    tiny_clip: open_clip.CLIP, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GEOOVSEG_CACHE", str(tmp_path))
+    first = _encoder(tiny_clip).embed(["road", "water"])
+    assert len(list((tmp_path / "text").iterdir())) == 2
+    again = _encoder(tiny_clip)
+    monkeypatch.setattr(again, "encode", lambda word: pytest.fail(f"{word} was encoded again"))
+    assert torch.equal(again.embed(["water", "road"]), first.flip(0))
+    other = _encoder(tiny_clip, ("one {}",))
+    assert not torch.equal(other.embed(["road"]), first[:1])
+
+
+def test_a_damaged_or_readonly_cache_costs_time_only(
+    tiny_clip: open_clip.CLIP, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GEOOVSEG_CACHE", str(tmp_path))
+    first = _encoder(tiny_clip).embed(["road"])
+    for path in (tmp_path / "text").iterdir():
+        path.write_bytes(b"\x93NUMPY")
+    assert torch.equal(_encoder(tiny_clip).embed(["road"]), first)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GEOOVSEG_CACHE", str(tmp_path / "file"))
+    assert torch.equal(_encoder(tiny_clip).embed(["road"]), first)
+    assert np.isfinite(first.numpy()).all()

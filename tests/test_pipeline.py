@@ -1,0 +1,268 @@
+"""The whole way, on real files: same pixel, same answer, however the work is cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from conftest import TRANSFORM, shared_file
+
+import geoovseg
+from geoovseg.demo.scenes import CLASSES, render
+from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, WeightsMissingError
+from geoovseg.estimate import dry_run
+from geoovseg.job import CPU_BATCH
+from geoovseg.pipeline import SegmentResult, segment
+from geoovseg.record import RUN_TAG
+from geoovseg.scene import DEMO_TAG, Scene
+
+WriteRaster = Callable[..., str]
+EIGHT = ",".join(CLASSES)
+
+
+def _read(path: str | Path) -> np.ndarray:
+    with rasterio.open(path) as src:
+        return src.read(1)
+
+
+def _run(scene: str, tmp_path: Path, name: str = "labels.tif", **changes: Any) -> SegmentResult:
+    given = {"classes": EIGHT, "model": "demo", "background": "none", **changes}
+    return segment(scene, output=tmp_path / name, **given)
+
+
+@pytest.fixture(scope="module")
+def wide() -> np.ndarray:
+    """A scene of 130 x 1100: two rows of windows, three panels of 512."""
+    return render(1001, 130, 1100)[0]
+
+
+@pytest.fixture
+def wide_scene(write_raster: WriteRaster, wide: np.ndarray) -> str:
+    data = wide.copy()
+    data[:, 20:, 300:420] = 0
+    return write_raster(data, nodata=0, tags={DEMO_TAG: "1001"})
+
+
+@pytest.mark.parametrize("method", geoovseg.METHODS)
+def test_labels_and_confidence_do_not_depend_on_batch_size_or_panels(
+    wide_scene: str, tmp_path: Path, method: str
+) -> None:
+    def files(name: str, **changes: Any) -> tuple[np.ndarray, np.ndarray, int]:
+        sure = str(tmp_path / f"{name}_confidence.tif")
+        result = _run(wide_scene, tmp_path, f"{name}.tif", method=method, confidence=sure, **changes)
+        return _read(result.labels), _read(sure), result.panels
+
+    labels, sure, _ = files("first", batch_size=16)
+    for n, changes in enumerate(({"batch_size": 1}, {"batch_size": 7}, {"max_memory": 1})):
+        other, also_sure, panels = files(f"n{n}", **changes)
+        assert panels == (3 if "max_memory" in changes else 1)
+        np.testing.assert_array_equal(other, labels)
+        np.testing.assert_array_equal(also_sure, sure)
+
+
+def test_the_demo_scene_is_segmented_well(
+    demo_scene: str, drawn: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    result = _run(demo_scene, tmp_path)
+    assert (_read(result.labels) == drawn[1]).mean() > 0.85
+
+
+def test_grid_of_the_output_is_the_inputs(demo_scene: str, tmp_path: Path) -> None:
+    with rasterio.open(demo_scene) as src, rasterio.open(_run(demo_scene, tmp_path).labels) as dst:
+        assert (dst.crs, dst.transform, dst.shape) == (src.crs, src.transform, src.shape)
+        assert dst.transform == TRANSFORM
+
+
+def test_pixels_without_data_come_out_as_nodata_and_empty_windows_are_skipped(
+    write_raster: WriteRaster, tmp_path: Path
+) -> None:
+    data = render(1002, 120, 700)[0]
+    hole = np.zeros((120, 700), bool)
+    hole[:, 100:500] = True
+    hole[5:9, 20:40] = True
+    scene = write_raster(data, mask=np.where(hole, 0, 255).astype(np.uint8), tags={DEMO_TAG: "1002"})
+    result = _run(scene, tmp_path)
+    np.testing.assert_array_equal(_read(result.labels) == 255, hole)
+    plan_windows = [c for c in (*range(0, 588, 56), 588) if c >= 100 and c + 112 <= 500]
+    assert result.skipped_windows == 2 * len(plan_windows)
+    with rasterio.open(result.labels) as src:
+        assert json.loads(src.tags()[RUN_TAG])["skipped_windows"] == result.skipped_windows
+
+
+def test_a_scene_without_any_data_is_all_nodata(write_raster: WriteRaster, tmp_path: Path) -> None:
+    scene = write_raster(np.zeros((3, 60, 130), np.uint8), nodata=0, tags={DEMO_TAG: "0"})
+    result = _run(scene, tmp_path)
+    assert (_read(result.labels) == 255).all()
+    assert result.skipped_windows == result.windows
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 4), (51, 51), (7, 300), (300, 5), (112, 112), (113, 111)])
+def test_scenes_smaller_than_a_tile_are_segmented_whole(
+    write_raster: WriteRaster, tmp_path: Path, shape: tuple[int, int]
+) -> None:
+    scene = write_raster(render(1003, *shape)[0], tags={DEMO_TAG: "1003"})
+    labels = _read(_run(scene, tmp_path).labels)
+    assert labels.shape == shape
+    assert ((labels >= 1) & (labels <= 8)).all()
+
+
+def test_one_class_does_not_label_the_whole_scene(demo_scene: str, tmp_path: Path) -> None:
+    result = _run(demo_scene, tmp_path, classes="road", background="auto")
+    labels = _read(result.labels)
+    assert set(np.unique(labels)) == {0, 1}
+    assert 0.02 < (labels == 1).mean() < 0.5
+    assert "road" not in result.background
+    assert "water" in result.background
+
+
+def test_counter_words_close_to_the_users_are_dropped_and_reported(demo_scene: str, tmp_path: Path) -> None:
+    result = _run(demo_scene, tmp_path, classes="woodland", background="auto")
+    assert "forest" in result.dropped_background
+    assert "forest" not in result.background
+
+
+def test_synonyms_go_to_their_class(demo_scene: str, tmp_path: Path) -> None:
+    plain = _read(_run(demo_scene, tmp_path, "a.tif", classes="road,tree,grass").labels)
+    merged = _read(_run(demo_scene, tmp_path, "b.tif", classes="paved=road,green=tree+grass").labels)
+    agree = merged == np.where(plain == 1, 1, 2)  # not exactly: the best word is taken before blending
+    assert agree.mean() > 0.99
+
+
+def test_threshold_turns_unsure_pixels_into_background(demo_scene: str, tmp_path: Path) -> None:
+    sure = str(tmp_path / "c.tif")
+    plain = _read(_run(demo_scene, tmp_path, "a.tif", confidence=sure).labels)
+    cut = _read(_run(demo_scene, tmp_path, "b.tif", threshold=0.9).labels)
+    unsure = _read(sure) / 250 < 0.9
+    edge = np.abs(_read(sure) / 250 - 0.9) < 0.003
+    assert 0 < unsure.mean() < 1
+    np.testing.assert_array_equal(np.where(unsure, 0, plain)[~edge], cut[~edge])
+
+
+def test_guided_upsampling_differs_and_is_recorded(demo_scene: str, tmp_path: Path) -> None:
+    plain = _read(_run(demo_scene, tmp_path, "a.tif").labels)
+    result = _run(demo_scene, tmp_path, "b.tif", upsample="guided")
+    assert 0 < (_read(result.labels) != plain).mean() < 0.2
+    with rasterio.open(result.labels) as src:
+        assert json.loads(src.tags()[RUN_TAG])["upsample"] == "guided"
+
+
+def test_the_record_says_what_decided_the_labels(demo_scene: str, tmp_path: Path) -> None:
+    result = _run(demo_scene, tmp_path, settings={"class_token_weight": "0"}, background="auto", classes="road=street")
+    with rasterio.open(result.labels) as src:
+        record = json.loads(src.tags()[RUN_TAG])
+    assert record["settings"] == {"residual": False, "scale": 50.0, "class_token_weight": 0.0}
+    assert record["classes"] == [["road", ["street"], "#7f8c8d"]]
+    assert record["background"] == list(result.background)
+    assert (record["method"], record["model"], record["precision"]) == ("segearth", "demo", "fp32")
+    assert len(record["weights_sha256"]) == 64
+    assert "torch" in record["versions"]
+    assert "seconds" not in record
+
+
+def test_progress_reaches_its_total(demo_scene: str, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    result = _run(demo_scene, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (result.windows, result.windows)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_a_failing_run_leaves_nothing_but_the_scene(
+    demo_scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Scene, window: object) -> None:
+        raise SceneError("cannot read")
+
+    before = {p.name for p in tmp_path.iterdir()}
+    monkeypatch.setattr(Scene, "read", fail)
+    with pytest.raises(SceneError, match="cannot read"):
+        _run(demo_scene, tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == before
+
+
+def test_an_existing_output_is_kept_unless_overwritten(demo_scene: str, tmp_path: Path) -> None:
+    first = _run(demo_scene, tmp_path)
+    with pytest.raises(OutputError, match="--overwrite"):
+        _run(demo_scene, tmp_path)
+    assert _run(demo_scene, tmp_path, overwrite=True).labels == first.labels
+
+
+def test_missing_weights_name_the_command_that_fetches_them(demo_scene: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissingError, match="geoovseg models fetch ViT-B-32/openai"):
+        _run(demo_scene, tmp_path, model="ViT-B-32/openai")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": None}, "either with -c/--classes or with --vocabulary"),
+        ({"vocabulary": "demo"}, "either with -c/--classes or with --vocabulary"),
+        ({"upsample": "cubic"}, "--upsample cubic: choose from bilinear, guided"),
+        ({"threshold": 1.5}, "--threshold 1.5 must lie between 0 and 1"),
+        ({"batch_size": 0}, "--batch-size 0 must be positive"),
+        ({"tile": 100}, "--tile 100 is no multiple.*try --tile"),
+        ({"device": "cuda:99"}, "--device cuda:99 cannot be used here"),
+        ({"device": "toaster"}, "--device toaster"),
+        ({"precision": "fp8"}, "--precision fp8: choose from auto"),
+        ({"model": "ViT-B-16/opnai"}, "did you mean ViT-B-16/openai"),
+    ],
+)
+def test_wrong_arguments_are_refused(demo_scene: str, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        _run(demo_scene, tmp_path, **changes)
+
+
+def test_the_demo_model_warns_on_real_scenes_and_unknown_words(tmp_path: Path) -> None:
+    scene = str(shared_file("labelled", "nb_bakerlake_1.tif"))
+    with pytest.warns(GeoOVSegWarning) as caught:
+        result = _run(scene, tmp_path, classes="building,road,helipad", background="auto")
+    text = "\n".join(str(w.message) for w in caught)
+    assert "drawn scenes only" in text
+    assert "never told of: helipad" in text
+    with rasterio.open(scene) as src, rasterio.open(result.labels) as dst:
+        assert (dst.crs, dst.transform, dst.shape) == (src.crs, src.transform, src.shape)
+
+
+def test_dry_run_counts_without_reading(demo_scene: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    result = _run(demo_scene, tmp_path)
+    monkeypatch.setattr(Scene, "read", lambda *_: pytest.fail("pixels were read"))
+    given = {
+        "method": "segearth", "model": "demo", "background": "none", "threshold": None, "upsample": "bilinear",
+        "settings": {}, "tile": None, "stride": None, "device": "cpu", "precision": "auto", "batch_size": None,
+        "max_memory": None,
+    }  # fmt: skip
+    plan = dry_run(demo_scene, EIGHT, **given)
+    assert plan.windows == result.windows
+    assert plan.batches == -(-result.windows // CPU_BATCH)
+    assert plan.panels == 1
+    assert plan.estimated_seconds > 0
+    assert plan.working_grid["height"] == 280
+
+
+def test_bfloat16_gives_nearly_the_same_labels(demo_scene: str, tmp_path: Path) -> None:
+    full = _read(_run(demo_scene, tmp_path, "a.tif").labels)
+    half = _read(_run(demo_scene, tmp_path, "b.tif", precision="bf16").labels)
+    assert (full == half).mean() > 0.97
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_labels_of_the_cpu(demo_scene: str, tmp_path: Path) -> None:
+    cpu = _read(_run(demo_scene, tmp_path, "a.tif", device="cpu").labels)
+    gpu = _read(_run(demo_scene, tmp_path, "b.tif", device="cuda", precision="fp32").labels)
+    assert (cpu == gpu).mean() >= 0.999
+    torch.cuda.synchronize()
+
+
+@pytest.mark.weights
+def test_the_default_model_segments_a_real_scene(tmp_path: Path) -> None:
+    scene = str(shared_file("labelled", "nb_bakerlake_1.tif"))
+    try:
+        result = segment(scene, "building=house+roof,road,water,tree", output=tmp_path / "l.tif")
+    except WeightsMissingError as error:
+        pytest.skip(str(error).splitlines()[0])
+    assert len(np.unique(_read(result.labels))) > 2
