@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from geoovseg.job import Settings, prepare_job, random_batch, read_classes
+from geoovseg.job import Job, Settings, check_settings, prepare_job, random_batch, read_classes
 from geoovseg.record import peak_rss_mb
 from geoovseg.scene import open_scene
 from geoovseg.tiling import BLOCK
@@ -54,13 +54,14 @@ def dry_run(
     **settings: Any,
 ) -> Estimate:
     """Estimate a run with the arguments of `segment`. Raises what `segment` would raise before it reads pixels."""
+    words, given = read_classes(classes, vocabulary), Settings(**settings)
+    check_settings(given)
     with open_scene(scene, bands=bands) as src:
-        job = prepare_job(src, read_classes(classes, vocabulary), Settings(**settings))
+        job = prepare_job(src, words, given)
         height, width = src.shape
-        windows = sum(job.plan.count(panel) for panel in job.panels)
-        batches = -(-windows // job.micro_batch)
+        batches = -(-job.windows // job.micro_batch)
         return Estimate(
-            windows=windows,
+            windows=job.windows,
             batches=batches,
             parts=len(job.panels) * -(-height // BLOCK),
             panels=len(job.panels),
@@ -76,7 +77,7 @@ def dry_run(
         )
 
 
-def _seconds_per_batch(job: Any) -> float:
+def _seconds_per_batch(job: Job) -> float:
     batch = random_batch(job.plan, job.micro_batch)
     job.class_scores(batch).cpu()  # the first batch warms up
     start = time.perf_counter()

@@ -69,6 +69,11 @@ class Job:
     """counter-words left out as too close to the user's"""
 
     @property
+    def windows(self) -> int:
+        """Windows of all panels; those on a border between panels count for both."""
+        return sum(self.plan.count(panel) for panel in self.panels)
+
+    @property
     def micro_batch(self) -> int:
         """Windows that go through the towers together."""
         return CPU_BATCH if self.device.type == "cpu" else self.batch_size
@@ -111,7 +116,7 @@ class Job:
             codes = torch.where(confidence < self.settings.threshold, 0, codes)
         return torch.where(valid, codes, nodata), confidence
 
-    def record(self, scene: Scene, *, windows: int, skipped: int) -> RunRecord:
+    def record(self, scene: Scene, *, skipped: int) -> RunRecord:
         """The run record."""
         given = self.settings
         return RunRecord(
@@ -129,7 +134,7 @@ class Job:
             stride=self.plan.stride,
             device=str(self.device),
             precision=self.precision,
-            windows=windows,
+            windows=self.windows,
             skipped_windows=skipped,
         )
 
@@ -164,7 +169,6 @@ def check_settings(settings: Settings) -> None:
 
 def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job:
     """Load the model, decide the words, lay the windows. Raises the errors of all of these."""
-    check_settings(settings)
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
     model = load_clip(settings.model, device, precision)

@@ -105,8 +105,7 @@ class LabelWriter:
         self.counts = np.zeros(self.nodata + 1, np.int64)
         self._labels = self._open("labels.tif", self.dtype, self.nodata)
         self._confidence = self._open("confidence.tif", "uint8", CONFIDENCE_NODATA) if outputs.confidence else None
-        self._held: list[tuple[NDArray[Any], NDArray[np.uint8] | None]] = []
-        self._at = (0, 0)
+        self._bands: dict[str, NDArray[Any]] = {}
 
     def _open(self, name: str, dtype: str, nodata: int) -> Any:
         shape = {"height": self.grid.height, "width": self.grid.width}
@@ -117,34 +116,30 @@ class LabelWriter:
             return rasterio.open(path, "w", dtype=dtype, nodata=nodata, **shape, **georef, **_TILED)
 
     def write(self, row_off: int, col_off: int, codes: NDArray[Any], confidence: NDArray[np.uint8] | None) -> None:
-        """Take rows of one panel, top to bottom; whole blocks are written as they fill."""
-        if self._held and (row_off, col_off) != self._next():
-            raise AssertionError(f"rows out of order: {(row_off, col_off)} after {self._next()}")
-        if not self._held:
-            self._at = (row_off, col_off)
-        self._held.append((codes, confidence))
-        if self._next()[0] - self._at[0] >= BLOCK or self._next()[0] == self.grid.height:
-            self._flush()
+        """Take rows of one panel, top to bottom; bands of whole blocks are written as they fill.
 
-    def _next(self) -> tuple[int, int]:
-        return self._at[0] + sum(len(codes) for codes, _ in self._held), self._at[1]
+        `confidence` is needed only when the outputs include it.
+        """
+        done = 0
+        while done < len(codes):
+            count = min(BLOCK - (row_off + done) % BLOCK, len(codes) - done)
+            rows = slice(done, done + count)
+            self._fill(self._labels, row_off + done, col_off, codes[rows])
+            self.counts += np.bincount(codes[rows].ravel(), minlength=len(self.counts))
+            if self._confidence is not None and confidence is not None:
+                self._fill(self._confidence, row_off + done, col_off, confidence[rows])
+            done += count
 
-    def _flush(self) -> None:
-        """Write the held rows that make whole blocks, or all of them at the scene's end."""
-        rows = np.concatenate([codes for codes, _ in self._held])
-        sure = [c for _, c in self._held if c is not None]
-        certain = np.concatenate(sure) if sure else None
-        last = self._at[0] + len(rows) == self.grid.height
-        count = len(rows) if last else len(rows) // BLOCK * BLOCK
-        window = Window(self._at[1], self._at[0], rows.shape[1], count)
-        with _writing(self.outputs.labels):
-            self._labels.write(rows[:count], 1, window=window)
-            if self._confidence is not None and certain is not None:
-                self._confidence.write(certain[:count], 1, window=window)
-        self.counts += np.bincount(rows[:count].ravel(), minlength=len(self.counts))
-        self._at = (self._at[0] + count, self._at[1])
-        rest = (rows[count:].copy(), certain[count:].copy() if certain is not None else None)
-        self._held = [] if last or count == len(rows) else [rest]
+    def _fill(self, dst: Any, row: int, col_off: int, values: NDArray[Any]) -> None:
+        """Put rows into the band they belong to, and write the band once it is full or the scene ends."""
+        band = self._bands.get(dst.name)
+        if band is None or band.shape[1] != values.shape[1]:
+            band = self._bands[dst.name] = np.empty((BLOCK, values.shape[1]), values.dtype)
+        start, end = row % BLOCK, row % BLOCK + len(values)
+        band[start:end] = values
+        if end == BLOCK or row + len(values) == self.grid.height:
+            with _writing(self.outputs.labels):
+                dst.write(band[:end], 1, window=Window(col_off, row - start, band.shape[1], end))
 
     def commit(self, classes: Sequence[tuple[str, str]], record: str) -> None:
         """Finish: record and colours into the files, copies as COG, then the names; the label raster's last.

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 import torch
 
 from geoovseg.job import Job, Settings, check_settings, prepare_job, read_classes
-from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS, Grid, LabelWriter, create_labels, output_names
-from geoovseg.models.cards import DEFAULT_MODEL
+from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS, Grid, LabelWriter, Outputs, create_labels, output_names
+from geoovseg.models.cards import DEFAULT_MODEL, model_card
+from geoovseg.models.load import find_weights
 from geoovseg.mosaic import Rows, ScoreMosaic
 from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.scene import Scene, open_scene, read_ahead
@@ -105,11 +106,25 @@ def segment(
         GeoOVSegError: one of its leaves, for everything a caller can cause; nothing is written then.
     """
     watch = Stopwatch()
-    given = _settings(locals())
-    outputs = output_names(os.fspath(scene), output, confidence)
     words = read_classes(classes, vocabulary)
+    given = Settings(
+        method=method,
+        model=model,
+        background=background,
+        threshold=threshold,
+        upsample=upsample,
+        settings=settings or {},
+        tile=tile,
+        stride=stride,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        max_memory=max_memory,
+    )
     check_settings(given)
+    outputs = output_names(os.fspath(scene), output, confidence)
     with open_scene(scene, bands=bands) as src:
+        find_weights(model_card(model))
         outputs.check(src.path, overwrite=overwrite)
         with watch.stage("load"):
             job = prepare_job(src, words, given)
@@ -117,60 +132,66 @@ def segment(
         with create_labels(outputs, _grid(src), len(words.classes), overwrite=overwrite) as dst:
             with watch.stage("segment"):
                 done = _stream(src, job, dst, progress or (lambda done, total: None))
-            total = sum(job.plan.count(panel) for panel in job.panels)
             with watch.stage("assemble"):
                 legend = [(c.name, c.colour) for c in words.classes]
-                dst.commit(legend, job.record(src, windows=total, skipped=total - done).to_json())
-        return SegmentResult(
-            labels=str(outputs.labels),
-            vectors=None,
-            confidence=str(outputs.confidence) if outputs.confidence else None,
-            method=method,
-            model=job.model.card.name,
-            device=str(job.device),
-            precision=job.precision,
-            batch_size=job.batch_size,
-            windows=total,
-            skipped_windows=total - done,
-            failed_windows=0,
-            megapixels=round(src.shape[0] * src.shape[1] / 1e6, 3),
-            seconds=watch.seconds(),
-            peak_rss_mb=peak_rss_mb(),
-            background=job.vocabulary.background,
-            dropped_background=job.dropped,
-            panels=len(job.panels),
-        )
+                dst.commit(legend, job.record(src, skipped=job.windows - done).to_json())
+        return _result(job, src, outputs, done, watch)
 
 
 def _stream(scene: Scene, job: Job, dst: LabelWriter, progress: Progress) -> int:
     """Windows to scores to rows of labels, panel by panel; returns how many windows had data."""
-    total, done = sum(job.plan.count(panel) for panel in job.panels), 0
+    done = passed = 0
     for panel in job.panels:
+        here = 0
         mosaic = ScoreMosaic(job.plan, panel, job.channels, job.device)
         for batch in read_ahead(scene, job.plan.windows(panel), batch=job.micro_batch, depth=job.depth):
             valid = torch.from_numpy(batch.valid).to(job.device)
             for rows in mosaic.add(batch.windows, job.class_scores(batch), valid):
                 _write(rows, panel.col_off, job, dst)
-            done += len(batch)
-            progress(done, total)
+            here += len(batch)
+            progress(passed + here, job.windows)
         for rows in mosaic.finish():
             _write(rows, panel.col_off, job, dst)
+        done += here
+        passed += job.plan.count(panel)
+        progress(passed, job.windows)
     return done
 
 
 def _write(rows: Rows, col_off: int, job: Job, dst: LabelWriter) -> None:
     """Decide finished rows on the device; only codes and rounded confidence leave it."""
     codes, confidence = job.decide(rows.scores, rows.valid, dst.nodata)
-    rounded = torch.where(rows.valid, (confidence * CONFIDENCE_STEPS).round(), CONFIDENCE_NODATA).to(torch.uint8)
     kind = torch.uint8 if dst.dtype == "uint8" else torch.int32
-    dst.write(rows.row_off, col_off, codes.to(kind).cpu().numpy().astype(dst.dtype), rounded.cpu().numpy())
-
-
-def _settings(given: Mapping[str, object]) -> Settings:
-    names = Settings.__dataclass_fields__
-    return Settings(**{**{n: given[n] for n in names}, "settings": given["settings"] or {}})  # type: ignore[arg-type]
+    dense = codes.to(kind).cpu().numpy().astype(dst.dtype, copy=False)
+    sure = None
+    if dst.outputs.confidence is not None:
+        rounded = torch.where(rows.valid, (confidence * CONFIDENCE_STEPS).round(), CONFIDENCE_NODATA)
+        sure = rounded.to(torch.uint8).cpu().numpy()
+    dst.write(rows.row_off, col_off, dense, sure)
 
 
 def _grid(scene: Scene) -> Grid:
     height, width = scene.shape
     return Grid(height=height, width=width, crs=scene.crs, transform=scene.transform)
+
+
+def _result(job: Job, scene: Scene, outputs: Outputs, done: int, watch: Stopwatch) -> SegmentResult:
+    return SegmentResult(
+        labels=str(outputs.labels),
+        vectors=None,
+        confidence=str(outputs.confidence) if outputs.confidence else None,
+        method=job.settings.method,
+        model=job.model.card.name,
+        device=str(job.device),
+        precision=job.precision,
+        batch_size=job.batch_size,
+        windows=job.windows,
+        skipped_windows=job.windows - done,
+        failed_windows=0,
+        megapixels=round(scene.shape[0] * scene.shape[1] / 1e6, 3),
+        seconds=watch.seconds(),
+        peak_rss_mb=peak_rss_mb(),
+        background=job.vocabulary.background,
+        dropped_background=job.dropped,
+        panels=len(job.panels),
+    )

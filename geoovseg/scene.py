@@ -161,6 +161,8 @@ def open_scene(path: str | os.PathLike[str], *, bands: Sequence[int] | None = No
         odd = {src.dtypes[b - 1] for b in chosen} - {"uint8"}
         if odd:
             raise SceneError(f"{name} has {odd.pop()} pixels; only 8-bit scenes (uint8) can be segmented so far")
+        if src.colorinterp[chosen[0] - 1] == ColorInterp.palette:
+            raise SceneError(f"{name} has a palette; expand it first: gdal_translate -expand rgb {name} rgb.tif")
         if src.crs is None:
             warnings.warn(f"{name} has no coordinate system; the outputs will have none either", GeoOVSegWarning, 3)
         masked = any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums)

@@ -172,7 +172,7 @@ def test_the_real_scene_is_segmented_with_a_warning(geoovseg: Run, tmp_path: Pat
 
 
 def test_demo_makes_everything_and_says_where(geoovseg: Run, tmp_path: Path) -> None:
-    code, out, err = geoovseg("demo", tmp_path / "d", "--size", "300x260", "--json")
+    code, out, _ = geoovseg("demo", tmp_path / "d", "--size", "300x260", "--json")
     result: dict[str, Any] = json.loads(out)
     assert code == 0
     assert set(result) >= {"scene", "truth", "labels", "vectors", "picture", "miou", "seconds"}

@@ -87,8 +87,10 @@ def test_pixels_without_data_come_out_as_nodata_and_empty_windows_are_skipped(
     hole[:, 100:500] = True
     hole[5:9, 20:40] = True
     scene = write_raster(data, mask=np.where(hole, 0, 255).astype(np.uint8), tags={DEMO_TAG: "1002"})
-    result = _run(scene, tmp_path)
+    seen: list[tuple[int, int]] = []
+    result = _run(scene, tmp_path, progress=lambda done, total: seen.append((done, total)))
     np.testing.assert_array_equal(_read(result.labels) == 255, hole)
+    assert seen[-1] == (result.windows, result.windows)
     plan_windows = [c for c in (*range(0, 588, 56), 588) if c >= 100 and c + 112 <= 500]
     assert result.skipped_windows == 2 * len(plan_windows)
     with rasterio.open(result.labels) as src:

@@ -9,7 +9,12 @@ from pathlib import Path
 from geoovseg.errors import ModelError
 
 DEFAULT_MODEL = "ViT-B-16/openai"
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""What CLIP's image towers subtract and divide by, RGB in 0..1."""
 DEMO_DIR = Path(__file__).parent / "demo"
+FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""What open_clip calls weights on the hub, the preferred name first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +26,12 @@ class ModelCard:
     """open_clip's configuration; OpenAI's weights need one with quickgelu"""
     repo: str | None = None
     """repository on the model hub"""
-    files: tuple[str, ...] = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    files: tuple[str, ...] = FILES
     """names the weights go by there, the preferred one first"""
     path: Path | None = None
     """a local file instead of the hub"""
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
     megabytes: int | None = None
     licence: str = "not stated"
     about: str = ""
@@ -109,19 +116,44 @@ _CARDS = (
     ),
 )
 MODELS: dict[str, ModelCard] = {c.name: c for c in _CARDS}
-"""The models known by name; `ARCH@FILE` names one on disk."""
+"""The models known by name; `ARCH@FILE` names one on disk, and every ARCH/TAG of open_clip works too."""
 
 
 def model_card(name: str) -> ModelCard:
-    """The card of a model by name, or of a local file given as ARCH@FILE. Raises ModelError."""
+    """The card of a model by name, of a file given as ARCH@FILE, or of open_clip's ARCH/TAG. Raises ModelError."""
     if name in MODELS:
         return MODELS[name]
     arch, at, file = name.partition("@")
     if at and arch and file:
         return ModelCard(name=name, arch=arch, path=Path(file), about="a local file")
+    if found := _from_open_clip(name):
+        return found
     near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f", did you mean {near[0]}?" if near else ""
     raise ModelError(
         f"no model named {name!r}{hint} The models are {', '.join(MODELS)}; ARCH@FILE uses weights on disk, "
         "for example ViT-B-16-quickgelu@weights.safetensors"
+    )
+
+
+def _from_open_clip(name: str) -> ModelCard | None:
+    """The card of a pretrained model that open_clip knows and the hub has."""
+    arch, _, tag = name.partition("/")
+    if not tag:
+        return None
+    import open_clip  # slow to import, and needed for names outside MODELS only
+
+    config = open_clip.get_pretrained_cfg(arch, tag)
+    if not config or not config.get("hf_hub"):
+        return None
+    repo, file = config["hf_hub"].rsplit("/", 1)
+    quick = f"{arch}-quickgelu"
+    return ModelCard(
+        name=name,
+        arch=quick if config.get("quick_gelu") and quick in open_clip.list_models() else arch,
+        repo=repo,
+        files=(file,) if file else FILES,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        about="from open_clip's list",
     )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from geoovseg.errors import GeoOVSegError, ModelError, UsageError, WeightsMissingError, first_line
 from geoovseg.models.cards import DEMO_DIR, ModelCard, model_card
 from geoovseg.models.text import TextEncoder
-from geoovseg.models.vit import CLIP_MEAN, CLIP_STD, ClipVit
+from geoovseg.models.vit import ClipVit
 from geoovseg.vocabulary import templates
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -114,10 +114,9 @@ def load_clip(name: str, device: torch.device, precision: str) -> ClipModel:
     _load_state(model, path, card)
     model.eval().requires_grad_(False)
     tower = model.visual.to(device=device, dtype=PRECISIONS[precision])
-    mean, std = getattr(tower, "image_mean", None) or CLIP_MEAN, getattr(tower, "image_std", None) or CLIP_STD
     return ClipModel(
         card=replace(card, path=path),
-        vit=ClipVit(tower, mean=mean, std=std),
+        vit=ClipVit(tower, mean=card.mean, std=card.std),
         text=TextEncoder(model, tokenizer, templates()),
         sha256=_sha256(path),
         words=_known_words(card),

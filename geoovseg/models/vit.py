@@ -11,11 +11,10 @@ from torch.nn import functional as F
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from geoovseg.errors import ModelError
+from geoovseg.models.cards import CLIP_MEAN, CLIP_STD
 from geoovseg.ops.attention import Mix
 
 Grid = tuple[int, int]
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class _Block(Protocol):

@@ -1,0 +1,114 @@
+"""What the optimisations are worth: each with and without, in one run, alternating; prints a Markdown table.
+
+python benchmarks/speed.py [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from rasterio.windows import Window
+
+from geoovseg.demo.files import write_scene
+from geoovseg.methods import load_method
+from geoovseg.models import text as text_module
+from geoovseg.models.load import load_clip
+from geoovseg.models.vit import ClipVit
+from geoovseg.ops.classes import best_word
+from geoovseg.ops.upsample import bilinear
+from geoovseg.scene import TileBatch, open_scene, read_ahead
+from geoovseg.tiling import Panel, plan_tiles
+from geoovseg.vocabulary import parse_classes
+
+WORDS = parse_classes(["building=house+roof,road,water"])
+
+
+def pair(name: str, before: Callable[[], object], after: Callable[[], object], rounds: int) -> None:
+    before(), after()  # warm up
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for run, found in zip((before, after), times, strict=True):
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
+    a, b = (statistics.median(t) for t in times)
+    print(f"| {name} | {a * 1e3:.1f} | {b * 1e3:.1f} | {a / b:.2f} |", flush=True)
+
+
+def windows(vit: ClipVit, count: int) -> TileBatch:
+    side = vit.native_grid[0] * vit.patch
+    pixels = np.random.default_rng(0).random((count, 3, side, side), dtype=np.float32)
+    return TileBatch(
+        windows=(Window(0, 0, side, side),) * count, pixels=pixels, valid=np.ones((count, side, side), bool)
+    )
+
+
+def batching(name: str, vit: ClipVit, rounds: int) -> None:
+    text = torch.nn.functional.normalize(torch.randn(4, vit.dim), dim=-1)
+    method, eight, one = load_method("segearth", vit, text, WORDS), windows(vit, 8), windows(vit, 1)
+    pair(f"8 windows, {name}: one by one / together", lambda: [method.scores(one) for _ in range(8)],
+         lambda: method.scores(eight), rounds)  # fmt: skip
+
+
+def reading(folder: Path, rounds: int) -> None:
+    scene_path, _ = write_scene(folder, 1000, 1024, 1024)
+    model = load_clip("demo", torch.device("cpu"), "fp32")
+    method = load_method("segearth", model.vit, model.text.embed(WORDS.queries), WORDS)
+    plan = plan_tiles(1024, 1024, tile=112, stride=112, patch=8)
+    places = list(plan.windows(Panel(0, 1024)))
+    with open_scene(scene_path) as scene:
+        pair(
+            "a scene of 1 megapixel: read in turn / read ahead",
+            lambda: [method.scores(scene.batch(places[n : n + 8])) for n in range(0, len(places), 8)],
+            lambda: [method.scores(batch) for batch in read_ahead(scene, places, batch=8, depth=2)],
+            rounds,
+        )
+
+
+def merging(rounds: int) -> None:
+    scores, pixels = torch.randn(8, 40, 14, 14), torch.rand(8, 3, 112, 112)
+    groups = [5] * 8
+    pair(
+        "8 windows, 40 words of 8 classes: merged as pixels / as patches",
+        lambda: best_word(bilinear(scores, pixels), groups),
+        lambda: bilinear(best_word(scores, groups), pixels),
+        rounds,
+    )
+
+
+def words(folder: Path, rounds: int) -> None:
+    import os
+
+    os.environ["GEOOVSEG_CACHE"] = str(folder)
+    encoder = load_clip("demo", torch.device("cpu"), "fp32").text
+    pair("4 words of the demo model: encoded / kept", lambda: [encoder.encode(w) for w in WORDS.queries],
+         lambda: encoder.embed(WORDS.queries), rounds)  # fmt: skip
+    assert text_module.cache_dir() == folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, medians of {rounds}\n")
+    print("| what | before, ms | after, ms | ratio |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        batching("demo model", load_clip("demo", torch.device("cpu"), "fp32").vit, rounds)
+        tower = open_clip.create_model("ViT-B-16-quickgelu").eval().requires_grad_(False).visual
+        batching("ViT-B/16, random weights", ClipVit(tower), max(2, rounds // 2))
+        reading(Path(name), rounds)
+        merging(rounds)
+        words(Path(name), rounds)
+
+
+if __name__ == "__main__":
+    main()
