@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from geoovseg.job import Job, Settings, check_settings, prepare_job, random_batch, read_classes
+from geoovseg.labels import output_names
 from geoovseg.record import peak_rss_mb
 from geoovseg.scene import open_scene
 from geoovseg.tiling import BLOCK
@@ -50,16 +51,21 @@ def dry_run(
     classes: str | Sequence[str] | Vocabulary | None = None,
     *,
     vocabulary: str | None = None,
+    output: str | os.PathLike[str] | None = None,
+    confidence: str | None = None,
+    overwrite: bool = False,
     bands: Sequence[int] | None = None,
     **settings: Any,
 ) -> Estimate:
     """Estimate a run with the arguments of `segment`. Raises what `segment` would raise before it reads pixels."""
+    outputs = output_names(os.fspath(scene), output, confidence)
     words, given = read_classes(classes, vocabulary), Settings(**settings)
     check_settings(given)
     with open_scene(scene, bands=bands) as src:
+        outputs.check(src.path, overwrite=overwrite)
         job = prepare_job(src, words, given)
         height, width = src.shape
-        batches = -(-job.windows // job.micro_batch)
+        batches = sum(-(-job.plan.count(panel) // job.micro_batch) for panel in job.panels)
         return Estimate(
             windows=job.windows,
             batches=batches,

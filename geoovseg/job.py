@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +16,9 @@ from torch import Tensor
 
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.methods import METHODS, Method, card, load_method, read_settings
+from geoovseg.models.cards import DEFAULT_MODEL
 from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
-from geoovseg.mosaic import ScoreMosaic
+from geoovseg.mosaic import AT_ONCE, ScoreMosaic
 from geoovseg.ops.classes import best_word, decide
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample
 from geoovseg.record import RunRecord
@@ -37,18 +40,18 @@ CLOSE = 0.92
 class Settings:
     """What a user decides about a run, as given; see `geoovseg.segment` for the meaning of each."""
 
-    method: str
-    model: str
-    background: str
-    threshold: float | None
-    upsample: str
-    settings: Mapping[str, str | bool | int | float]
-    tile: int | None
-    stride: int | None
-    device: str
-    precision: str
-    batch_size: int | None
-    max_memory: float | None
+    method: str = "segearth"
+    model: str = DEFAULT_MODEL
+    background: str = "auto"
+    threshold: float | None = None
+    upsample: str = "bilinear"
+    settings: Mapping[str, str | bool | int | float] = field(default_factory=dict)
+    tile: int | None = None
+    stride: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    max_memory: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +68,20 @@ class Job:
     device: torch.device
     precision: str
     batch_size: int
+    micro_batch: int
+    """windows that go through the towers together"""
     dropped: tuple[str, ...]
     """counter-words left out as too close to the user's"""
 
-    @property
+    @cached_property
     def windows(self) -> int:
-        """Windows of all panels; those on a border between panels count for both."""
-        return sum(self.plan.count(panel) for panel in self.panels)
+        """Windows of the scene."""
+        return len(self.plan.row_offs) * len(self.plan.col_offs)
 
-    @property
-    def micro_batch(self) -> int:
-        """Windows that go through the towers together."""
-        return CPU_BATCH if self.device.type == "cpu" else self.batch_size
+    @cached_property
+    def work(self) -> int:
+        """Windows to compute: those on a border between panels are computed for both."""
+        return sum(self.plan.count(panel) for panel in self.panels)
 
     @property
     def depth(self) -> int:
@@ -90,8 +95,8 @@ class Job:
 
     @property
     def memory_mb(self) -> float:
-        """Memory for the strip and the rows in hand, in MB; the model and the libraries come on top."""
-        return _bytes_per_column(self.plan, self.channels) * max(p.width for p in self.panels) / 1e6
+        """Memory for the blend and what is made of it, in MB; the model and the libraries come on top."""
+        return _blend_bytes(self.plan, self.channels, self.micro_batch, max(p.width for p in self.panels)) / 1e6
 
     def class_scores(self, batch: TileBatch) -> Tensor:
         """Class scores (B, C, H, W) of a batch at pixel resolution, on the device.
@@ -101,9 +106,7 @@ class Job:
         full = batch
         if self.device.type == "cpu" and len(batch) < CPU_BATCH:
             index = np.arange(CPU_BATCH) % len(batch)
-            full = TileBatch(
-                windows=tuple(batch.windows[i] for i in index), pixels=batch.pixels[index], valid=batch.valid[index]
-            )
+            full = batch.take(index)
         scores = best_word(self.method.scores(full), [len(g) for g in self.vocabulary.groups])[: len(batch)]
         return self.upsample(scores, torch.from_numpy(batch.pixels).to(scores.device))
 
@@ -162,9 +165,10 @@ def check_settings(settings: Settings) -> None:
             raise UsageError(f"{settings.method} has no score between 0 and 1 for --threshold; these have: {able}")
         if not 0 <= settings.threshold <= 1:
             raise UsageError(f"--threshold {settings.threshold:g} must lie between 0 and 1")
-    for name, value in (("batch-size", settings.batch_size), ("max-memory", settings.max_memory)):
-        if value is not None and value <= 0:
-            raise UsageError(f"--{name} {value} must be positive")
+    for name in ("tile", "stride", "batch_size", "max_memory"):
+        value = getattr(settings, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UsageError(f"--{name.replace('_', '-')} {value} must be a positive number")
 
 
 def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job:
@@ -175,10 +179,13 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
     words, dropped = _with_background(vocabulary, settings.background, model.text)
     text = model.text.embed(words.queries).to(device)
     method = load_method(settings.method, model.vit, text, words, settings=settings.settings)
-    tile = settings.tile or method.tile
-    stride = settings.stride or (method.stride if settings.tile is None else max(1, tile // 2))
+    tile = method.tile if settings.tile is None else settings.tile
+    default = method.stride if settings.tile is None else max(1, tile // 2)
+    stride = default if settings.stride is None else settings.stride
     plan = plan_tiles(*scene.shape, tile=tile, stride=stride, patch=method.patch)
     _warn(scene, words, model)
+    batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)
+    micro_batch = CPU_BATCH if device.type == "cpu" else batch_size
     return Job(
         settings=settings,
         vocabulary=words,
@@ -186,10 +193,11 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
         method=method,
         upsample=UPSAMPLERS[settings.upsample],
         plan=plan,
-        panels=plan.panels(_panel_width(plan, len(words.groups), settings.max_memory)),
+        panels=plan.panels(_panel_width(plan, len(words.groups), micro_batch, device, settings.max_memory)),
         device=device,
         precision=precision,
-        batch_size=settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH),
+        batch_size=batch_size,
+        micro_batch=micro_batch,
         dropped=dropped,
     )
 
@@ -205,16 +213,35 @@ def _with_background(vocabulary: Vocabulary, text: str, encoder: TextEncoder) ->
     return words.with_background(w for w in words.background if w not in dropped), dropped
 
 
-def _bytes_per_column(plan: TilePlan, channels: int) -> float:
-    """Memory that grows with a panel's width: the strip, one channel while it scrolls, blocks of finished rows."""
+def _blend_bytes(plan: TilePlan, channels: int, batch: int, width: int) -> float:
+    """Memory of a panel of `width` columns.
+
+    The strip, one channel while it scrolls and bands of finished rows grow with the width; scores of a batch at pixel
+    resolution and finished rows while they are decided do not.
+    """
     rows = min(plan.tile[0], plan.height)
-    return ScoreMosaic.nbytes(plan, channels, 1) + 4 * rows + 2 * 2 * (BLOCK + rows)
+    columns = ScoreMosaic.nbytes(plan, channels, width) + (4 * rows + 2 * BLOCK) * width
+    return columns + 3 * 4 * channels * batch * plan.tile[0] * plan.tile[1] + 4 * 4 * AT_ONCE
 
 
-def _panel_width(plan: TilePlan, channels: int, max_memory: float | None) -> int:
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    budget = max_memory * 1e6 if max_memory is not None else ram / 4
-    return int(budget / _bytes_per_column(plan, channels))
+def _panel_width(plan: TilePlan, channels: int, batch: int, device: torch.device, max_memory: float | None) -> int:
+    """Columns of a panel that keep the blend within its budget: --max-memory, or a quarter of the device's memory."""
+    budget = max_memory * 1e6 if max_memory is not None else _memory(device) / 4
+    fixed = _blend_bytes(plan, channels, batch, 0)
+    width = int((budget - fixed) / (_blend_bytes(plan, channels, batch, 1) - fixed))
+    if width < BLOCK and plan.width > max(0, width):
+        least = _blend_bytes(plan, channels, batch, min(BLOCK, plan.width)) / 1e6
+        message = (
+            f"{len(plan.col_offs)} columns of windows cannot be blended in {budget / 1e6:.0f} MB; using {least:.0f} MB"
+        )
+        warnings.warn(message, GeoOVSegWarning, 4)
+    return width
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _warn(scene: Scene, words: Vocabulary, model: ClipModel) -> None:

@@ -7,7 +7,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from geoovseg.errors import OutputError, UsageError
+from geoovseg.errors import OutputError, UsageError, first_line
 from geoovseg.record import RUN_TAG
 from geoovseg.styles import LegendEntry, confidence_qml, label_aux_xml, label_qml
 from geoovseg.tiling import BLOCK
@@ -66,31 +67,62 @@ class Outputs:
         """The folder a run works in until its outputs are whole."""
         return self.labels.with_name(self.labels.name + ".parts")
 
+    @property
+    def rasters(self) -> tuple[Path, ...]:
+        """The rasters, without what lies beside them."""
+        return (self.labels,) if self.confidence is None else (self.labels, self.confidence)
+
     def check(self, scene: str, *, overwrite: bool) -> None:
-        """Refuse what would lose something: an output that exists, is the input, or cannot be written."""
-        if self.confidence is not None and self.confidence == self.labels:
-            raise UsageError(f"labels and confidence cannot both be {self.labels}")
-        for path in (self.labels, *([self.confidence] if self.confidence else [])):
-            if path.suffix.lower() not in (".tif", ".tiff"):
-                raise UsageError(f"the output {path} must end in .tif")
-            if path.exists() and os.path.exists(scene) and path.samefile(scene):
-                raise OutputError(f"the output {path} is the input scene; choose another name with -o")
-            if path.exists() and not overwrite:
-                raise OutputError(f"{path} exists; add --overwrite to replace it, or choose another name with -o")
-            if not path.parent.is_dir():
-                raise OutputError(f"the folder {path.parent} does not exist; create it or choose another -o")
-            if not os.access(path.parent, os.W_OK):
-                raise OutputError(f"the folder {path.parent} cannot be written to; choose another -o")
-        if self.parts.exists() and not overwrite:
+        """Refuse what would lose something: an output that exists, is the input, or cannot be written.
+
+        Raises UsageError and OutputError.
+        """
+        with _writing(self.labels):
+            self._check_names()
+            for raster in self.rasters:
+                _check_target(raster, scene)
+            self._check_free(overwrite=overwrite)
+
+    def _check_names(self) -> None:
+        files = [file for raster in self.rasters for file in (raster, *beside(raster))]
+        if len({file.resolve() for file in files}) < len(files):
+            raise UsageError(f"labels and confidence need names of their own, not {self.labels} and {self.confidence}")
+
+    def _check_free(self, *, overwrite: bool) -> None:
+        if self.confidence and self.confidence.parent.stat().st_dev != self.labels.parent.stat().st_dev:
+            raise UsageError(f"{self.confidence} must be on the same disk as {self.labels}")
+        there = [f for raster in self.rasters for f in (raster, *beside(raster)[:2]) if f.exists()]
+        if there and not overwrite:
+            raise OutputError(f"{there[0]} exists; add --overwrite to replace it, or choose another name with -o")
+        if self.parts.exists() and not (overwrite and self.parts.is_dir()):
             raise OutputError(f"{self.parts} is left from a run that did not finish; --overwrite removes it")
+
+
+def beside(raster: Path) -> tuple[Path, ...]:
+    """What GDAL and QGIS read together with a raster: style, side file, outside overviews and mask."""
+    return (raster.with_suffix(".qml"), *(raster.with_name(raster.name + end) for end in (".aux.xml", ".ovr", ".msk")))
+
+
+def _check_target(raster: Path, scene: str) -> None:
+    if raster.suffix.lower() not in (".tif", ".tiff"):
+        raise UsageError(f"the output {raster} must end in .tif")
+    if raster.exists() and os.path.exists(scene) and raster.samefile(scene):
+        raise OutputError(f"the output {raster} is the input scene; choose another name with -o")
+    for file in (raster, *beside(raster)):
+        if file.is_dir():
+            raise OutputError(f"{file} is a folder; choose another name with -o")
+    if not raster.parent.is_dir():
+        raise OutputError(f"the folder {raster.parent} does not exist; create it or choose another -o")
+    if not os.access(raster.parent, os.W_OK):
+        raise OutputError(f"the folder {raster.parent} cannot be written to; choose another -o")
 
 
 def output_names(scene: str, output: str | os.PathLike[str] | None, confidence: str | None) -> Outputs:
     """`<stem>_labels.tif` beside the scene or in the folder `output`, or the file `output`."""
     stem = Path(scene.split("?")[0]).stem
-    beside = Path(scene).parent if Path(scene).exists() else Path()
-    target = Path(output) if output is not None else beside
-    is_folder = output is None or target.is_dir() or str(output).endswith(os.sep)
+    folder = Path(scene).parent if os.path.exists(scene) else Path()
+    target = Path(output) if output is not None else folder
+    is_folder = output is None or os.path.isdir(target) or str(output).endswith(os.sep)
     labels = target / f"{stem}_labels.tif" if is_folder else target
     return Outputs(labels, Path(confidence) if confidence else None)
 
@@ -98,13 +130,14 @@ def output_names(scene: str, output: str | os.PathLike[str] | None, confidence: 
 class LabelWriter:
     """Takes finished rows, panel by panel, and turns them into the outputs at the end."""
 
-    def __init__(self, outputs: Outputs, grid: Grid, classes: int) -> None:
-        self.outputs, self.grid, self.classes = outputs, grid, classes
-        self.dtype, self.nodata = label_dtype(classes)
-        outputs.parts.mkdir()
+    def __init__(self, outputs: Outputs, grid: Grid, classes: Sequence[tuple[str, str]]) -> None:
+        self.outputs, self.grid = outputs, grid
+        self.dtype, self.nodata = label_dtype(len(classes))
+        self.classes = [LegendEntry(n, *c) for n, c in enumerate([("background", BACKGROUND_COLOUR), *classes])]
         self.counts = np.zeros(self.nodata + 1, np.int64)
         self._labels = self._open("labels.tif", self.dtype, self.nodata)
         self._confidence = self._open("confidence.tif", "uint8", CONFIDENCE_NODATA) if outputs.confidence else None
+        self._labels.write_colormap(1, {entry.code: (*entry.rgb, 255) for entry in self.classes})
         self._bands: dict[str, NDArray[Any]] = {}
 
     def _open(self, name: str, dtype: str, nodata: int) -> Any:
@@ -141,73 +174,104 @@ class LabelWriter:
             with _writing(self.outputs.labels):
                 dst.write(band[:end], 1, window=Window(col_off, row - start, band.shape[1], end))
 
-    def commit(self, classes: Sequence[tuple[str, str]], record: str) -> None:
-        """Finish: record and colours into the files, copies as COG, then the names; the label raster's last.
-
-        `classes` are (name, colour) of codes 1..N.
-        """
-        legend = [LegendEntry(0, "background", BACKGROUND_COLOUR, int(self.counts[0]))]
-        legend += [LegendEntry(n, *c, int(self.counts[n])) for n, c in enumerate(classes, start=1)]
-        ready: list[tuple[Path, Path]] = []
+    def commit(self, record: str) -> None:
+        """Finish: the record into the files, copies as COG, then their names, the label raster's last."""
+        legend = [replace(entry, pixels=int(self.counts[entry.code])) for entry in self.classes]
         with _writing(self.outputs.labels):
+            ready = self._finish(self._labels, self.outputs.labels, record, "MODE")
+            ready += self._beside(self.outputs.labels, label_qml(legend), label_aux_xml(legend))
             if self._confidence is not None and self.outputs.confidence is not None:
                 self._confidence.scales = (1 / CONFIDENCE_STEPS,)
-                self._confidence.set_band_description(1, "confidence")
-                self._confidence.update_tags(**{RUN_TAG: record})
-                ready += self._finish(self._confidence, self.outputs.confidence, "AVERAGE", confidence_qml(), None)
-            self._labels.write_colormap(1, {e.code: (*e.rgb, 255) for e in legend})
-            self._labels.set_band_description(1, "class")
-            self._labels.update_tags(**{RUN_TAG: record})
-            ready += self._finish(self._labels, self.outputs.labels, "MODE", label_qml(legend), label_aux_xml(legend))
-            for src, dst in ready:
-                os.replace(src, dst)
+                ready += self._finish(self._confidence, self.outputs.confidence, record, "AVERAGE")
+                ready += self._beside(self.outputs.confidence, confidence_qml(), None)
+            _swap(ready[::-1], [f for raster in self.outputs.rasters for f in beside(raster)], self.outputs.parts)
 
-    def _finish(self, dst: Any, target: Path, overviews: str, qml: str, aux: str | None) -> list[tuple[Path, Path]]:
-        """Close a raster and copy it as COG; returns what to rename to what, side files first."""
-        source = Path(dst.name)
+    def _finish(self, dst: Any, target: Path, record: str, overviews: str) -> list[tuple[Path, Path]]:
+        """Close a raster and copy it as COG; returns what to rename to what."""
+        dst.update_tags(**{RUN_TAG: record})
+        dst.set_band_description(1, "class" if dst is self._labels else "confidence")
         dst.close()
+        source = Path(dst.name)
         copy = source.with_name(f"cog_{source.name}")
         # The COG driver's own writing mode holds the whole raster in memory; copying does not.
         rasterio.shutil.copy(source, copy, overview_resampling=overviews, **_COG)
         source.unlink()
-        style = copy.with_suffix(".qml")
-        style.write_text(qml, encoding="utf-8")
-        pairs = [(style, target.with_suffix(".qml")), (copy, target)]
-        side = copy.with_name(copy.name + ".aux.xml")
-        if aux is not None:
-            side.write_text(aux, encoding="utf-8")
-        if side.exists():
-            pairs.insert(0, (side, target.with_name(target.name + ".aux.xml")))
-        return pairs
+        return [(copy, target)]
+
+    def _beside(self, target: Path, qml: str, aux: str | None) -> list[tuple[Path, Path]]:
+        """Write style and side file; returns what to rename to what."""
+        style, side = beside(target)[:2]
+        texts = {style: qml} if aux is None else {style: qml, side: aux}
+        for path, text in texts.items():
+            (self.outputs.parts / path.name).write_text(text, encoding="utf-8")
+        return [(self.outputs.parts / path.name, path) for path in texts]
 
     def close(self) -> None:
-        """Close files and remove the working folder."""
+        """Close the files; a second time it does nothing."""
         for dst in (self._labels, self._confidence):
             if dst is not None and not dst.closed:
                 with suppress(RasterioError, OSError):  # the file is thrown away
                     dst.close()
-        shutil.rmtree(self.outputs.parts, ignore_errors=True)
+
+
+def _swap(ready: Sequence[tuple[Path, Path]], stale: Sequence[Path], parts: Path) -> None:
+    """Give finished files their names in order, in place of the old ones; on failure the old ones are put back."""
+    targets = [dst for _, dst in ready]
+    old = [path for path in dict.fromkeys([*targets, *stale]) if path.exists()]
+    kept = {path: parts / f"old_{n}" for n, path in enumerate(old)}
+    try:
+        for path, keep in kept.items():
+            _keep(path, keep)
+        for src, dst in ready:
+            os.replace(src, dst)
+        for path in set(old) - set(targets):
+            path.unlink(missing_ok=True)
+    except OSError:
+        for path in set(targets) - set(old):
+            path.unlink(missing_ok=True)
+        for path, keep in kept.items():
+            if keep.exists():
+                os.replace(keep, path)
+        raise
+
+
+def _keep(path: Path, keep: Path) -> None:
+    """Keep an old file under a second name, so that its own never stands empty; where links cannot be, move it."""
+    try:
+        os.link(path, keep)
+    except OSError:
+        os.replace(path, keep)
 
 
 @contextmanager
-def create_labels(outputs: Outputs, grid: Grid, classes: int, *, overwrite: bool = False) -> Iterator[LabelWriter]:
+def create_labels(
+    outputs: Outputs, grid: Grid, classes: Sequence[tuple[str, str]], *, overwrite: bool = False
+) -> Iterator[LabelWriter]:
     """A writer whose outputs appear when it is committed; leaving without that leaves nothing behind.
 
-    Raises OutputError where the folder cannot be written.
+    `classes` are (name, colour) of codes 1..N. Raises OutputError where the folder cannot be written.
     """
-    if overwrite and outputs.parts.exists():
-        shutil.rmtree(outputs.parts)
     with _writing(outputs.labels):
-        writer = LabelWriter(outputs, grid, classes)
+        if overwrite and outputs.parts.exists():
+            shutil.rmtree(outputs.parts)
+        outputs.parts.mkdir()
     try:
-        yield writer
+        with _writing(outputs.labels):
+            writer = LabelWriter(outputs, grid, classes)
+        try:
+            yield writer
+        finally:
+            writer.close()
     finally:
-        writer.close()
+        shutil.rmtree(outputs.parts, ignore_errors=True)
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except (RasterioError, OSError) as error:
-        raise OutputError(f"cannot write {path}: {error}; check free space and permissions of {path.parent}") from error
+    except OutputError:
+        raise
+    except (RasterioError, CPLE_BaseError, OSError, OverflowError) as error:
+        reason = f"{first_line(error)}; check free space and permissions of {path.parent}"
+        raise OutputError(f"cannot write {path}: {reason}") from error

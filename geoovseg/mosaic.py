@@ -11,8 +11,8 @@ from torch import Tensor
 
 from geoovseg.tiling import Panel, TilePlan
 
-_AT_ONCE = 1 << 20
-"""Pixels of finished rows handled together, which bounds what is made of them."""
+AT_ONCE = 1 << 22
+"""Scores of finished rows handled together, which bounds what is made of them."""
 
 
 def taper(length: int, device: torch.device | str = "cpu") -> Tensor:
@@ -81,7 +81,7 @@ class ScoreMosaic:
         """Give away the rows above `row`, a few at a time, and move the strip so that it starts there."""
         while self._top < row:
             count = min(row - self._top, self._valid.shape[0])
-            for first in range(0, count, step := max(1, _AT_ONCE // self.panel.width)):
+            for first in range(0, count, step := max(1, AT_ONCE // self._sum[:, 0].numel())):
                 rows = slice(first, min(first + step, count))
                 weight = self._sum[-1, rows]
                 mean = self._sum[:-1, rows] / torch.where(weight > 0, weight, 1)

@@ -12,7 +12,7 @@ import torch
 from geoovseg.job import Job, Settings, check_settings, prepare_job, read_classes
 from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS, Grid, LabelWriter, Outputs, create_labels, output_names
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
-from geoovseg.models.load import find_weights
+from geoovseg.models.weights import find_weights
 from geoovseg.mosaic import Rows, ScoreMosaic
 from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.scene import Scene, open_scene, read_ahead
@@ -129,17 +129,20 @@ def segment(
         with watch.stage("load"):
             job = prepare_job(src, words, given)
             job.method.prepare(lambda window: src.batch([window]))
-        with create_labels(outputs, _grid(src), len(words.classes), overwrite=overwrite) as dst:
+        legend = [(c.name, c.colour) for c in words.classes]
+        with create_labels(outputs, _grid(src), legend, overwrite=overwrite) as dst:
             with watch.stage("segment"):
                 done = _stream(src, job, dst, progress or (lambda done, total: None))
             with watch.stage("assemble"):
-                legend = [(c.name, c.colour) for c in words.classes]
-                dst.commit(legend, job.record(src, skipped=job.windows - done).to_json())
+                dst.commit(job.record(src, skipped=job.windows - done).to_json())
         return _result(job, src, outputs, done, watch)
 
 
 def _stream(scene: Scene, job: Job, dst: LabelWriter, progress: Progress) -> int:
-    """Windows to scores to rows of labels, panel by panel; returns how many windows had data."""
+    """Windows to scores to rows of labels, panel by panel; returns how many windows of the scene had data.
+
+    A window on the border between panels is computed for both, and counted where it begins.
+    """
     done = passed = 0
     for panel in job.panels:
         here = 0
@@ -149,12 +152,12 @@ def _stream(scene: Scene, job: Job, dst: LabelWriter, progress: Progress) -> int
             for rows in mosaic.add(batch.windows, job.class_scores(batch), valid):
                 _write(rows, panel.col_off, job, dst)
             here += len(batch)
-            progress(passed + here, job.windows)
+            done += sum(window.col_off >= panel.col_off for window in batch.windows)
+            progress(passed + here, job.work)
         for rows in mosaic.finish():
             _write(rows, panel.col_off, job, dst)
-        done += here
         passed += job.plan.count(panel)
-        progress(passed, job.windows)
+        progress(passed, job.work)
     return done
 
 

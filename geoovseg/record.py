@@ -25,7 +25,7 @@ def package_version(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """Everything that decides the labels of a run; no times, no paths but the scene's name."""
+    """What decides the labels of a run, and how many windows that took; no times, no paths but the scene's name."""
 
     scene: str
     method: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pyproj import Geod
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 
-from geoovseg.errors import OutputError, SceneError, UsageError
+from geoovseg.errors import OutputError, SceneError, UsageError, first_line
 from geoovseg.evaluation import category_names
 from geoovseg.scene import Scene, open_scene
 
@@ -36,6 +38,9 @@ def preview(
     Both are read at the picture's resolution, from overviews where there are any. `size` is the longer side in pixels
     of each of the two panes. Raises SceneError, UsageError (different grids) and OutputError.
     """
+    target = Path(picture)
+    if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UsageError(f"the picture {target} must end in .png or .jpg")
     with open_scene(scene, bands=bands) as src:
         shape = _fit(src.shape, size)
         pixels = _pixels(src, shape)
@@ -43,11 +48,16 @@ def preview(
         metres = metres_per_pixel(src) * src.shape[1] / shape[1]
     over = np.where((codes > 0)[..., None], pixels * (1 - OPACITY) + colours[codes] * OPACITY, pixels).astype(np.uint8)
     page = _compose([Image.fromarray(pixels), Image.fromarray(over)], legend, metres)
+    part = target.with_name(f".{target.stem}.part{target.suffix}")
     try:
-        page.save(picture)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"cannot write the picture {os.fspath(picture)}: {error}") from error
-    return os.fspath(picture)
+        page.save(part)
+        part.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write the picture {target}: {first_line(error)}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+    return str(target)
 
 
 def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:
@@ -101,7 +111,10 @@ def metres_per_pixel(scene: Scene) -> float:
     left, right = (scene.transform * (width / 2 + d, height / 2) for d in (-0.5, 0.5))
     if scene.crs.is_geographic:
         return abs(float(Geod(ellps="WGS84").inv(*left, *right)[2]))
-    return math.dist(left, right) * float(scene.crs.linear_units_factor[1])
+    try:
+        return math.dist(left, right) * float(scene.crs.linear_units_factor[1])
+    except CRSError:  # of a drawing, not of the ground
+        return 0.0
 
 
 def _compose(

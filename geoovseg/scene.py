@@ -16,12 +16,13 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
+from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line
 
 DEMO_TAG = "GEOOVSEG_DEMO"
 """Tag of the drawn scenes of the demo; its value is their seed."""
@@ -44,6 +45,12 @@ class TileBatch:
 
     def __len__(self) -> int:
         return len(self.windows)
+
+    def take(self, index: NDArray[np.intp]) -> TileBatch:
+        """The windows at these positions, in this order."""
+        regions = None if self.regions is None else self.regions[index]
+        windows = tuple(self.windows[i] for i in index)
+        return TileBatch(windows=windows, pixels=self.pixels[index], valid=self.valid[index], regions=regions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +90,7 @@ class Scene:
             unique = sorted(set(self.bands))
             data = self.src.read(indexes=unique, window=window)
             valid = self.src.dataset_mask(window=window) > 0 if self.masked else np.ones(data.shape[1:], bool)
-        except (RasterioError, OSError) as error:
+        except (RasterioError, CPLE_BaseError, OSError) as error:
             raise SceneError(
                 f"cannot read rows {window.row_off}..{window.row_off + window.height} and columns {window.col_off}.."
                 f"{window.col_off + window.width} of {self.path}: {error}; the file may be cut short or damaged"
@@ -175,8 +182,9 @@ def _opened(name: str) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             src = rasterio.open(name)
-    except (RasterioError, OSError) as error:
-        raise SceneError(f"cannot open {name} as a raster: {error}") from error
+            _ = src.crs, src.transform  # broken georeferencing shows here
+    except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
+        raise SceneError(f"cannot open {name!r} as a raster: {first_line(error)}") from error
     with src:
         yield src
 
@@ -241,18 +249,13 @@ def _occupied(scene: Scene, windows: Iterable[Window], size: int) -> Iterator[Ti
     held: list[TileBatch] = []
     for group in _grouped(windows, size):
         read = scene.batch(group)
-        held.append(_take(read, np.flatnonzero(read.valid.any(axis=(1, 2)))))
+        held.append(read.take(np.flatnonzero(read.valid.any(axis=(1, 2)))))
         if sum(map(len, held)) >= size:
             joined = _join(held)
-            yield _take(joined, np.arange(size))
-            held = [_take(joined, np.arange(size, len(joined)))]
+            yield joined.take(np.arange(size))
+            held = [joined.take(np.arange(size, len(joined)))]
     if any(map(len, held)):
         yield _join(held)
-
-
-def _take(batch: TileBatch, keep: NDArray[np.intp]) -> TileBatch:
-    windows = tuple(batch.windows[i] for i in keep)
-    return TileBatch(windows=windows, pixels=batch.pixels[keep], valid=batch.valid[keep])
 
 
 def _join(batches: Sequence[TileBatch]) -> TileBatch:

@@ -32,8 +32,8 @@ def label_aux_xml(legend: Sequence[LegendEntry]) -> str:
     for code in range(max(by_code) + 1):
         SubElement(names, "Category").text = by_code.get(code, "")
     table = SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
-    # GDAL's type (0 integer, 2 string) and usage (5 value, 2 name, 1 count, 6..8 red, green, blue)
-    columns = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8), ("Count", 0, 1))
+    # GDAL's type (0 integer of 32 bits, 1 real, 2 string) and usage (5 value, 2 name, 1 count, 6..8 red, green, blue)
+    columns = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8), ("Count", 1, 1))
     for index, (name, kind, usage) in enumerate(columns):
         column = SubElement(table, "FieldDefn", index=str(index))
         for tag, text in (("Name", name), ("Type", str(kind)), ("Usage", str(usage))):

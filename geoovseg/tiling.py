@@ -23,7 +23,7 @@ def origins(length: int, tile: int, stride: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Panel:
-    """A range of columns of the output, with the windows that touch it."""
+    """A range of columns of the output, computed on its own."""
 
     col_off: int
     width: int
@@ -31,10 +31,7 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class TilePlan:
-    """ONE window grid for a scene, whatever part of it is computed.
-
-    Raises UsageError for a tile or stride that is not a positive multiple of what the model needs.
-    """
+    """ONE window grid for a scene, whatever part of it is computed; `plan_tiles` makes it."""
 
     height: int
     width: int

@@ -49,7 +49,7 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if not self.classes:
             raise VocabularyError("no classes given; write for example -c building,road,water")
-        owner: dict[str, str] = {}
+        owner = {_fold(word): BACKGROUND for word in self.background}
         names: set[str] = set()
         for entry in self.classes:
             if _fold(entry.name) in names:
@@ -103,9 +103,11 @@ def parse_classes(items: Sequence[str]) -> Vocabulary:
     entries: list[tuple[str, tuple[str, ...], str | None]] = []
     for item in items:
         if item.startswith("@"):
-            entries += _lines(_read(Path(item[1:])), item[1:])
+            entries += _list_file(item[1:])
         else:
-            entries += [_parse_item(part) for part in item.split(",")]
+            for part in item.split(","):
+                listed = part.strip().startswith("@")
+                entries += _list_file(part.strip()[1:]) if listed else [_parse_item(part)]
     return _vocabulary(entries)
 
 
@@ -124,14 +126,16 @@ def read_vocabulary(name_or_file: str) -> Vocabulary:
 
 def parse_background(text: str, vocabulary: Vocabulary) -> tuple[Vocabulary, bool]:
     """Apply `--background auto|none|word+word`; also tells whether words were chosen for the user (auto)."""
-    if vocabulary.own_background:
-        if text.strip() not in ("auto", "none"):
-            raise VocabularyError("give the background either as a class named background or as --background, not both")
-        return vocabulary, False
     if text.strip() == "none":
+        return replace(vocabulary, background=()), False
+    if vocabulary.own_background:
+        if text.strip() != "auto":
+            raise VocabularyError("give the background either as a class named background or as --background, not both")
         return vocabulary, False
     if text.strip() == "auto":
         return vocabulary.with_background(counter_words()), True
+    if "," in text:
+        raise VocabularyError(f"--background {text}: join words with +, as in sea+sky")
     words = _words(re.split(r"[+|]", text), f"--background {text}")
     return replace(vocabulary, background=words, own_background=True), False
 
@@ -139,11 +143,17 @@ def parse_background(text: str, vocabulary: Vocabulary) -> tuple[Vocabulary, boo
 def _parse_item(item: str) -> tuple[str, tuple[str, ...], str | None]:
     text, colour = _split_colour(item.strip())
     name, equals, right = text.partition("=")
+    if "=" in right:
+        raise VocabularyError(f"class {item.strip()!r} has two '='; write name=word+word")
     words = _words(re.split(r"[+|]", right if equals else text), f"class {item.strip()!r}")
     name = name.strip() if equals else words[0]
     if not name:
         raise VocabularyError(f"class {item.strip()!r} has no name before '='")
     return name, words, colour
+
+
+def _list_file(path: str) -> list[tuple[str, tuple[str, ...], str | None]]:
+    return _lines(_read(Path(path)), path)
 
 
 def _lines(text: str, source: str) -> list[tuple[str, tuple[str, ...], str | None]]:
@@ -174,7 +184,7 @@ def _words(parts: Iterable[str], where: str) -> tuple[str, ...]:
     words = [" ".join(p.split()) for p in parts]
     if not all(words):
         raise VocabularyError(f"{where}: an empty word; look for a doubled or trailing separator")
-    return tuple(dict.fromkeys(words))
+    return tuple({_fold(word): word for word in reversed(words)}.values())[::-1]
 
 
 def _vocabulary(entries: Sequence[tuple[str, tuple[str, ...], str | None]]) -> Vocabulary:
@@ -182,19 +192,20 @@ def _vocabulary(entries: Sequence[tuple[str, tuple[str, ...], str | None]]) -> V
     if len(named) > 1:
         raise VocabularyError("class 'background' is given twice")
     others = [e for e in entries if _fold(e[0]) != BACKGROUND]
-    classes = tuple(ClassEntry(n, w, c or _default_colour(n, i)) for i, (n, w, c) in enumerate(others))
-    background = named[0][1] if named else ()
-    taken = {_fold(w): entry.name for entry in classes for w in entry.words}
-    for word in background:
-        if _fold(word) in taken:
-            raise VocabularyError(f"word {word!r} stands for both 'background' and {taken[_fold(word)]!r}")
-    return Vocabulary(classes, background, own_background=bool(named))
+    taken = {colour for _, _, colour in others if colour}
+    classes: list[ClassEntry] = []
+    for index, (name, words, colour) in enumerate(others):
+        chosen = colour or _default_colour(name, index, taken)
+        taken.add(chosen)
+        classes.append(ClassEntry(name, words, chosen))
+    return Vocabulary(tuple(classes), named[0][1] if named else (), own_background=bool(named))
 
 
-def _default_colour(name: str, index: int) -> str:
-    """A customary colour where the name has one, else hues a golden angle apart."""
-    if _fold(name) in _KNOWN_COLOURS:
-        return _KNOWN_COLOURS[_fold(name)]
+def _default_colour(name: str, index: int, taken: set[str]) -> str:
+    """A customary colour where the name has one that is free, else hues a golden angle apart."""
+    known = _KNOWN_COLOURS.get(_fold(name))
+    if known is not None and known not in taken:
+        return known
     rgb = colorsys.hsv_to_rgb((0.11 + index * 0.618034) % 1, 0.55 + 0.2 * (index % 3), 0.9 - 0.15 * (index % 2))
     return "#" + "".join(f"{round(c * 255):02x}" for c in rgb)
 

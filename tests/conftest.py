@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import numpy as np
 import open_clip
 import pytest
@@ -24,10 +28,14 @@ TRANSFORM = from_origin(480_000.0, 5_460_000.0, 0.5, 0.5)
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text features are kept apart from the user's, and nothing may reach a hub."""
+def _own_caches(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text features are kept apart from the user's, and only tests marked `weights` see downloaded ones."""
     monkeypatch.setenv("GEOOVSEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if not request.node.get_closest_marker("weights"):
+        nowhere = str(tmp_path_factory.getbasetemp() / "no_weights")
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", nowhere)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

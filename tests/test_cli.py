@@ -81,7 +81,23 @@ def test_several_scenes_go_into_a_folder_and_the_first_failure_counts(geoovseg: 
     assert code == 4
     assert json.loads(out)["labels"] == str(target / "scene_labels.tif")
     assert "cannot open" in err
-    assert geoovseg("segment", scene, scene, "-c", "road", *DEMO, "-o", "x.tif")[0] == 2
+    assert geoovseg("segment", broken, scene, "-c", "road", *DEMO, "-o", "x.tif")[0] == 2
+
+
+def test_scenes_of_one_name_are_refused_instead_of_one_being_lost(geoovseg: Run, scene: Path) -> None:
+    code, _, err = geoovseg(
+        "segment", scene, scene.parent / "other" / scene.name, "-c", "road", *DEMO, "-o", scene.parent
+    )
+    assert code == 2
+    assert "would have the same output" in err
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(geoovseg: Run, scene: Path) -> None:
+    assert geoovseg("segment", scene, "-c", "road", *DEMO, "--dry-run", "-o", "/no/such/x.tif")[0] == 1
+    other = scene.with_name("other.tif")
+    other.write_bytes(scene.read_bytes())
+    assert geoovseg("segment", scene, other, "-c", "road", *DEMO, "--dry-run", "-o", scene.parent / "new")[0] == 0
+    assert not (scene.parent / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -180,6 +196,25 @@ def test_demo_makes_everything_and_says_where(geoovseg: Run, tmp_path: Path) -> 
     assert result["vectors"] is None
     assert "polygons: not in this version" in geoovseg("demo", tmp_path / "d", "--size", "120x120")[2]
     assert geoovseg("demo", tmp_path / "d", "--size", "huge")[0] == 2
+    assert geoovseg("demo", tmp_path / "e", "--method", "none")[0] == 2
+    assert not (tmp_path / "e").exists()
+
+
+def test_demo_does_not_replace_other_files(geoovseg: Run, tmp_path: Path) -> None:
+    (tmp_path / "scene.tif").write_text("precious")
+    code, _, err = geoovseg("demo", tmp_path, "--size", "64x64")
+    assert code == 1
+    assert "choose another folder" in err
+    assert (tmp_path / "scene.tif").read_text() == "precious"
+
+
+def test_a_full_standard_output_is_one_message(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "geoovseg", "methods"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot write to standard output" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_demo_can_draw_only(geoovseg: Run, tmp_path: Path) -> None:

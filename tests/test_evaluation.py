@@ -139,3 +139,55 @@ def test_real_polygons_can_be_the_truth(tmp_path: Path) -> None:
     result = evaluate(path, polygons, field="Niveau_2")
     assert result.accuracy > 0.97
     assert set(result.order) == set(names)
+
+
+def test_codes_of_vectors_cannot_be_mapped_only_their_values(labels: str, tmp_path: Path) -> None:
+    left = TRANSFORM.c
+    shapes = [box(left, TRANSFORM.f - 1, left + 1, TRANSFORM.f), box(left + 1, TRANSFORM.f - 1, left + 2, TRANSFORM.f)]
+    table = geopandas.GeoDataFrame({"code": [9, 2], "geometry": shapes}, crs="EPSG:32632")
+    table.to_file(tmp_path / "t.gpkg")
+    result = evaluate(labels, tmp_path / "t.gpkg", field="code", mapping={"9": "road"})
+    assert result.confusion == [[3, 1]]
+    assert result.ignored == {"2": 3, "nodata": 1}
+    with pytest.raises(UsageError, match="--map 1=...: the truth has 2, 9"):
+        evaluate(labels, tmp_path / "t.gpkg", field="code", mapping={"1": "road"})
+
+
+def test_shapes_without_a_class_are_left_out(labels: str, tmp_path: Path) -> None:
+    shapes = [box(TRANSFORM.c, TRANSFORM.f - 1, TRANSFORM.c + 1, TRANSFORM.f), box(0, 0, 1, 1)]
+    table = geopandas.GeoDataFrame({"kind": ["road", None], "geometry": shapes}, crs="EPSG:32632")
+    table.to_file(tmp_path / "t.gpkg")
+    assert evaluate(labels, tmp_path / "t.gpkg", field="kind").confusion == [[3, 1]]
+
+
+def test_beyond_the_extent_of_the_truth_there_is_no_data(write_raster: WriteRaster) -> None:
+    labels = write_raster(np.ones((1, 8, 8), np.uint8), "l.tif", tags=_tags(["road"], background=True))
+    truth = write_raster(np.ones((1, 4, 4), np.uint8), "t.tif", tags=_tags(["road"], background=True))
+    result = evaluate(labels, truth)
+    assert result.classes["road"].iou == 1.0
+    assert result.ignored == {"nodata": 48}
+
+
+def test_truth_codes_may_have_two_bytes(labels: str, write_raster: WriteRaster) -> None:
+    codes = np.array([[311, 311, 512, 512], [311, 512, 512, 65000]], np.uint16)[None]
+    result = evaluate(labels, write_raster(codes, "t.tif"), mapping={"311": "road", "512": "water"})
+    assert result.miou == 1.0
+
+
+def test_codes_without_a_name_can_be_mapped_beside_named_ones(labels: str, truth: Callable[..., str]) -> None:
+    path = truth([[2, 2, 7, 7], [2, 7, 7, 7]])
+    assert evaluate(labels, path).ignored["7"] == 4
+    assert evaluate(labels, path, mapping={"7": "water"}).miou == 1.0
+
+
+def test_truth_that_cannot_be_brought_to_the_grid_is_refused(labels: str, write_raster: WriteRaster) -> None:
+    local = 'LOCAL_CS["drawing",UNIT["metre",1]]'
+    path = write_raster(np.ones((1, 3, 3), np.uint8), "t.tif", crs=local, tags=_tags(["road"]))
+    with pytest.raises(UsageError, match="cannot be brought to the grid"):
+        evaluate(labels, path)
+
+
+def test_a_damaged_run_record_is_refused(labels: str, write_raster: WriteRaster) -> None:
+    broken = write_raster(np.ones((1, 2, 4), np.uint8), "b.tif", tags={RUN_TAG: "{"})
+    with pytest.raises(SceneError, match="run record in .* is damaged"):
+        evaluate(broken, labels)

@@ -6,31 +6,33 @@ import os
 import re
 from functools import lru_cache
 
+import numpy as np
 import pytest
 import torch
 from golden_cases import MEAN, STD, Case, assert_close, find
-from torch.nn import functional as F
+from rasterio.windows import Window
 
-from geoovseg.methods.last_block import cosines, dense_features
+from geoovseg.methods import Method, load_method
 from geoovseg.methods.published import pad_to_patch, predict, slide
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.vit import ClipVit
-from geoovseg.ops import attention
-from geoovseg.vocabulary import templates
+from geoovseg.ops.upsample import bilinear
+from geoovseg.scene import TileBatch
+from geoovseg.vocabulary import parse_classes, templates
 
 pytestmark = pytest.mark.golden
 
-ENTRIES = {
-    "vanilla": (attention.clip, True),
-    "maskclip": (attention.maskclip, True),
-    "clearclip": (attention.clearclip, False),
-    "segearth": (attention.segearth, False),
-    "ablate_vanilla_attn_only": (attention.clip, False),
-    "ablate_maskclip_attn_only": (attention.maskclip, False),
-    "ablate_clearclip_residual_ffn": (attention.clearclip, True),
-    "ablate_segearth_residual_ffn": (attention.segearth, True),
+ENTRIES: dict[str, tuple[str, dict[str, bool]]] = {
+    "vanilla": ("clip", {}),
+    "maskclip": ("maskclip", {}),
+    "clearclip": ("clearclip", {}),
+    "segearth": ("segearth", {}),
+    "ablate_vanilla_attn_only": ("clip", {"residual": False}),
+    "ablate_maskclip_attn_only": ("maskclip", {"residual": False}),
+    "ablate_clearclip_residual_ffn": ("clearclip", {"residual": True}),
+    "ablate_segearth_residual_ffn": ("segearth", {"residual": True}),
 }
-"""Policy and residual of every entry of the dense cases that this package has so far."""
+"""Method and settings of every entry of the dense cases that this package has so far."""
 
 
 def _id(value: object) -> str:
@@ -51,12 +53,20 @@ def _vit(case: Case) -> ClipVit:
     return ClipVit(case.clip.visual)
 
 
+def _method(case: Case, name: str, text: torch.Tensor | None = None, **settings: float) -> Method:
+    """A method as the tool builds it, with its published settings unless given."""
+    vit = _vit(case)
+    words = torch.eye(1, vit.dim) if text is None else text
+    vocabulary = parse_classes([",".join(f"word{n}" for n in range(len(words)))])
+    return load_method(name, vit, words, vocabulary, settings=settings)
+
+
 @pytest.mark.parametrize(("case", "output"), DENSE, ids=_id)
 def test_dense_features_equal_the_release(case: Case, output: str) -> None:
     entry, image, what = output.split("/")
-    mix, residual = ENTRIES[entry]
+    name, settings = ENTRIES[entry]
     pixels = case.inputs[f"u8_{image}"].float() / 255
-    tokens, cls, grid = dense_features(_vit(case), pixels, mix, residual=residual)
+    tokens, cls, grid = _method(case, name, **settings).features(pixels)
     assert grid[0] * grid[1] == tokens.shape[1]
     assert_close({"tokens": tokens, "cls": cls}[what], case.outputs[output], case.tolerance(output))
 
@@ -64,41 +74,32 @@ def test_dense_features_equal_the_release(case: Case, output: str) -> None:
 SEGEARTH = find("segearth_")
 
 
-class _Release:
-    """SegEarth-OV without feature upsampling, composed of the package's verbs."""
+def _segearth(case: Case) -> Method:
+    weight = case.meta["hyper"]["cls_token_lambda"]
+    return _method(case, "segearth", case.outputs["query_features"], class_token_weight=weight)
 
-    def __init__(self, case: Case) -> None:
-        self.case, self.vit, self.hyper = case, _vit(case), case.meta["hyper"]
-        self.text = case.outputs["query_features"]
 
-    def pixels(self, name: str) -> torch.Tensor:
-        return self.case.inputs[name].float() / 255
-
-    def scores(self, pixels: torch.Tensor, weight: float) -> torch.Tensor:
-        tokens, cls, grid = dense_features(
-            self.vit, pixels, attention.segearth, residual=not self.hyper["ignore_residual"]
-        )
-        score = cosines(tokens, self.text) + weight * cosines(cls, self.text)[:, None]
-        size = pixels.shape[-2:]
-        return F.interpolate(score.mT.unflatten(2, grid), size=size, mode="bilinear", align_corners=False)
-
-    def normalised_scores(self, image: torch.Tensor) -> torch.Tensor:
-        return self.scores(image * STD + MEAN, self.hyper["cls_token_lambda"])
+def _scores(method: Method, pixels: torch.Tensor) -> torch.Tensor:
+    """The method's scores of whole images, at pixel resolution."""
+    window = Window(0, 0, pixels.shape[-1], pixels.shape[-2])
+    valid = np.ones((len(pixels), *pixels.shape[-2:]), bool)
+    batch = TileBatch(windows=(window,) * len(pixels), pixels=pixels.numpy(), valid=valid)
+    return bilinear(method.scores(batch), pixels)
 
 
 @pytest.mark.parametrize("what", ["tokens", "cls", "logits_no_featup"])
 @pytest.mark.parametrize("case", SEGEARTH, ids=_id)
 def test_segearth_equals_the_release_on_whole_images(case: Case, what: str) -> None:
-    release, compared = _Release(case), 0
+    method, compared = _segearth(case), 0
     for name, expected in case.outputs.items():
         image, _, rest = name.partition(".")
         found = re.fullmatch(rf"{what}(?:_s(\d+))?", rest)
         if found is None or f"u8_{image}" not in case.inputs:
             continue
-        pixels = release.pixels(f"u8_{image}")
-        tokens, cls, _ = dense_features(release.vit, pixels, attention.segearth, residual=False)
+        pixels = case.inputs[f"u8_{image}"].float() / 255
+        tokens, cls, _ = method.features(pixels)
         step = int(found[1] or 1)
-        logits = release.scores(pixels, release.hyper["cls_token_lambda"])[..., ::step, ::step]
+        logits = _scores(method, pixels)[..., ::step, ::step]
         assert_close({"tokens": tokens, "cls": cls}.get(what, logits), expected, case.tolerance(name))
         compared += 1
     assert compared
@@ -106,10 +107,11 @@ def test_segearth_equals_the_release_on_whole_images(case: Case, what: str) -> N
 
 @pytest.mark.parametrize("case", SEGEARTH, ids=_id)
 def test_padded_sliding_windows_equal_the_release(case: Case) -> None:
-    release, hyper = _Release(case), case.meta["hyper"]
-    image = (release.pixels("u8_slide") - MEAN) / STD
+    hyper, method = case.meta["hyper"], _segearth(case)
+    image = (case.inputs["u8_slide"].float() / 255 - MEAN) / STD
     crop, stride = hyper["crop"] - 4, hyper["stride"] - 2
-    logits = slide(image, release.normalised_scores, crop=crop, stride=stride, patch=release.vit.patch)
+    patch = _vit(case).patch
+    logits = slide(image, lambda x: _scores(method, x * STD + MEAN), crop=crop, stride=stride, patch=patch)
     name = next(n for n in case.outputs if n.startswith("slide_padded_crop.logits"))
     step = int(name.rpartition("_s")[2])
     assert_close(logits[..., ::step, ::step], case.outputs[name], case.tolerance(name))
@@ -119,6 +121,7 @@ def test_padded_sliding_windows_equal_the_release(case: Case) -> None:
 def test_post_processing_equals_the_release(case: Case) -> None:
     hyper = case.meta["hyper"]
     groups = torch.bincount(case.inputs["query_idx"]).tolist()
+    compared = 0
     for name, expected in case.outputs.items():
         found = re.fullmatch(r"post\.thd([\d.]+)\.labels", name)
         if found is None:
@@ -134,6 +137,8 @@ def test_post_processing_equals_the_release(case: Case) -> None:
         unsure = (top[:, 0] - top[:, 1]) < 1e-5
         assert ((labels == expected) | unsure).all()
         assert_close(shares[0], case.outputs["post.probs"], case.tolerance("post.probs"))
+        compared += 1
+    assert compared
 
 
 @pytest.mark.parametrize("case", find("text_"), ids=_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -34,12 +35,12 @@ def _write(
     codes[:40, :60] = 255
     grid = Grid(height=height, width=width, crs=CRS.from_epsg(32632), transform=ROTATED)
     outputs = Outputs(path, path.with_name("conf.tif") if confidence else None)
-    with create_labels(outputs, grid, len(CLASSES)) as dst:
+    with create_labels(outputs, grid, CLASSES) as dst:
         for first, last in ((0, 512), (512, width)):
             for row in range(0, height, step):
                 part = codes[row : row + step, first:last]
                 dst.write(row, first, part, np.where(part == 255, 255, 125).astype(np.uint8))
-        dst.commit(CLASSES, RECORD)
+        dst.commit(RECORD)
     return codes
 
 
@@ -118,7 +119,7 @@ def test_gdalinfo_prints_layout_names_and_nodata(tmp_path: Path) -> None:
 
 def test_a_run_that_fails_leaves_nothing(tmp_path: Path) -> None:
     grid = Grid(height=10, width=10, crs=None, transform=Affine.identity())
-    with pytest.raises(RuntimeError), create_labels(Outputs(tmp_path / "labels.tif"), grid, 1) as dst:
+    with pytest.raises(RuntimeError), create_labels(Outputs(tmp_path / "labels.tif"), grid, CLASSES) as dst:
         dst.write(0, 0, np.zeros((4, 10), np.uint8), None)
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -135,9 +136,9 @@ def test_more_than_254_classes_take_two_bytes(tmp_path: Path) -> None:
     assert label_dtype(255) == ("uint16", 65535)
     grid = Grid(height=8, width=8, crs=None, transform=Affine.scale(2))
     classes = [(f"c{n}", "#010203") for n in range(300)]
-    with create_labels(Outputs(tmp_path / "l.tif"), grid, 300) as dst:
+    with create_labels(Outputs(tmp_path / "l.tif"), grid, classes) as dst:
         dst.write(0, 0, np.full((8, 8), 300, np.uint16), None)
-        dst.commit(classes, "{}")
+        dst.commit("{}")
     with rasterio.open(tmp_path / "l.tif") as src:
         assert src.dtypes == ("uint16",)
         assert src.nodata == 65535
@@ -162,7 +163,7 @@ def test_outputs_that_would_lose_something_are_refused(tmp_path: Path) -> None:
         (Outputs(old), False, OutputError, "exists; add --overwrite"),
         (Outputs(tmp_path / "no" / "x.tif"), False, OutputError, "folder .*no does not exist"),
         (Outputs(tmp_path / "x.png"), False, UsageError, "must end in .tif"),
-        (Outputs(tmp_path / "x.tif", tmp_path / "x.tif"), False, UsageError, "cannot both be"),
+        (Outputs(tmp_path / "x.tif", tmp_path / "a/../x.tiff"), False, UsageError, "names of their own"),
     ]
     for outputs, overwrite, error, message in cases:
         with pytest.raises(error, match=message):
@@ -171,3 +172,68 @@ def test_outputs_that_would_lose_something_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="did not finish; --overwrite removes it"):
         Outputs(tmp_path / "y.tif").check(str(scene), overwrite=False)
     Outputs(old).check(str(scene), overwrite=True)
+
+
+def test_the_users_style_is_not_replaced_unasked(tmp_path: Path) -> None:
+    (tmp_path / "labels.qml").write_text("mine")
+    with pytest.raises(OutputError, match=r"labels.qml exists; add --overwrite"):
+        Outputs(tmp_path / "labels.tif").check("scene.tif", overwrite=False)
+    (tmp_path / "folder.tif").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        Outputs(tmp_path / "folder.tif").check("scene.tif", overwrite=True)
+    with pytest.raises(OutputError, match="name too long"):
+        Outputs(tmp_path / ("x" * 300 + ".tif")).check("scene.tif", overwrite=False)
+
+
+def test_overwriting_leaves_nothing_of_the_old_outputs(tmp_path: Path) -> None:
+    for name in ("labels.tif", "labels.tif.ovr", "labels.tif.msk", "conf.tif.aux.xml", "labels.qml"):
+        (tmp_path / name).write_text("old")
+    _write(tmp_path / "labels.tif", confidence=True)
+    expected = {"labels.tif", "labels.tif.aux.xml", "labels.qml", "conf.tif", "conf.qml"}
+    assert {p.name for p in tmp_path.iterdir()} == expected
+    assert (tmp_path / "labels.qml").read_text() != "old"
+
+
+@pytest.mark.parametrize("fails_at", range(5))
+@pytest.mark.parametrize("links", [True, False])
+def test_a_failing_rename_puts_everything_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int, links: bool
+) -> None:
+    """Whichever of the five renames fails, the old outputs are there as before, and nothing new."""
+    old = {"labels.tif", "labels.qml", "labels.tif.aux.xml", "labels.tif.ovr", "conf.tif"}
+    for name in old:
+        (tmp_path / name).write_text(f"old {name}")
+    calls = []
+    real = os.replace
+
+    def replace(src: Path, dst: Path) -> None:
+        new = Path(src).parent.name.endswith(".parts") and not Path(src).name.startswith("old_")
+        calls.extend([dst] * new)
+        if new and len(calls) == fails_at + 1:
+            raise OSError(28, "No space left on device")
+        real(src, dst)
+
+    def no_link(src: Path, dst: Path) -> None:
+        raise OSError(1, "no links here")
+
+    monkeypatch.setattr(os, "replace", replace)
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    with pytest.raises(OutputError, match="No space left"):
+        _write(tmp_path / "labels.tif", confidence=True)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {name: f"old {name}" for name in old}
+
+
+def test_the_label_raster_is_named_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda src, dst: (named.append(Path(dst).name), real(src, dst)))
+    _write(tmp_path / "labels.tif", confidence=True)
+    assert named == ["conf.qml", "conf.tif", "labels.tif.aux.xml", "labels.qml", "labels.tif"]
+
+
+def test_a_raster_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    grid = Grid(height=3_000_000_000, width=10, crs=None, transform=Affine.scale(2))
+    with pytest.raises(OutputError), create_labels(Outputs(tmp_path / "labels.tif"), grid, CLASSES):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from geoovseg.errors import MethodError
 from geoovseg.methods import METHODS, Method, load_method, read_settings
 from geoovseg.models.vit import ClipVit
+from geoovseg.ops import attention
 from geoovseg.scene import TileBatch
 from geoovseg.vocabulary import parse_classes
 
@@ -119,7 +120,10 @@ def test_settings_are_read_as_their_type() -> None:
         ("trdent", {}, "no method named 'trdent'; choose from clip"),
         ("clip", {"depth": "7"}, "clip has no setting 'depth'; it has residual, scale"),
         ("clip", {"residual": "maybe"}, "is not true or false"),
-        ("clip", {"scale": "much"}, "is not a float"),
+        ("clip", {"scale": "much"}, "is not a float above 0"),
+        ("clip", {"scale": "nan"}, "is not a float above 0"),
+        ("clip", {"scale": "-50"}, "is not a float above 0"),
+        ("segearth", {"class_token_weight": "inf"}, "is not a float"),
     ],
 )
 def test_wrong_names_and_values_are_refused(name: str, settings: dict[str, str], message: str) -> None:
@@ -131,6 +135,8 @@ def test_the_class_token_bias_is_added_as_a_score(tiny_clip: open_clip.CLIP) -> 
     vit, batch = ClipVit(tiny_clip.visual), _batch(2, 32, 32)
     with_bias = load_method("segearth", vit, TEXT, VOCABULARY).scores(batch)
     without = load_method("segearth", vit, TEXT, VOCABULARY, settings={"class_token_weight": 0}).scores(batch)
-    bias = with_bias - without
-    assert bias.abs().max() > 1e-3
-    torch.testing.assert_close(bias, bias[:, :, :1, :1].expand_as(bias), rtol=0, atol=1e-6)
+    x, _ = vit.trunk(torch.from_numpy(batch.pixels))
+    heads = attention.segearth(*vit.qkv(vit.depth - 1, x))
+    cls = F.normalize(vit.readout(vit.merge(vit.depth - 1, heads))[:, 0], dim=-1)
+    expected = -0.3 * (cls @ TEXT.T)[:, :, None, None]
+    torch.testing.assert_close(with_bias - without, expected.expand_as(without), rtol=0, atol=1e-6)

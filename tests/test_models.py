@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from geoovseg.errors import GeoOVSegError, ModelError, WeightsMissingError
 from geoovseg.models import load
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, model_card
-from geoovseg.models.load import fetch_weights, find_weights, load_clip, read_state
+from geoovseg.models.load import load_clip, read_state
 from geoovseg.models.text import TextEncoder
+from geoovseg.models.weights import fetch_weights, find_weights
 
 CPU = torch.device("cpu")
 
@@ -99,7 +100,7 @@ def test_weights_are_loaded_without_executing_code(
     assert "GEOOVSEG_PWNED" not in os.environ
 
 
-@pytest.mark.parametrize("content", [b"", b"not weights", b"\x80\x00\x00"])
+@pytest.mark.parametrize("content", [b"", b"not weights", b"\x80\x00\x00", b"hello world\n", b"abc\n1\n"])
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
 def test_damaged_files_are_refused(tiny_arch: open_clip.CLIP, tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
@@ -166,3 +167,30 @@ def test_a_damaged_or_readonly_cache_costs_time_only(
     monkeypatch.setenv("GEOOVSEG_CACHE", str(tmp_path / "file"))
     assert torch.equal(_encoder(tiny_clip).embed(["road"]), first)
     assert np.isfinite(first.numpy()).all()
+
+
+@pytest.mark.parametrize("content", [torch.ones(3), [torch.ones(3)], {"state_dict": 3}])
+def test_checkpoints_of_other_things_are_refused(tiny_arch: open_clip.CLIP, tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(GeoOVSegError, match="cannot be loaded as weights"):
+        load_clip(f"tiny@{tmp_path / 'w.pt'}", CPU, "fp32")
+
+
+@pytest.mark.parametrize(
+    "arch", ["hf-hub:foo/bar", "ViT-B-16-SigLIP", "xlm-roberta-base-ViT-B-32", "RN50", "coca_ViT-B-32"]
+)
+def test_architectures_that_are_no_plain_clip_are_refused_without_a_download(arch: str) -> None:
+    with pytest.raises(ModelError, match=arch):
+        load._architecture(model_card(f"{arch}@x.safetensors"))
+
+
+def test_every_listed_model_can_be_built_from_its_architecture() -> None:
+    for arch in {card.arch for card in MODELS.values() if "B-32" in card.arch}:
+        model, tokenizer = load._architecture(model_card(f"{arch}@x"))
+        assert model.visual.transformer.resblocks[0].mlp.gelu.__class__.__name__ == "QuickGELU"
+        assert tokenizer(["a road"]).shape == (1, 77)
+
+
+def test_models_of_open_clip_work_by_their_name() -> None:
+    card = model_card("ViT-B-16/metaclip_400m")
+    assert (card.arch, card.repo) == ("ViT-B-16-quickgelu", "timm/vit_base_patch16_clip_224.metaclip_400m")

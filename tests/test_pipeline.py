@@ -56,14 +56,17 @@ def test_labels_and_confidence_do_not_depend_on_batch_size_or_panels(
     def files(name: str, **changes: Any) -> tuple[np.ndarray, np.ndarray, int]:
         sure = str(tmp_path / f"{name}_confidence.tif")
         result = _run(wide_scene, tmp_path, f"{name}.tif", method=method, confidence=sure, **changes)
+        counts.append((result.windows, result.skipped_windows))
         return _read(result.labels), _read(sure), result.panels
 
+    counts: list[tuple[int, int]] = []
     labels, sure, _ = files("first", batch_size=16)
     for n, changes in enumerate(({"batch_size": 1}, {"batch_size": 7}, {"max_memory": 1})):
         other, also_sure, panels = files(f"n{n}", **changes)
         assert panels == (3 if "max_memory" in changes else 1)
         np.testing.assert_array_equal(other, labels)
         np.testing.assert_array_equal(also_sure, sure)
+    assert len(set(counts)) == 1
 
 
 def test_the_demo_scene_is_segmented_well(
@@ -206,7 +209,11 @@ def test_missing_weights_name_the_command_that_fetches_them(demo_scene: str, tmp
         ({"vocabulary": "demo"}, "either with -c/--classes or with --vocabulary"),
         ({"upsample": "cubic"}, "--upsample cubic: choose from bilinear, guided"),
         ({"threshold": 1.5}, "--threshold 1.5 must lie between 0 and 1"),
-        ({"batch_size": 0}, "--batch-size 0 must be positive"),
+        ({"batch_size": 0}, "--batch-size 0 must be a positive number"),
+        ({"tile": 0}, "--tile 0 must be a positive number"),
+        ({"stride": 0}, "--stride 0 must be a positive number"),
+        ({"max_memory": float("nan")}, "--max-memory nan must be a positive number"),
+        ({"device": "meta"}, "--device meta cannot be used here"),
         ({"tile": 100}, "--tile 100 is no multiple.*try --tile"),
         ({"device": "cuda:99"}, "--device cuda:99 cannot be used here"),
         ({"device": "toaster"}, "--device toaster"),
@@ -233,12 +240,9 @@ def test_the_demo_model_warns_on_real_scenes_and_unknown_words(tmp_path: Path) -
 def test_dry_run_counts_without_reading(demo_scene: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     result = _run(demo_scene, tmp_path)
     monkeypatch.setattr(Scene, "read", lambda *_: pytest.fail("pixels were read"))
-    given = {
-        "method": "segearth", "model": "demo", "background": "none", "threshold": None, "upsample": "bilinear",
-        "settings": {}, "tile": None, "stride": None, "device": "cpu", "precision": "auto", "batch_size": None,
-        "max_memory": None,
-    }  # fmt: skip
-    plan = dry_run(demo_scene, EIGHT, **given)
+    plan = dry_run(demo_scene, EIGHT, model="demo", background="none", output=tmp_path / "other.tif")
+    with pytest.raises(OutputError, match="--overwrite"):
+        dry_run(demo_scene, EIGHT, model="demo", output=result.labels)
     assert plan.windows == result.windows
     assert plan.batches == -(-result.windows // CPU_BATCH)
     assert plan.panels == 1
@@ -250,6 +254,11 @@ def test_bfloat16_gives_nearly_the_same_labels(demo_scene: str, tmp_path: Path) 
     full = _read(_run(demo_scene, tmp_path, "a.tif").labels)
     half = _read(_run(demo_scene, tmp_path, "b.tif", precision="bf16").labels)
     assert (full == half).mean() > 0.97
+
+
+def test_a_budget_too_small_for_one_panel_is_said(demo_scene: str, tmp_path: Path) -> None:
+    with pytest.warns(GeoOVSegWarning, match="cannot be blended in 1 MB"):
+        _run(demo_scene, tmp_path, max_memory=1)
 
 
 @pytest.mark.gpu

@@ -78,5 +78,6 @@ def test_what_cannot_be_drawn_is_refused(pair: tuple[str, str], write_raster: Wr
         preview(pair[0], tmp_path / "none.tif", tmp_path / "p.png")
     with pytest.raises(OutputError, match="cannot write the picture"):
         preview(*pair, tmp_path / "no" / "p.png")
-    with pytest.raises(OutputError, match=r"p\.xyz"):
-        preview(*pair, tmp_path / "p.xyz")
+    with pytest.raises(UsageError, match=r"scene.tif must end in .png"):
+        preview(*pair, pair[0])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.tif", "other.tif", "scene.tif"]

@@ -144,7 +144,7 @@ def test_a_missing_coordinate_system_is_warned_of(write_raster: WriteRaster) -> 
 
 
 def test_what_cannot_be_used_is_refused_with_its_name(write_raster: WriteRaster) -> None:
-    with pytest.raises(SceneError, match=r"cannot open nowhere.tif"), open_scene("nowhere.tif"):
+    with pytest.raises(SceneError, match=r"cannot open 'nowhere.tif'"), open_scene("nowhere.tif"):
         pass
     deep = write_raster(_noise(3, 8, 8).astype(np.uint16), "deep.tif")
     with pytest.raises(SceneError, match=r"deep.tif has uint16 pixels; only 8-bit"), open_scene(deep):
@@ -173,7 +173,9 @@ def test_real_files_are_read_as_rasterio_reads_them(name: str) -> None:
     np.testing.assert_array_equal(known, valid)
 
 
-@pytest.mark.parametrize("name", ["corrupt_jpeg_tile.tif", "bad_tags_colormap.tif"])
+@pytest.mark.parametrize(
+    "name", ["corrupt_jpeg_tile.tif", "bad_tags_colormap.tif", "unsupported_srs.tif", "palette_pixelisarea.tif"]
+)
 def test_damaged_real_files_are_errors_not_tracebacks(name: str) -> None:
     with pytest.raises(SceneError), open_scene(shared_file("rasters", name)) as scene:
         scene.read(Window(0, 0, scene.shape[1], scene.shape[0]))

@@ -29,11 +29,13 @@ def test_windows_cover_every_pixel_and_stay_inside(length: int, tile: int, data:
     assert length < tile or found[-1] + tile == length
 
 
-@given(_plans())
-def test_a_tile_is_an_upper_bound_and_whole_patches(plan: TilePlan) -> None:
+@given(LENGTHS, LENGTHS, st.sampled_from([8, 14, 16]), st.integers(1, 12))
+def test_a_tile_is_an_upper_bound_and_whole_patches(height: int, width: int, patch: int, patches: int) -> None:
+    asked = patch * patches
+    plan = plan_tiles(height, width, tile=asked, stride=1, patch=patch)
     for side, tile in ((plan.height, plan.tile[0]), (plan.width, plan.tile[1])):
-        assert tile >= min(side, tile)
-        assert tile - side < 16  # in a small scene only the last patch is filled up
+        assert tile % patch == 0
+        assert tile == min(asked, -(-side // patch) * patch)
 
 
 @given(_plans(), st.integers(1, 5000))

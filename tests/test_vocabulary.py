@@ -48,6 +48,27 @@ def test_a_file_can_stand_among_classes(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("road\r\nwater\r\n")
     assert parse_classes(["tree", f"@{path}"]).names == ("tree", "road", "water")
+    assert parse_classes([f"tree,@{path}"]).names == ("tree", "road", "water")
+
+
+def test_words_given_twice_count_once() -> None:
+    assert parse_classes(["a=Road+road+street"]).classes[0].words == ("Road", "street")
+
+
+def test_classes_never_share_a_colour() -> None:
+    names = ["house", "roof", "tree", "forest", "river", "lake", *(f"thing {n}" for n in range(60))]
+    assert len({c.colour for c in parse_classes(names).classes}) == len(names)
+
+
+def test_a_background_word_cannot_be_a_class_too() -> None:
+    with pytest.raises(VocabularyError, match="'water' stands for both 'background' and 'water'"):
+        parse_background("water+sea", parse_classes(["water,road"]))
+    with pytest.raises(VocabularyError, match=r"join words with \+"):
+        parse_background("sea,sky", parse_classes(["road"]))
+
+
+def test_none_drops_a_background_of_the_list() -> None:
+    assert parse_background("none", read_vocabulary("loveda"))[0].background == ()
 
 
 def test_a_class_named_background_is_code_0_and_takes_no_number() -> None:
@@ -85,6 +106,9 @@ def test_background_words_can_be_given() -> None:
         (["=b"], "no name before '='"),
         (["road,Road"], "given twice"),
         (["a=x+y,b=y+z"], "'y' stands for both 'a' and 'b'"),
+        (["a=b=c"], "has two '='"),
+        (["road,background=road+sky"], "'road' stands for both 'background' and 'road'"),
+        (["road,@no/such/file"], "cannot read the class list no/such/file"),
         (["@no/such/file"], "cannot read the class list no/such/file"),
         (["background"], "no classes given"),
     ],
@@ -135,9 +159,9 @@ def test_counter_words_are_the_documented_ones() -> None:
 @given(st.lists(st.lists(WORD, min_size=1, max_size=3), min_size=1, max_size=6))
 def test_classes_survive_a_round_trip(groups: list[list[str]]) -> None:
     words = [w.casefold() for g in groups for w in g]
-    if len(set(words)) < len(words) or "background" in words:
+    if len(set(words)) < len(words) or "background" in words or any(w.startswith("name ") for w in words):
         return
-    text = ",".join(f"{'n' * (n + 20)}={'+'.join(g)}" for n, g in enumerate(groups))
+    text = ",".join(f"name {n}={'+'.join(g)}" for n, g in enumerate(groups))
     vocabulary = parse_classes([text])
     assert [list(c.words) for c in vocabulary.classes] == groups
     assert len({c.colour for c in vocabulary.classes}) == len(groups)

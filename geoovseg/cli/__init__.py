@@ -58,9 +58,15 @@ def main() -> NoReturn:
         talk(f"error: {error}")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        talk("interrupted; nothing was written")
+        talk("interrupted; what was unfinished is removed")
         sys.exit(130)
+    except MemoryError:
+        talk("error: out of memory; try a smaller --tile, --batch-size or --max-memory")
+        sys.exit(1)
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            talk("error: out of memory on the device; try a smaller --batch-size or --tile, or --device cpu")
+            sys.exit(1)
         if not hasattr(error, "show"):
             raise
         error.show()  # a usage error found by the parser

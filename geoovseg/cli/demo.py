@@ -12,6 +12,7 @@ from geoovseg.cli import options as o
 from geoovseg.cli.evaluate import table
 from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.errors import UsageError
+from geoovseg.methods import card
 
 
 def command(
@@ -30,6 +31,7 @@ def command(
     from geoovseg.demo.files import write_scene
     from geoovseg.record import Stopwatch
 
+    card(method)
     watch = Stopwatch()
     width, height = _size(size)
     talk(f"drawing scene {seed}, {width} x {height} pixels", quiet=quiet)
@@ -69,6 +71,6 @@ def _segment(folder: Path, scene: str, truth: str, method: str, quiet: bool) -> 
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise UsageError(f"--size {text}: write width x height, as in 1024x1024")
     return int(width), int(height)

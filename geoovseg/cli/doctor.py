@@ -8,9 +8,9 @@ import platform
 from typing import Any
 
 from geoovseg.cli import options as o
-from geoovseg.cli.models import _here
 from geoovseg.cli.output import data
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS
+from geoovseg.models.weights import local_weights
 from geoovseg.record import package_version
 
 _PACKAGES = ("geoovseg", "torch", "open_clip_torch", "timm", "rasterio", "geopandas", "shapely", "numpy", "typer")
@@ -45,7 +45,7 @@ def _facts() -> dict[str, Any]:
         "cpu_cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "devices": ["cpu", *gpus],
-        "weights_here": [name for name, card in MODELS.items() if _here(card)],
+        "weights_here": [name for name, card in MODELS.items() if local_weights(card)],
         "weights_cache": HF_HUB_CACHE,
         "text_cache": str(cache_dir() / "text"),
     }
@@ -57,6 +57,6 @@ def _problems() -> list[str]:
         for name in ("GDAL_DATA", "PROJ_LIB", "PROJ_DATA")
         if name in os.environ
     ]
-    if not _here(MODELS[DEFAULT_MODEL]):
+    if not local_weights(MODELS[DEFAULT_MODEL]):
         problems.append(f"no weights of {DEFAULT_MODEL}: geoovseg models fetch {DEFAULT_MODEL}")
     return problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
+from geoovseg.models.weights import fetch_weights, local_weights
 
 app = typer.Typer(help="See and fetch the models' weights.", no_args_is_help=True, rich_markup_mode=None)
 NameArg = Annotated[str, typer.Argument(help="A model, as `geoovseg models list` names it.")]
@@ -20,7 +22,7 @@ NameArg = Annotated[str, typer.Argument(help="A model, as `geoovseg models list`
 def list_models(json: o.JsonOpt = False) -> None:
     """List the models, and which are on this machine."""
     for name, card in MODELS.items():
-        here = _here(card)
+        here = local_weights(card)
         if json:
             data(_json(card, here))
         else:
@@ -33,7 +35,7 @@ def list_models(json: o.JsonOpt = False) -> None:
 def show(name: NameArg, json: o.JsonOpt = False) -> None:
     """Show where a model's weights come from, their size and licence."""
     card = model_card(name)
-    here = _here(card)
+    here = local_weights(card)
     if json:
         data(_json(card, here))
         return
@@ -45,23 +47,11 @@ def show(name: NameArg, json: o.JsonOpt = False) -> None:
 @app.command("fetch")
 def fetch(name: NameArg, json: o.JsonOpt = False) -> None:
     """Download a model's weights, once."""
-    from geoovseg.models.load import fetch_weights
-
     card = model_card(name)
     talk(f"{card.name}: {card.megabytes or '?'} MB, licence: {card.licence}")
     path = str(fetch_weights(card))
     data(jsonlib.dumps({"name": card.name, "path": path}) if json else path)
 
 
-def _here(card: ModelCard) -> str | None:
-    """The file of the weights on this machine, found without loading torch."""
-    if card.path is not None:
-        return str(card.path) if card.path.is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = (try_to_load_from_cache(str(card.repo), file) for file in card.files)
-    return next((path for path in found if isinstance(path, str)), None)
-
-
-def _json(card: ModelCard, here: str | None) -> str:
-    return jsonlib.dumps({**asdict(card), "path": here, "here": here is not None})
+def _json(card: ModelCard, here: Path | None) -> str:
+    return jsonlib.dumps({**asdict(card), "path": str(here) if here else None, "here": here is not None})

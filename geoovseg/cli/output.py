@@ -10,10 +10,16 @@ from typing import Any
 
 import typer
 
+from geoovseg.errors import GeoOVSegWarning, OutputError
+
 
 def data(text: str) -> None:
-    """A result, on stdout."""
-    typer.echo(text)
+    """A result, on stdout. Raises OutputError where that is full or closed."""
+    try:
+        typer.echo(text)
+        sys.stdout.flush()
+    except OSError as error:
+        raise OutputError(f"cannot write to standard output: {error}; the results are {text}") from error
 
 
 def talk(text: str, *, quiet: bool = False) -> None:
@@ -25,8 +31,6 @@ def talk(text: str, *, quiet: bool = False) -> None:
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Show each of our warnings once, as one line without a source position; others' stay hidden."""
-    from geoovseg.errors import GeoOVSegWarning
-
     seen: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:

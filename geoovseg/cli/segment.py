@@ -59,14 +59,17 @@ def command(
         "max_memory": max_memory,
     }
     if len(scenes) > 1:
-        _need_folder(output, confidence)
+        _check_several(scenes, output, confidence)
+        if output is not None and not dry_run:
+            _make_folder(output)
+        output = output if output is not None and os.path.isdir(output) else None
+    target = {"output": output, "confidence": confidence, "overwrite": overwrite}
     first_failure: GeoOVSegError | None = None
     for scene in scenes:
         try:
             if dry_run:
-                _plan(scene, common, json)
+                _plan(scene, {**common, **target}, json)
             else:
-                target = {"output": output, "confidence": confidence, "overwrite": overwrite}
                 _run(scene, {**common, **target}, json, quiet)
         except GeoOVSegError as error:
             if len(scenes) == 1:
@@ -117,13 +120,19 @@ def parse_bands(text: str | None) -> tuple[int, ...] | None:
         raise UsageError(f"--bands {text}: write three band numbers, as in 3,2,1") from error
 
 
-def _need_folder(output: str | None, confidence: str | None) -> None:
+def _check_several(scenes: list[str], output: str | None, confidence: str | None) -> None:
+    """Refuse names that would make one scene's result replace another's."""
     if confidence is not None:
         raise UsageError("--confidence names one file; with several scenes run them one by one")
-    if output is None:
-        return
-    if output.lower().endswith((".tif", ".tiff")):
+    if output is not None and output.lower().endswith((".tif", ".tiff")):
         raise UsageError(f"-o {output}: with several scenes the output is a folder")
+    names = [os.path.join(output or os.path.dirname(s), os.path.splitext(os.path.basename(s))[0]) for s in scenes]
+    twice = [scene for scene, name in zip(scenes, names, strict=True) if names.count(name) > 1]
+    if twice:
+        raise UsageError(f"{twice[0]} and {twice[1]} would have the same output; run them one by one")
+
+
+def _make_folder(output: str) -> None:
     try:
         os.makedirs(output, exist_ok=True)
     except OSError as error:

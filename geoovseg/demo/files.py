@@ -27,21 +27,25 @@ ORIGIN = (480_000.0, 5_460_000.0)
 def write_scene(folder: str | os.PathLike[str], seed: int, height: int, width: int) -> tuple[str, str]:
     """Draw the scene `seed` into `folder` as scene.tif and truth.tif, block by block; returns both names.
 
-    Codes 1 to 8 of the truth are CLASSES in order. Existing files are replaced when the new ones are whole. Raises
-    OutputError where the folder cannot be written.
+    Codes 1 to 8 of the truth are CLASSES in order. An earlier demo is replaced when the new one is whole. Raises
+    OutputError where files of these names are no demo, and where nothing can be written.
     """
     place = Path(folder)
     scene, truth = place / "scene.tif", place / "truth.tif"
-    parts = [p.with_name(f".{p.stem}.part.tif") for p in (scene, truth)]
+    targets = (truth.with_suffix(".qml"), truth.with_name("truth.tif.aux.xml"), truth, scene)
+    parts = [path.with_name(f".part.{path.name}") for path in targets]
     try:
         place.mkdir(parents=True, exist_ok=True)
-        counts = _draw(parts[0], parts[1], seed, height, width)
+        _check_ours(scene, truth)
+        counts = _draw(parts[3], parts[2], seed, height, width)
         legend = [LegendEntry(0, "", "#000000")]
         legend += [LegendEntry(n, c, COLOURS[n - 1], int(counts[n])) for n, c in enumerate(CLASSES, start=1)]
-        truth.with_suffix(".qml").write_text(label_qml(legend[1:]), encoding="utf-8")
-        truth.with_name("truth.tif.aux.xml").write_text(label_aux_xml(legend), encoding="utf-8")
-        for part, path in zip(parts, (scene, truth), strict=True):
+        parts[0].write_text(label_qml(legend[1:]), encoding="utf-8")
+        parts[1].write_text(label_aux_xml(legend), encoding="utf-8")
+        for part, path in zip(parts, targets, strict=True):
             os.replace(part, path)
+    except OutputError:
+        raise
     except (OSError, RasterioError) as error:
         raise OutputError(f"cannot write a scene into {place}: {error}") from error
     finally:
@@ -49,6 +53,19 @@ def write_scene(folder: str | os.PathLike[str], seed: int, height: int, width: i
             with suppress(OSError):
                 part.unlink()
     return str(scene), str(truth)
+
+
+def _check_ours(scene: Path, truth: Path) -> None:
+    """Refuse to replace files that are not an earlier demo."""
+    if not scene.exists() and not truth.exists():
+        return
+    try:
+        with rasterio.open(scene) as src:
+            ours = DEMO_TAG in src.tags()
+    except RasterioError:
+        ours = False
+    if not ours:
+        raise OutputError(f"{scene.parent} has a scene.tif or truth.tif that is no demo; choose another folder")
 
 
 def _draw(scene: Path, truth: Path, seed: int, height: int, width: int) -> Any:

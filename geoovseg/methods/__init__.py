@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -58,6 +59,8 @@ class Field:
     default: Value
     about: str
     """what it does, and the equation, section or file its value comes from"""
+    above: float | None = None
+    """the value must be larger than this"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ def _last_block(name: str) -> str:
 def _fields(residual: bool, source: str) -> tuple[Field, ...]:
     return (
         Field("residual", residual, f"keep the last block's skip connections and feed-forward part ({source})"),
-        Field("scale", 50.0, "factor on cosines before the softmax (SegEarth-OV release, logit_scale)"),
+        Field("scale", 50.0, "factor on cosines before the softmax (SegEarth-OV release, logit_scale)", above=0),
     )
 
 
@@ -154,9 +157,13 @@ def _convert(method: str, field: Field, value: str | Value) -> Value:
     try:
         if isinstance(field.default, bool):
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text]
-        return type(field.default)(value)
+        number = type(field.default)(value)
+        if isinstance(number, float) and not (math.isfinite(number) and (field.above is None or number > field.above)):
+            raise ValueError
+        return number
     except (KeyError, ValueError) as error:
         kind = "true or false" if isinstance(field.default, bool) else f"a {type(field.default).__name__}"
+        kind += f" above {field.above:g}" if field.above is not None else ""
         raise MethodError(f"{method}: --set {field.name}={value} is not {kind}") from error
 
 
@@ -175,8 +182,7 @@ def load_method(
 
     Raises MethodError for unknown names and settings.
     """
-    fields = read_settings(name, settings or {})
     module, _, attribute = card(name).build.partition(":")
     build = getattr(importlib.import_module(module), attribute)
-    method: Method = build(clip, text, vocabulary, vfm=vfm, sam=sam, base=base, **fields)
+    method: Method = build(clip, text, vocabulary, vfm=vfm, sam=sam, base=base, **(settings or {}))
     return method

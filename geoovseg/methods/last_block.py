@@ -77,13 +77,18 @@ class LastBlock:
         """Nothing: every window is seen on its own."""
 
     @torch.inference_mode()
+    def features(self, pixels: Tensor) -> tuple[Tensor, Tensor, Grid]:
+        """Patch features (B, h * w, D), class-token feature (B, D) and grid of pixels (B, 3, H, W) in 0..1."""
+        return dense_features(self.clip, pixels, self.mix, residual=self.residual)
+
+    @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:
         """Cosines (B, Q, h, w) of patches and words, plus the weighted cosine of the class token where it counts.
 
         The class token's term is SegEarth-OV's global bias (section 3.5), a score all patches of a window share.
         """
         pixels = torch.from_numpy(batch.pixels).to(self.clip.device, non_blocking=True)
-        features, cls, grid = dense_features(self.clip, pixels, self.mix, residual=self.residual)
+        features, cls, grid = self.features(pixels)
         scores = cosines(features, self.text)  # (B, N, Q)
         if self.class_token_weight:
             scores = scores + self.class_token_weight * cosines(cls, self.text)[:, None]

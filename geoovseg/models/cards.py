@@ -129,7 +129,7 @@ def model_card(name: str) -> ModelCard:
     if found := _from_open_clip(name):
         return found
     near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.5)
-    hint = f", did you mean {near[0]}?" if near else ""
+    hint = f", did you mean {near[0]}?" if near else "."
     raise ModelError(
         f"no model named {name!r}{hint} The models are {', '.join(MODELS)}; ARCH@FILE uses weights on disk, "
         "for example ViT-B-16-quickgelu@weights.safetensors"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,14 +14,14 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geoovseg.errors import GeoOVSegError, ModelError, UsageError, WeightsMissingError, first_line
-from geoovseg.models.cards import DEMO_DIR, ModelCard, model_card
+from geoovseg.errors import GeoOVSegError, ModelError, UsageError, first_line
+from geoovseg.models.cards import DEFAULT_MODEL, DEMO_DIR, ModelCard, model_card
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.vit import ClipVit
+from geoovseg.models.weights import find_weights
 from geoovseg.vocabulary import templates
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -40,53 +39,14 @@ class ClipModel:
     """all the words it was trained on, where that is few"""
 
 
-def find_weights(card: ModelCard) -> Path:
-    """The file of a model's weights on this machine; nothing is downloaded. Raises WeightsMissingError."""
-    if card.path is not None:
-        if card.path.is_file():
-            return card.path
-        raise WeightsMissingError(f"no weights at {card.path}, given by --model {card.name}")
-    from huggingface_hub import try_to_load_from_cache
-
-    for file in card.files:
-        found = try_to_load_from_cache(str(card.repo), file)
-        if isinstance(found, str):
-            return Path(found)
-    raise WeightsMissingError(
-        f"the weights of {card.name} are not on this machine ({card.megabytes} MB, licence: {card.licence}). Fetch them"
-        f" once with\n  geoovseg models fetch {card.name}\nFor a machine without network: fetch on another one and copy"
-        " its Hugging Face cache folder (see `geoovseg doctor`), or give a file as --model ARCH@FILE."
-    )
-
-
-def fetch_weights(card: ModelCard) -> Path:
-    """Download a model's weights into the Hugging Face cache, with progress on stderr; returns the file.
-
-    Raises GeoOVSegError when the hub cannot be reached or has no such file.
-    """
-    if card.path is not None:
-        return find_weights(card)
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    for file in card.files:
-        try:
-            return Path(hf_hub_download(str(card.repo), file))
-        except LocalEntryNotFoundError as error:
-            raise GeoOVSegError(f"cannot reach the model hub for {card.repo}/{file}: {error}") from error
-        except EntryNotFoundError:
-            continue
-        except OSError as error:
-            raise GeoOVSegError(f"cannot download {card.repo}/{file}: {error}") from error
-    raise GeoOVSegError(f"{card.repo} has none of {', '.join(card.files)}")
-
-
 def resolve_device(name: str) -> torch.device:
     """`auto` is the first CUDA device if there is one, else the CPU. Raises UsageError for what is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("only cpu, cuda and mps are supported")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name} cannot be used here: {first_line(error)}; try --device cpu") from error
@@ -123,22 +83,27 @@ def load_clip(name: str, device: torch.device, precision: str) -> ClipModel:
     )
 
 
-def _architecture(card: ModelCard) -> tuple[Any, Any]:
+def _architecture(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
+    """The empty model and its tokenizer, from a configuration on this machine. Raises ModelError."""
     if card.name == "demo":
         config = json.loads((DEMO_DIR / "config.json").read_text())
         return open_clip.CLIP(**config), SimpleTokenizer(bpe_path=str(DEMO_DIR / "bpe.txt.gz"))
-    config = open_clip.get_model_config(card.arch)
-    if config is None:
+    if card.arch not in open_clip.list_models():
         raise ModelError(f"open_clip has no architecture {card.arch!r}; `geoovseg models list` shows examples")
-    model = open_clip.create_model(card.arch, pretrained=None)
-    return model, open_clip.get_tokenizer(card.arch)
+    config = open_clip.get_model_config(card.arch)
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if config.get("custom_text") or "timm_model_name" in vision or not isinstance(vision["layers"], int):
+        raise ModelError(f"{card.arch} is no plain CLIP of transformers; choose one such as {DEFAULT_MODEL}")
+    if "hf_model_name" in text or "hf_tokenizer_name" in text:
+        raise ModelError(f"{card.arch} needs a text model from the hub, which is not supported")
+    return open_clip.CLIP(**config), open_clip.get_tokenizer(card.arch)
 
 
 def _load_state(model: nn.Module, path: Path, card: ModelCard) -> None:
     try:
         state: dict[str, Tensor] = read_state(path)
         missing, _ = model.load_state_dict(state, strict=False)
-    except (SafetensorError, RuntimeError, OSError, pickle.UnpicklingError, EOFError) as error:
+    except Exception as error:  # what a damaged or foreign file makes torch raise has no common base
         raise GeoOVSegError(
             f"{path} cannot be loaded as weights of {card.arch}: {first_line(error)}; fetch it again, or "
             "check that the architecture is right"
@@ -155,7 +120,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of old formats; what cannot be read is an error
         state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict):
+        raise TypeError("no table of tensors")
     return {k.removeprefix("module."): _full(v) for k, v in state.items() if isinstance(v, Tensor)}
 
 

@@ -1,0 +1,55 @@
+"""Weights as files: found on this machine, or fetched when asked. Nothing here loads torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from geoovseg.errors import GeoOVSegError, WeightsMissingError, first_line
+from geoovseg.models.cards import ModelCard
+
+
+def local_weights(card: ModelCard) -> Path | None:
+    """The file of a model's weights on this machine, or None; nothing is downloaded."""
+    if card.path is not None:
+        return card.path if card.path.is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(str(card.repo), file) for file in card.files)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def find_weights(card: ModelCard) -> Path:
+    """The file of a model's weights on this machine. Raises WeightsMissingError with the way to get them."""
+    found = local_weights(card)
+    if found is not None:
+        return found
+    if card.path is not None:
+        raise WeightsMissingError(f"no weights at {card.path}, given by --model {card.name}")
+    size = f"{card.megabytes} MB, " if card.megabytes else ""
+    raise WeightsMissingError(
+        f"the weights of {card.name} are not on this machine ({size}licence: {card.licence}). Fetch them once with\n"
+        f"  geoovseg models fetch {card.name}\nFor a machine without network: fetch on another one and copy its "
+        "Hugging Face cache folder (see `geoovseg doctor`), or give a file as --model ARCH@FILE."
+    )
+
+
+def fetch_weights(card: ModelCard) -> Path:
+    """Download a model's weights into the Hugging Face cache, with progress on stderr; returns the file.
+
+    Raises GeoOVSegError when the hub cannot be reached or has no such file.
+    """
+    if card.path is not None:
+        return find_weights(card)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for file in card.files:
+        try:
+            return Path(hf_hub_download(str(card.repo), file))
+        except LocalEntryNotFoundError as error:
+            raise GeoOVSegError(f"cannot reach the model hub for {card.repo}/{file}: {first_line(error)}") from error
+        except EntryNotFoundError:
+            continue
+        except OSError as error:
+            raise GeoOVSegError(f"cannot download {card.repo}/{file}: {first_line(error)}") from error
+    raise GeoOVSegError(f"{card.repo} has none of {', '.join(card.files)}")
