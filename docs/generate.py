@@ -71,8 +71,8 @@ def targets() -> dict[Path, str]:
     """Files and what they should hold."""
     readme = (ROOT / "README.md").read_text()
     for name, text in (("methods", methods_table()), ("scenes", scenes_table()), ("lists", lists_line())):
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
-        readme = re.sub(pattern, lambda m, t=text: m[1] + t + m[2], readme, flags=re.DOTALL)
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        readme = re.sub(pattern, lambda m, t=text: f"{m[1]}{t}\n{m[2]}", readme, flags=re.DOTALL)
     return {ROOT / "README.md": readme, ROOT / "docs" / "cli.md": cli_reference()}
 
 

@@ -164,16 +164,13 @@ def open_scene(path: str | os.PathLike[str], *, bands: Sequence[int] | None = No
     """
     name = os.fspath(path)
     with raster_env(), _opened(name) as src:
-        chosen = _bands(src, bands, name)
-        odd = {src.dtypes[b - 1] for b in chosen} - {"uint8"}
-        if odd:
-            raise SceneError(f"{name} has {odd.pop()} pixels; only 8-bit scenes (uint8) can be segmented so far")
-        if src.colorinterp[chosen[0] - 1] == ColorInterp.palette:
-            raise SceneError(f"{name} has a palette; expand it first: gdal_translate -expand rgb {name} rgb.tif")
+        try:
+            scene = _inspect(src, bands, name)
+        except CPLE_BaseError as error:
+            raise SceneError(f"the georeferencing of {name!r} cannot be understood: {first_line(error)}") from error
         if src.crs is None:
             warnings.warn(f"{name} has no coordinate system; the outputs will have none either", GeoOVSegWarning, 3)
-        masked = any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums)
-        yield Scene(src=src, path=name, bands=chosen, masked=masked)
+        yield scene
 
 
 @contextmanager
@@ -182,11 +179,24 @@ def _opened(name: str) -> Iterator[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             src = rasterio.open(name)
-            _ = src.crs, src.transform  # broken georeferencing shows here
     except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
         raise SceneError(f"cannot open {name!r} as a raster: {first_line(error)}") from error
     with src:
         yield src
+
+
+def _inspect(src: Any, bands: Sequence[int] | None, name: str) -> Scene:
+    """Decide the bands, and refuse what cannot be read as 8-bit light."""
+    if src.count == 0:
+        raise SceneError(f"{name} has no bands of its own; name one of its parts: {', '.join(src.subdatasets[:3])}")
+    chosen = _bands(src, bands, name)
+    odd = {src.dtypes[b - 1] for b in chosen} - {"uint8"}
+    if odd:
+        raise SceneError(f"{name} has {odd.pop()} pixels; only 8-bit scenes (uint8) can be segmented so far")
+    if src.colorinterp[chosen[0] - 1] == ColorInterp.palette:
+        raise SceneError(f"{name} has a palette; expand it first: gdal_translate -expand rgb {name} rgb.tif")
+    masked = any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums)
+    return Scene(src=src, path=name, bands=chosen, masked=masked)
 
 
 def _bands(src: Any, bands: Sequence[int] | None, name: str) -> tuple[int, int, int]:
