@@ -77,6 +77,18 @@ def test_it_is_a_cog_with_overviews_that_invent_no_class(tmp_path: Path) -> None
         assert set(np.unique(small)) <= set(np.unique(codes))
 
 
+def test_overviews_show_the_majority(tmp_path: Path) -> None:
+    codes = np.ones((1200, 1200), np.uint8)
+    codes[::2, ::2] = 3
+    outputs = Outputs(tmp_path / "labels.tif")
+    with create_labels(outputs, Grid(height=1200, width=1200, crs=None, transform=ROTATED), CLASSES) as dst:
+        dst.write(0, 0, codes, None)
+        dst.commit(RECORD)
+    with rasterio.open(outputs.labels, overview_level=0) as src:
+        assert src.shape == (600, 600)
+        assert (src.read(1) == 1).all()
+
+
 def test_names_and_counts_stand_in_the_side_file(tmp_path: Path) -> None:
     codes = _write(tmp_path / "labels.tif")
     root = ElementTree.parse(tmp_path / "labels.tif.aux.xml").getroot()

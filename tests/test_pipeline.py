@@ -18,9 +18,10 @@ from geoovseg.demo.scenes import CLASSES, render
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, WeightsMissingError
 from geoovseg.estimate import dry_run
 from geoovseg.job import CPU_BATCH
+from geoovseg.methods.last_block import LastBlock
 from geoovseg.pipeline import SegmentResult, segment
 from geoovseg.record import RUN_TAG
-from geoovseg.scene import DEMO_TAG, Scene
+from geoovseg.scene import DEMO_TAG, Scene, TileBatch
 
 WriteRaster = Callable[..., str]
 EIGHT = ",".join(CLASSES)
@@ -67,6 +68,23 @@ def test_labels_and_confidence_do_not_depend_on_batch_size_or_panels(
         np.testing.assert_array_equal(other, labels)
         np.testing.assert_array_equal(also_sure, sure)
     assert len(set(counts)) == 1
+
+
+def test_on_a_cpu_the_model_always_sees_eight_windows(
+    wide_scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the batch size: results of fewer windows may differ in the last bit."""
+    seen: list[int] = []
+    scores = LastBlock.scores
+
+    def count(self: LastBlock, batch: TileBatch) -> torch.Tensor:
+        seen.append(len(batch))
+        return scores(self, batch)
+
+    monkeypatch.setattr(LastBlock, "scores", count)
+    result = _run(wide_scene, tmp_path, batch_size=3)
+    assert set(seen) == {CPU_BATCH}
+    assert (result.windows - result.skipped_windows) % CPU_BATCH
 
 
 def test_the_demo_scene_is_segmented_well(
