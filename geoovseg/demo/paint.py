@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from geoovseg.demo.noise import Field, Index, chance, smooth
-
-if TYPE_CHECKING:
-    from geoovseg.demo.scenes import Block, Roof
+from geoovseg.demo.places import Block, Roof
 
 Mask = NDArray[np.bool_]
 

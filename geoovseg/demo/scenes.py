@@ -6,13 +6,12 @@ and agrees with every other. What things look like is in `paint.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from geoovseg.demo import paint
 from geoovseg.demo.noise import Field, Index, chance
+from geoovseg.demo.places import Block, Roof
 
 CLASSES = ("building", "road", "water", "tree", "grass", "cropland", "bare soil", "parking lot")
 """The eight classes of the ground truth, codes 1 to 8 in this order."""
@@ -28,24 +27,6 @@ RESIDENTIAL, COMMERCIAL, FIELDS, FOREST, PARK, WASTE = range(6)
 _SHARES = np.cumsum([0.24, 0.20, 0.17, 0.13, 0.13])
 _SUN = (0.75, 0.65)
 """Direction in which shadows fall, metres of (x, y) per metre of height."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """For every pixel, the block between streets it lies in, and where in it."""
-
-    row: Index
-    col: Index
-    x: Field
-    """metres from the block's left street line"""
-    y: Field
-    width: Field
-    height: Field
-    use: Index
-
-    def inset(self, margin: float) -> NDArray[np.bool_]:
-        """Pixels at least `margin` metres from all four street lines."""
-        return (self.x > margin) & (self.y > margin) & (self.width - self.x > margin) & (self.height - self.y > margin)
 
 
 def render(
@@ -144,17 +125,6 @@ def _parking(seed: int, block: Block, canvas: paint.Canvas) -> None:
 
 def _split(seed: int, block: Block) -> Field:
     return block.width * (0.36 + 0.16 * chance(seed, block.row, block.col, 60))
-
-
-@dataclass(frozen=True)
-class Roof:
-    """Where roofs are, and what is needed to paint them."""
-
-    there: NDArray[np.bool_]
-    ridge: Field
-    """signed distance from the ridge, in units of the roof's half depth"""
-    tone: Field
-    flat: NDArray[np.bool_]
 
 
 def _roofs(seed: int, block: Block) -> Roof:
