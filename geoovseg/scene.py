@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.env import getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -150,8 +151,9 @@ def _reflect(
 
 
 def raster_env() -> rasterio.Env:
-    """GDAL settings of a run: a small block cache, unless the user set GDAL_CACHEMAX."""
-    return rasterio.Env(**({} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": 64}))
+    """GDAL settings of a run: a block cache of 64 MB, unless the user set GDAL_CACHEMAX."""
+    chosen = "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv())
+    return rasterio.Env(**({} if chosen else {"GDAL_CACHEMAX": 64}))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
-from geoovseg.scene import FILL, open_scene, read_ahead
+from geoovseg.scene import FILL, open_scene, raster_env, read_ahead
 from geoovseg.tiling import Panel, plan_tiles
 
 RNG = np.random.default_rng(3)
@@ -179,3 +179,12 @@ def test_real_files_are_read_as_rasterio_reads_them(name: str) -> None:
 def test_damaged_real_files_are_errors_not_tracebacks(name: str) -> None:
     with pytest.raises(SceneError), open_scene(shared_file("rasters", name)) as scene:
         scene.read(Window(0, 0, scene.shape[1], scene.shape[0]))
+
+
+def test_the_block_cache_is_small_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
+    assert raster_env().options["GDAL_CACHEMAX"] == 64
+    with rasterio.Env(GDAL_CACHEMAX=200):
+        assert "GDAL_CACHEMAX" not in raster_env().options
+    monkeypatch.setenv("GDAL_CACHEMAX", "10%")
+    assert "GDAL_CACHEMAX" not in raster_env().options
