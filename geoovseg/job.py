@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from geoovseg.errors import GeoOVSegWarning, UsageError
+from geoovseg.labels import BAND
 from geoovseg.methods import METHODS, Method, card, load_method, read_settings
 from geoovseg.models.cards import DEFAULT_MODEL
 from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
@@ -220,7 +221,7 @@ def _blend_bytes(plan: TilePlan, channels: int, batch: int, width: int) -> float
     resolution and finished rows while they are decided do not.
     """
     rows = min(plan.tile[0], plan.height)
-    columns = ScoreMosaic.nbytes(plan, channels, width) + (4 * rows + 2 * BLOCK) * width
+    columns = ScoreMosaic.nbytes(plan, channels, width) + (4 * rows + 2 * BAND) * width
     return columns + 3 * 4 * channels * batch * plan.tile[0] * plan.tile[1] + 4 * 4 * AT_ONCE
 
 

@@ -30,8 +30,10 @@ CONFIDENCE_STEPS = 250
 """Confidence 0..1 is stored as 0..250."""
 CONFIDENCE_NODATA = 255
 BACKGROUND_COLOUR = "#000000"
+BAND = 128
+"""Rows that are written together: one row of blocks of the working file."""
 _TILED = {
-    "driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "zlevel": 1,
+    "driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BAND, "compress": "deflate", "zlevel": 1,
     "bigtiff": "IF_SAFER", "count": 1,
 }  # fmt: skip
 _COG = {
@@ -155,7 +157,7 @@ class LabelWriter:
         """
         done = 0
         while done < len(codes):
-            count = min(BLOCK - (row_off + done) % BLOCK, len(codes) - done)
+            count = min(BAND - (row_off + done) % BAND, len(codes) - done)
             rows = slice(done, done + count)
             self._fill(self._labels, row_off + done, col_off, codes[rows])
             self.counts += np.bincount(codes[rows].ravel(), minlength=len(self.counts))
@@ -167,10 +169,10 @@ class LabelWriter:
         """Put rows into the band they belong to, and write the band once it is full or the scene ends."""
         band = self._bands.get(dst.name)
         if band is None or band.shape[1] != values.shape[1]:
-            band = self._bands[dst.name] = np.empty((BLOCK, values.shape[1]), values.dtype)
-        start, end = row % BLOCK, row % BLOCK + len(values)
+            band = self._bands[dst.name] = np.empty((BAND, values.shape[1]), values.dtype)
+        start, end = row % BAND, row % BAND + len(values)
         band[start:end] = values
-        if end == BLOCK or row + len(values) == self.grid.height:
+        if end == BAND or row + len(values) == self.grid.height:
             with _writing(self.outputs.labels):
                 dst.write(band[:end], 1, window=Window(col_off, row - start, band.shape[1], end))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geoovseg.tiling import Panel, TilePlan
 
-AT_ONCE = 1 << 22
+AT_ONCE = 1 << 19
 """Scores of finished rows handled together, which bounds what is made of them."""
 
 
