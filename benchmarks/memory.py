@@ -55,9 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out the scenes over 100 megapixels")
     sizes = [s for s in SIZES if not parser.parse_args().quick or s[0] * s[1] < 1e8]
-    print(
-        "| height x width | megapixels | windows | peak MB | above the model MB | strip MB | less strip MB |"
-    )
+    print("| height x width | megapixels | windows | peak MB | above the model MB | strip MB | less strip MB |")
     print("|---|---|---|---|---|---|---|")
     base: float | None = None
     with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class GeoOVSegError(Exception):
     """Root of all errors this package raises on purpose; its message is meant for the user."""
@@ -47,6 +50,14 @@ class GeoOVSegWarning(UserWarning):
     """Something the user should know, though the run goes on."""
 
 
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """`, did you mean x?` where a name is close to one there is, else nothing."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, short enough for a message of ours."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

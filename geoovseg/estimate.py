@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from geoovseg.job import Job, Settings, check_settings, prepare_job, random_batch, read_classes
+from geoovseg.job import Job, Settings, check_settings, prepare_job, random_batch
 from geoovseg.labels import output_names
 from geoovseg.record import peak_rss_mb
 from geoovseg.scene import open_scene
 from geoovseg.tiling import BLOCK
-from geoovseg.vocabulary import Vocabulary
+from geoovseg.vocabulary import Vocabulary, read_classes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from geoovseg.ops.upsample import UPSAMPLERS, Upsample
 from geoovseg.record import RunRecord
 from geoovseg.scene import Scene, TileBatch
 from geoovseg.tiling import BLOCK, Panel, TilePlan, plan_tiles
-from geoovseg.vocabulary import Vocabulary, parse_background, parse_classes, read_vocabulary
+from geoovseg.vocabulary import Vocabulary, parse_background
 
 if TYPE_CHECKING:
     from geoovseg.models.text import TextEncoder
@@ -141,17 +141,6 @@ class Job:
             windows=self.windows,
             skipped_windows=skipped,
         )
-
-
-def read_classes(classes: str | Sequence[str] | Vocabulary | None, vocabulary: str | None) -> Vocabulary:
-    """The user's classes, from exactly one of a list of class texts and the name of a class list."""
-    if (classes is None) == (vocabulary is None):
-        raise UsageError("give the classes either with -c/--classes or with --vocabulary")
-    if vocabulary is not None:
-        return read_vocabulary(vocabulary)
-    if isinstance(classes, Vocabulary):
-        return classes
-    return parse_classes([classes] if isinstance(classes, str) else list(classes or ()))
 
 
 def check_settings(settings: Settings) -> None:

@@ -29,7 +29,8 @@ from geoovseg.tiling import BLOCK
 CONFIDENCE_STEPS = 250
 """Confidence 0..1 is stored as 0..250."""
 CONFIDENCE_NODATA = 255
-BACKGROUND_COLOUR = "#000000"
+BACKGROUND_COLOUR = "#eeeeee"
+"""Pale, for software that ignores the style, in which code 0 is transparent."""
 BAND = 128
 """Rows that are written together: one row of blocks of the working file."""
 _TILED = {
@@ -176,9 +177,13 @@ class LabelWriter:
             with _writing(self.outputs.labels):
                 dst.write(band[:end], 1, window=Window(col_off, row - start, band.shape[1], end))
 
+    def legend(self) -> list[LegendEntry]:
+        """Codes, names, colours and how many pixels so far have them."""
+        return [replace(entry, pixels=int(self.counts[entry.code])) for entry in self.classes]
+
     def commit(self, record: str) -> None:
         """Finish: the record into the files, copies as COG, then their names, the label raster's last."""
-        legend = [replace(entry, pixels=int(self.counts[entry.code])) for entry in self.classes]
+        legend = self.legend()
         with _writing(self.outputs.labels):
             ready = self._finish(self._labels, self.outputs.labels, record, "MODE")
             ready += self._beside(self.outputs.labels, label_qml(legend), label_aux_xml(legend))

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from geoovseg.job import Job, Settings, check_settings, prepare_job, read_classes
-from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS, Grid, LabelWriter, Outputs, create_labels, output_names
+from geoovseg.job import Job, Settings, check_settings, prepare_job
+from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS, Grid, LabelWriter, create_labels, output_names
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.mosaic import Rows, ScoreMosaic
 from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.scene import Scene, open_scene, read_ahead
-from geoovseg.vocabulary import Vocabulary
+from geoovseg.vocabulary import Vocabulary, read_classes
 
 Progress = Callable[[int, int], None]
 """Called with (windows done, windows in all)."""
@@ -26,6 +26,7 @@ Progress = Callable[[int, int], None]
 class SegmentResult:
     """What a run made and what it took; `to_json` is what `geoovseg segment --json` prints."""
 
+    scene: str
     labels: str
     vectors: str | None
     confidence: str | None
@@ -46,6 +47,8 @@ class SegmentResult:
     dropped_background: tuple[str, ...]
     """automatic counter-words left out as too close to the classes"""
     panels: int
+    classes: dict[str, dict[str, int]]
+    """code and pixels of every class by name"""
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -135,7 +138,7 @@ def segment(
                 done = _stream(src, job, dst, progress or (lambda done, total: None))
             with watch.stage("assemble"):
                 dst.commit(job.record(src, skipped=job.windows - done).to_json())
-        return _result(job, src, outputs, done, watch)
+        return _result(job, src, dst, done, watch)
 
 
 def _stream(scene: Scene, job: Job, dst: LabelWriter, progress: Progress) -> int:
@@ -178,8 +181,10 @@ def _grid(scene: Scene) -> Grid:
     return Grid(height=height, width=width, crs=scene.crs, transform=scene.transform)
 
 
-def _result(job: Job, scene: Scene, outputs: Outputs, done: int, watch: Stopwatch) -> SegmentResult:
+def _result(job: Job, scene: Scene, dst: LabelWriter, done: int, watch: Stopwatch) -> SegmentResult:
+    outputs = dst.outputs
     return SegmentResult(
+        scene=scene.path,
         labels=str(outputs.labels),
         vectors=None,
         confidence=str(outputs.confidence) if outputs.confidence else None,
@@ -197,4 +202,5 @@ def _result(job: Job, scene: Scene, outputs: Outputs, done: int, watch: Stopwatc
         background=job.vocabulary.background,
         dropped_background=job.dropped,
         panels=len(job.panels),
+        classes={entry.name: {"code": entry.code, "pixels": entry.pixels} for entry in dst.legend()},
     )

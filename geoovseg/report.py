@@ -18,8 +18,8 @@ from rasterio.enums import Resampling
 from rasterio.errors import CRSError, RasterioError
 
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line
-from geoovseg.evaluation import category_names
 from geoovseg.scene import Scene, open_scene
+from geoovseg.truth import category_names
 
 OPACITY = 0.55
 _MARGIN, _SWATCH, _FONT = 14, 16, 15

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from geoovseg.errors import VocabularyError
+from geoovseg.errors import VocabularyError, did_you_mean, first_line
 
 BACKGROUND = "background"
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}$")
@@ -95,6 +95,22 @@ def _fold(word: str) -> str:
     return " ".join(word.replace("_", " ").casefold().split())
 
 
+def read_classes(classes: str | Sequence[str] | Vocabulary | None, vocabulary: str | None) -> Vocabulary:
+    """The user's classes, from exactly one of class texts (`-c`) and the name or file of a list (`--vocabulary`)."""
+    if classes is None and vocabulary is None:
+        lists = "|".join(class_lists())
+        raise VocabularyError(
+            f"no classes given; write for example -c building,road,water or --vocabulary {lists}|FILE"
+        )
+    if classes is not None and vocabulary is not None:
+        raise VocabularyError("give the classes either with -c/--classes or with --vocabulary, not with both")
+    if vocabulary is not None:
+        return read_vocabulary(vocabulary)
+    if isinstance(classes, Vocabulary):
+        return classes
+    return parse_classes([classes] if isinstance(classes, str) else list(classes or ()))
+
+
 def parse_classes(items: Sequence[str]) -> Vocabulary:
     """Read the command line's grammar: commas separate classes, `a=b+c` gives a the words b and c, `@FILE` is a list.
 
@@ -118,8 +134,9 @@ def read_vocabulary(name_or_file: str) -> Vocabulary:
     if name_or_file in lists and not path.is_file():
         path = lists[name_or_file]
     elif not path.is_file():
+        hint = did_you_mean(name_or_file, lists)
         raise VocabularyError(
-            f"no class list named {name_or_file!r} and no such file; the lists are {', '.join(sorted(lists))}"
+            f"no class list named {name_or_file!r} and no such file{hint}; the lists are {', '.join(sorted(lists))}"
         )
     return _vocabulary(_lines(_read(path), str(path)))
 
@@ -214,7 +231,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise VocabularyError(f"cannot read the class list {path}: {error}") from error
+        raise VocabularyError(f"cannot read the class list {path}: {first_line(error)}") from error
 
 
 def prompts_dir() -> Path:

@@ -24,7 +24,8 @@ from geoovseg.scene import Scene
 Run = Callable[..., tuple[int, str, str]]
 DEMO = ("--model", "demo")
 SEGMENT_KEYS = {
-    "labels", "vectors", "confidence", "method", "model", "device", "precision", "batch_size", "windows",
+    "scene", "classes", "labels", "vectors", "confidence", "method", "model", "device", "precision", "batch_size",
+    "windows",
     "skipped_windows", "failed_windows", "megapixels", "seconds", "peak_rss_mb",
 }  # fmt: skip
 
@@ -104,7 +105,7 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(geoovseg: Run, scene: Path)
     ("arguments", "code", "message"),
     [
         (["-c", "road"], 5, "geoovseg models fetch ViT-B-16/openai"),
-        ([*DEMO], 2, "-c/--classes"),
+        ([*DEMO], 2, "no classes given"),
         (["-c", "road,road", *DEMO], 2, "given twice"),
         (["-c", "road", *DEMO, "-m", "trdent"], 2, "no method named 'trdent'; choose from clip"),
         (["-c", "road", *DEMO, "--set", "scale"], 2, "write name=value"),

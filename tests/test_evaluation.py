@@ -191,3 +191,14 @@ def test_a_damaged_run_record_is_refused(labels: str, write_raster: WriteRaster)
     broken = write_raster(np.ones((1, 2, 4), np.uint8), "b.tif", tags={RUN_TAG: "{"})
     with pytest.raises(SceneError, match="run record in .* is damaged"):
         evaluate(broken, labels)
+
+
+def test_a_star_takes_every_truth_class_the_labels_do_not_have(
+    write_raster: WriteRaster, truth: Callable[..., str]
+) -> None:
+    labels = write_raster(np.array([[0, 1, 1, 0]], np.uint8)[None], "l.tif", tags=_tags(["road"], background=True))
+    path = truth([[1, 2, 3, 3]])
+    assert evaluate(labels, path).confusion == [[1, 0]]
+    result = evaluate(labels, path, mapping={"*": "background"})
+    assert result.order == ["background", "road"]
+    assert result.confusion == [[2, 1, 0], [0, 1, 0]]

@@ -18,9 +18,9 @@ from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
 from geoovseg.errors import OutputError, UsageError
-from geoovseg.evaluation import category_names
 from geoovseg.labels import Grid, Outputs, create_labels, label_dtype, output_names
 from geoovseg.record import RUN_TAG
+from geoovseg.truth import category_names
 
 CLASSES = [("building", "#c0392b"), ("road & rail", "#7f8c8d"), ("water", "#2e86de")]
 ROTATED = Affine.translation(480_000, 5_460_000) * Affine.rotation(20) * Affine.scale(0.5, -0.5)

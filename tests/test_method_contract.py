@@ -118,6 +118,7 @@ def test_settings_are_read_as_their_type() -> None:
     ("name", "settings", "message"),
     [
         ("trdent", {}, "no method named 'trdent'; choose from clip"),
+        ("segearht", {}, "did you mean segearth"),
         ("clip", {"depth": "7"}, "clip has no setting 'depth'; it has residual, scale"),
         ("clip", {"residual": "maybe"}, "is not true or false"),
         ("clip", {"scale": "much"}, "is not a float above 0"),

@@ -47,7 +47,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     write_scene(tmp_path / "demo", 1006, 200, 200)
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})
-    assert (tmp_path / "python.tif").exists()
+    assert (tmp_path / "demo" / "python.tif").exists()
 
 
 def test_the_quick_start_is_two_make_targets() -> None:

@@ -24,9 +24,9 @@ def command(
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
 ) -> None:
-    """Draw an aerial scene, segment it with the model in the package, and compare with its exact ground truth.
+    """Draw a scene, segment it, check the result.
 
-    Needs no network and no weights.
+    The scene is an aerial view with exact ground truth, the model the small one in the package: no network, no weights.
     """
     from geoovseg.demo.files import write_scene
     from geoovseg.record import Stopwatch

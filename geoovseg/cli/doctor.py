@@ -17,7 +17,10 @@ _PACKAGES = ("geoovseg", "torch", "open_clip_torch", "timm", "rasterio", "geopan
 
 
 def command(json: o.JsonOpt = False) -> None:
-    """Say what this machine has: versions, devices, memory, weights, and what may be in the way."""
+    """Say what this machine has.
+
+    Versions, devices, memory, weights, and what may be in the way.
+    """
     found = {**_facts(), "problems": _problems()}
     if json:
         data(jsonlib.dumps(found))

@@ -16,14 +16,21 @@ if TYPE_CHECKING:
 
 def command(
     labels: o.LabelsArg,
-    truth: Annotated[str, typer.Argument(help="Ground truth: a raster of classes or a vector file.")],
+    truth: Annotated[str, typer.Argument(help="Ground truth: a raster of classes or a vector file.", metavar="TRUTH")],
     map_: Annotated[
-        list[str] | None, typer.Option("--map", help="truth=label: which label class a truth class (or code) is.")
+        list[str] | None,
+        typer.Option(
+            "--map",
+            help="truth=label: which label class a truth class (or code) is; '*=background' takes all that have none.",
+            metavar="TRUTH=LABEL",
+        ),
     ] = None,
     field: Annotated[str | None, typer.Option(help="Column of class names, for vector truth.")] = None,
     json: o.JsonOpt = False,
 ) -> None:
-    """Compare labels with ground truth: IoU, precision, recall and F1 by class.
+    """Compare labels with ground truth.
+
+    Prints IoU, precision, recall and F1 by class. Classes are matched by name.
 
     geoovseg evaluate labels.tif truth.tif
     """
@@ -34,8 +41,12 @@ def command(
         data(result.to_json())
         return
     data(table(result))
-    for name, pixels in result.ignored.items():
-        talk(f"ignored: {pixels} pixels of {name}")
+    if result.ignored:
+        listed = ", ".join(f"{name} {pixels}" for name, pixels in result.ignored.items())
+        rest = sum(result.ignored.values())
+        share = rest / (rest + sum(map(sum, result.confusion)))
+        talk(f"not compared: {share:.0%} of the pixels ({listed}); what labels say there counts neither way.")
+        talk("To count classes you did not ask for as background: --map '*=background'")
 
 
 def table(result: EvaluationResult) -> str:

@@ -14,7 +14,7 @@ from geoovseg.methods import METHODS, MethodCard, card
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="A method, to see its paper and settings.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A method, to see its paper and settings.", metavar="NAME")] = None,
     json: o.JsonOpt = False,
 ) -> None:
     """List the methods, or show one with its settings."""

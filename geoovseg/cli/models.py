@@ -15,7 +15,7 @@ from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
 from geoovseg.models.weights import fetch_weights, local_weights
 
 app = typer.Typer(help="See and fetch the models' weights.", no_args_is_help=True, rich_markup_mode=None)
-NameArg = Annotated[str, typer.Argument(help="A model, as `geoovseg models list` names it.")]
+NameArg = Annotated[str, typer.Argument(help="A model, as `geoovseg models list` names it.", metavar="NAME")]
 
 
 @app.command("list")

@@ -11,15 +11,18 @@ SceneArg = Annotated[
     str, typer.Argument(help="A georeferenced image: GeoTIFF or anything GDAL opens.", metavar="SCENE")
 ]
 ScenesArg = Annotated[
-    list[str], typer.Argument(help="Georeferenced images: GeoTIFF or anything GDAL opens.", metavar="SCENE...")
+    list[str], typer.Argument(help="Georeferenced images: GeoTIFF or anything GDAL opens.", metavar="SCENE")
 ]
 ClassesOpt = Annotated[
     list[str] | None,
     typer.Option(
-        "-c", "--classes", help="Classes: commas separate them, a=b+c gives a the words b and c, @FILE a list."
+        "-c",
+        "--classes",
+        help="Classes: commas separate them, a=b+c gives a the words b and c, @FILE is a list.",
+        metavar="CLASSES",
     ),
 ]
-VocabularyOpt = Annotated[str | None, typer.Option(help="A class list by name (loveda) or file, instead of -c.")]
+VocabularyOpt = Annotated[str | None, typer.Option(help="A class list, instead of -c: demo, loveda, or a file.")]
 MethodOpt = Annotated[str, typer.Option("-m", "--method", help="See `geoovseg methods`.")]
 ModelOpt = Annotated[str, typer.Option(help="See `geoovseg models list`; demo needs no download.")]
 OutputOpt = Annotated[
@@ -29,10 +32,14 @@ ConfidenceOpt = Annotated[str | None, typer.Option(help="Also write confidence (
 BackgroundOpt = Annotated[str, typer.Option(help="What is code 0: auto, none or word+word.")]
 ThresholdOpt = Annotated[float | None, typer.Option(help="Confidence (0..1) below which a pixel is code 0.")]
 UpsampleOpt = Annotated[str, typer.Option(help="From patches to pixels: bilinear or guided.")]
-SetOpt = Annotated[list[str] | None, typer.Option("--set", help="A setting of the method, name=value; repeatable.")]
-TileOpt = Annotated[int | None, typer.Option(help="Side of a window in pixels.")]
+SetOpt = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting of the method; repeatable.", metavar="NAME=VALUE")
+]
+TileOpt = Annotated[int | None, typer.Option(help="Side of a window in pixels; default what the model was trained on.")]
 StrideOpt = Annotated[int | None, typer.Option(help="Step between windows; default half a tile.")]
-BandsOpt = Annotated[str | None, typer.Option(help="Bands for red, green, blue, as in 3,2,1.")]
+BandsOpt = Annotated[
+    str | None, typer.Option(help="Bands for red, green, blue, as in 3,2,1; default what the file says, else 1,2,3.")
+]
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOpt = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 BatchSizeOpt = Annotated[int | None, typer.Option(help="Windows in flight; on a CPU no result depends on it.")]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import typer
 
 from geoovseg.errors import GeoOVSegWarning, OutputError
+
+SECONDS_BETWEEN_LINES = 10.0
 
 
 def data(text: str) -> None:
@@ -47,20 +50,39 @@ def plain_warnings() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and remaining time on stderr; a line every half minute where that is no terminal."""
+    """Progress with rate and remaining time on stderr: a bar on a terminal, elsewhere a line now and then."""
+    if quiet:
+        yield lambda done, total: None
+    elif not sys.stderr.isatty():
+        yield _lines()
+    else:
+        with ExitStack() as stack:
+            yield _bar(stack)
+
+
+def _bar(stack: ExitStack) -> Callable[[int, int], None]:
+    """A bar that appears with the first batch, so that errors before it stand alone."""
     from tqdm import tqdm
 
-    bar: Any = None
+    bars: list[Any] = []
 
     def update(done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None:
-            interval = 0.2 if sys.stderr.isatty() else 30.0
-            bar = tqdm(total=total, unit="window", disable=quiet, file=sys.stderr, mininterval=interval)
-        bar.update(done - bar.n)
+        if not bars:
+            bars.append(stack.enter_context(tqdm(total=total, unit="window", file=sys.stderr, mininterval=0.2)))
+        bars[0].update(done - bars[0].n)
 
-    try:
-        yield update
-    finally:
-        if bar is not None:
-            bar.close()
+    return update
+
+
+def _lines() -> Callable[[int, int], None]:
+    start = last = time.monotonic()
+
+    def update(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == total or now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            rate = done / max(now - start, 1e-9)
+            talk(f"{done} of {total} windows, {rate:.1f} windows/s, {(total - done) / max(rate, 1e-9):.0f} s left")
+
+    return update

@@ -18,7 +18,9 @@ def command(
     bands: o.BandsOpt = None,
     size: Annotated[int, typer.Option(help="Longer side of a pane in pixels.", min=64)] = 1200,
 ) -> None:
-    """Draw labels over their scene, with a legend and a scale bar.
+    """Draw labels over their scene.
+
+    With a legend and a scale bar; an existing picture is replaced.
 
     geoovseg preview scene.tif scene_labels.tif preview.png
     """

@@ -10,7 +10,9 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.errors import GeoOVSegError, UsageError
-from geoovseg.models.cards import DEFAULT_MODEL
+from geoovseg.methods import read_settings
+from geoovseg.models.cards import DEFAULT_MODEL, model_card
+from geoovseg.vocabulary import read_classes
 
 
 def command(
@@ -37,7 +39,7 @@ def command(
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
 ) -> None:
-    """Segment georeferenced images by words into label rasters.
+    """Segment images by words into label rasters.
 
     geoovseg segment scene.tif -c building=house+roof,road,water
     """
@@ -58,6 +60,9 @@ def command(
         "batch_size": batch_size,
         "max_memory": max_memory,
     }
+    read_classes(classes, vocabulary)  # before the heavy libraries are loaded: mistakes should be cheap
+    read_settings(method, common["settings"])
+    model_card(model)
     if len(scenes) > 1:
         _check_several(scenes, output, confidence)
         if output is not None and not dry_run:

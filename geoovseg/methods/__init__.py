@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from geoovseg.errors import MethodError
+from geoovseg.errors import MethodError, did_you_mean
 
 if TYPE_CHECKING:
     from rasterio.windows import Window
@@ -127,7 +127,10 @@ METHODS: dict[str, MethodCard] = {
         fields=(
             *_fields(False, "section 3.4"),
             Field(
-                "class_token_weight", -0.3, "weight of the class token's scores (release, cls_token_lambda; 0 is off)"
+                "class_token_weight",
+                -0.3,
+                "how much of the whole window's own score patches are given; negative takes it off, 0 ignores it "
+                "(SegEarth-OV release, cls_token_lambda)",
             ),
         ),
         build=_last_block("segearth"),
@@ -139,7 +142,7 @@ METHODS: dict[str, MethodCard] = {
 def card(name: str) -> MethodCard:
     """The card of a method. Raises MethodError with the list of names."""
     if name not in METHODS:
-        raise MethodError(f"no method named {name!r}; choose from {', '.join(METHODS)}")
+        raise MethodError(f"no method named {name!r}{did_you_mean(name, METHODS)}; choose from {', '.join(METHODS)}")
     return METHODS[name]
 
 

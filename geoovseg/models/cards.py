@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from geoovseg.errors import ModelError
+from geoovseg.errors import ModelError, did_you_mean
 
 DEFAULT_MODEL = "ViT-B-16/openai"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -128,11 +127,9 @@ def model_card(name: str) -> ModelCard:
         return ModelCard(name=name, arch=arch, path=Path(file), about="a local file")
     if found := _from_open_clip(name):
         return found
-    near = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.5)
-    hint = f", did you mean {near[0]}?" if near else "."
     raise ModelError(
-        f"no model named {name!r}{hint} The models are {', '.join(MODELS)}; ARCH@FILE uses weights on disk, "
-        "for example ViT-B-16-quickgelu@weights.safetensors"
+        f"no model named {name!r}{did_you_mean(name, MODELS)}. The models are {', '.join(MODELS)}; ARCH@FILE uses "
+        "weights on disk, for example ViT-B-16-quickgelu@weights.safetensors"
     )
 
 

@@ -7,6 +7,11 @@ from pathlib import Path
 from geoovseg.errors import GeoOVSegError, WeightsMissingError, first_line
 from geoovseg.models.cards import ModelCard
 
+_OFFLINE = (
+    "For a machine without network: fetch on another one and copy its Hugging Face cache folder (see `geoovseg "
+    "doctor`), or give a file as --model ARCH@FILE."
+)
+
 
 def local_weights(card: ModelCard) -> Path | None:
     """The file of a model's weights on this machine, or None; nothing is downloaded."""
@@ -28,8 +33,7 @@ def find_weights(card: ModelCard) -> Path:
     size = f"{card.megabytes} MB, " if card.megabytes else ""
     raise WeightsMissingError(
         f"the weights of {card.name} are not on this machine ({size}licence: {card.licence}). Fetch them once with\n"
-        f"  geoovseg models fetch {card.name}\nFor a machine without network: fetch on another one and copy its "
-        "Hugging Face cache folder (see `geoovseg doctor`), or give a file as --model ARCH@FILE."
+        f"  geoovseg models fetch {card.name}\n{_OFFLINE}"
     )
 
 
@@ -47,7 +51,9 @@ def fetch_weights(card: ModelCard) -> Path:
         try:
             return Path(hf_hub_download(str(card.repo), file))
         except LocalEntryNotFoundError as error:
-            raise GeoOVSegError(f"cannot reach the model hub for {card.repo}/{file}: {first_line(error)}") from error
+            raise GeoOVSegError(
+                f"cannot reach the model hub for {card.repo}/{file}; behind a proxy set HTTPS_PROXY. {_OFFLINE}"
+            ) from error
         except EntryNotFoundError:
             continue
         except OSError as error:

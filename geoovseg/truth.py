@@ -1,0 +1,149 @@
+"""Ground truth on the grid of labels: rasters of any grid, or vectors, read window by window."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import geopandas
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.features import rasterize
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+from rasterio.windows import transform as window_transform
+
+from geoovseg.errors import SceneError, UsageError, first_line
+from geoovseg.record import RUN_TAG
+
+_BACKGROUND = "background"
+_VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet")
+Reader = Callable[[Window], NDArray[np.int64]]
+"""Codes of a window of the labels' grid; -1 where unknown."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth on the grid of labels."""
+
+    read: Reader
+    names: dict[int, str]
+    by_code: bool
+    """codes are the file's own, and can be named by --map"""
+
+    def name(self, code: int) -> str:
+        """The name of a code, or the code itself as text."""
+        return self.names.get(code, str(code))
+
+
+def category_names(src: Any) -> dict[int, str]:
+    """Class names by code of an open raster: from its run record, else from the GDAL side file beside it."""
+    record = src.tags().get(RUN_TAG)
+    if record:
+        try:
+            run = json.loads(record)
+            first = {0: _BACKGROUND} if run["background"] or run["threshold"] is not None else {}
+            return first | {n: str(c[0]) for n, c in enumerate(run["classes"], start=1)}
+        except (ValueError, LookupError, TypeError) as error:
+            raise SceneError(f"the run record in {src.name} is damaged: {first_line(error)}") from error
+    side = Path(src.name + ".aux.xml")
+    if not side.is_file():
+        return {}
+    try:
+        found = ElementTree.parse(side).getroot().findall(".//CategoryNames/Category")
+    except ElementTree.ParseError as error:
+        raise SceneError(f"cannot read the class names in {side}: {error}") from error
+    return {code: item.text for code, item in enumerate(found) if item.text}
+
+
+@contextmanager
+def open_labels(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a raster of codes. Raises SceneError."""
+    try:
+        src = rasterio.open(path)
+    except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
+        raise SceneError(f"cannot open {os.fspath(path)} as a raster: {first_line(error)}") from error
+    with src:
+        yield src
+
+
+@contextmanager
+def open_truth(src: Any, truth: str | os.PathLike[str], field: str | None) -> Iterator[Truth]:
+    """Ground truth on the grid of the labels `src`; vectors by the names in their column `field`.
+
+    Raises SceneError for what cannot be read, UsageError for what cannot be brought to the grid.
+    """
+    if Path(truth).suffix.lower() in _VECTORS:
+        yield _vector_truth(src, Path(truth), field)
+        return
+    with open_labels(truth) as dst, ExitStack() as stack:
+        grid = {"crs": src.crs, "transform": src.transform, "height": src.height, "width": src.width}
+        same = all(getattr(dst, key) == value for key, value in grid.items())
+        read = dst if same else stack.enter_context(_resampled(dst, grid))
+        yield Truth(raster_reader(read), category_names(dst), by_code=True)
+
+
+@contextmanager
+def _resampled(src: Any, grid: dict[str, Any]) -> Iterator[Any]:
+    """A raster brought to another grid, nearest; beyond its extent there is no data."""
+    if src.crs is None or grid["crs"] is None:
+        raise UsageError(f"{src.name} lies on another grid than the labels, and one has no coordinate system")
+    outside = {"add_alpha": True} if src.nodata is None else {}
+    try:
+        vrt = WarpedVRT(src, resampling=Resampling.nearest, **grid, **outside)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise UsageError(f"{src.name} cannot be brought to the grid of the labels: {first_line(error)}") from error
+    with vrt:
+        yield vrt
+
+
+def raster_reader(src: Any) -> Reader:
+    """Read codes of windows of an open raster. Raises SceneError."""
+
+    def read(window: Window) -> NDArray[np.int64]:
+        try:
+            codes = src.read(1, window=window).astype(np.int64)
+            valid = src.dataset_mask(window=window) > 0
+        except (RasterioError, CPLE_BaseError, OSError) as error:
+            raise SceneError(f"cannot read {src.name}: {first_line(error)}") from error
+        return np.where(valid if src.nodata is None else valid & (codes != src.nodata), codes, -1)
+
+    return read
+
+
+def _vector_truth(src: Any, path: Path, field: str | None) -> Truth:
+    try:
+        table = geopandas.read_file(path)
+    except (DataSourceError, DataLayerError, OSError) as error:
+        raise SceneError(f"cannot read {path}: {first_line(error)}") from error
+    if not isinstance(table, geopandas.GeoDataFrame):
+        raise SceneError(f"{path} holds no shapes")
+    columns = [c for c in table.columns if c != table.geometry.name]
+    if field not in columns:
+        raise UsageError(f"--field {field}: {path} has the columns {', '.join(columns)}; choose the one of class names")
+    if src.crs is not None and table.crs is not None:
+        table = table.to_crs(src.crs)
+    table = table[table[field].notna() & table.geometry.notna() & ~table.geometry.is_empty]
+    values = [str(value) for value in table[field]]
+    codes = {name: code for code, name in enumerate(sorted(set(values)), start=1)}
+    shapes = [(shape, codes[value]) for shape, value in zip(table.geometry, values, strict=True)]
+
+    def read(window: Window) -> NDArray[np.int64]:
+        size = (int(window.height), int(window.width))
+        if not shapes:
+            return np.full(size, -1, np.int64)
+        place = window_transform(window, src.transform)
+        return rasterize(shapes, size, fill=-1, transform=place, dtype="int32").astype(np.int64)
+
+    return Truth(read, {code: name for name, code in codes.items()}, by_code=False)
