@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -29,6 +30,8 @@ from geoovseg.scene import TileBatch, open_scene, read_ahead
 from geoovseg.tiling import Panel, plan_tiles
 from geoovseg.vocabulary import parse_classes
 
+LATENCY = 0.05
+"""Seconds a remote store may take to answer."""
 WORDS = parse_classes(["building=house+roof,road,water"])
 
 
@@ -66,12 +69,14 @@ def reading(folder: Path, rounds: int) -> None:
     plan = plan_tiles(1024, 1024, tile=112, stride=112, patch=8)
     places = list(plan.windows(Panel(0, 1024)))
     with open_scene(scene_path) as scene:
-        pair(
-            "a scene of 1 megapixel: read in turn / read ahead",
-            lambda: [method.scores(scene.batch(places[n : n + 8])) for n in range(0, len(places), 8)],
-            lambda: [method.scores(batch) for batch in read_ahead(scene, places, batch=8, depth=2)],
-            rounds,
-        )
+        slow = SimpleNamespace(batch=lambda windows: (time.sleep(LATENCY), scene.batch(windows))[1])
+        for name, source in (("local disk", scene), (f"{LATENCY * 1e3:.0f} ms latency a read", slow)):
+            pair(
+                f"a scene of 1 megapixel, {name}: read in turn / read ahead",
+                lambda s=source: [method.scores(s.batch(places[n : n + 8])) for n in range(0, len(places), 8)],
+                lambda s=source: [method.scores(b) for b in read_ahead(s, places, batch=8, depth=2)],
+                rounds,
+            )
 
 
 def merging(rounds: int) -> None:
