@@ -76,12 +76,13 @@ def _bar(stack: ExitStack) -> Callable[[int, int], None]:
 
 def _lines() -> Callable[[int, int], None]:
     start = last = time.monotonic()
+    shown = 0
 
     def update(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, shown
         now = time.monotonic()
-        if done == total or now - last >= SECONDS_BETWEEN_LINES:
-            last = now
+        if done > shown and (done == total or now - last >= SECONDS_BETWEEN_LINES):
+            last, shown = now, done
             rate = done / max(now - start, 1e-9)
             talk(f"{done} of {total} windows, {rate:.1f} windows/s, {(total - done) / max(rate, 1e-9):.0f} s left")
 
