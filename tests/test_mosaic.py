@@ -52,12 +52,14 @@ def test_streaming_equals_the_whole_scene_sum_bit_for_bit(plan: TilePlan, seed: 
     assert [r.row_off for r in rows] == np.cumsum([0, *[r.scores.shape[1] for r in rows[:-1]]]).tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(_plans(), st.floats(-1, 1, width=32))
 def test_blend_keeps_a_constant_field(plan: TilePlan, value: float) -> None:
+    """To 1e-6 from a quarter of a tile's stride on; a pixel in a thousand windows may lose one more digit."""
     scores = {k: torch.full_like(v, value) for k, v in _random(plan, 0).items()}
+    tolerance = 1e-6 if 4 * plan.stride >= max(plan.tile) else 1e-5
     for rows in _blend(plan, Panel(0, plan.width), scores):
-        assert (rows.scores - value).abs().max() <= 1e-6
+        assert (rows.scores - value).abs().max() <= tolerance
         assert rows.valid.all()
 
 
