@@ -62,8 +62,10 @@ class Scene:
     path: str
     bands: tuple[int, int, int]
     """indexes of red, green, blue"""
-    masked: bool
-    """whether any pixel may lack data"""
+    masks: tuple[int, ...]
+    """bands whose masks say where data is; none where all pixels have it"""
+    alpha: int | None = None
+    """the alpha band, where a nodata value hides it from GDAL's masks"""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -90,13 +92,21 @@ class Scene:
         try:
             unique = sorted(set(self.bands))
             data = self.src.read(indexes=unique, window=window)
-            valid = self.src.dataset_mask(window=window) > 0 if self.masked else np.ones(data.shape[1:], bool)
+            valid = self._valid(data, window)
         except (RasterioError, CPLE_BaseError, OSError) as error:
             raise SceneError(
                 f"cannot read rows {window.row_off}..{window.row_off + window.height} and columns {window.col_off}.."
                 f"{window.col_off + window.width} of {self.path}: {error}; the file may be cut short or damaged"
             ) from error
         return data[[unique.index(b) for b in self.bands]], valid
+
+    def _valid(self, data: NDArray[np.uint8], window: Window) -> NDArray[np.bool_]:
+        """Where a window has data: a pixel lacks it if all three bands do, or if it is transparent."""
+        if self.alpha is not None:
+            return (data != self.src.nodata).any(axis=0) & (self.src.read(self.alpha, window=window) > 0)
+        if not self.masks:
+            return np.ones(data.shape[1:], bool)
+        return self.src.read_masks(list(self.masks), window=window).any(axis=0)
 
     def batch(self, windows: Sequence[Window]) -> TileBatch:
         """Read windows of one size as a batch; those beyond the edge are continued by reflection, as not valid."""
@@ -197,8 +207,16 @@ def _inspect(src: Any, bands: Sequence[int] | None, name: str) -> Scene:
         raise SceneError(f"{name} has {odd.pop()} pixels; only 8-bit scenes (uint8) can be segmented so far")
     if src.colorinterp[chosen[0] - 1] == ColorInterp.palette:
         raise SceneError(f"{name} has a palette; expand it first: gdal_translate -expand rgb {name} rgb.tif")
-    masked = any(MaskFlags.all_valid not in flags for flags in src.mask_flag_enums)
-    return Scene(src=src, path=name, bands=chosen, masked=masked)
+    flags = {band: src.mask_flag_enums[band - 1] for band in sorted(set(chosen))}
+    masks = [band for band, kinds in flags.items() if MaskFlags.all_valid not in kinds]
+    alphas = [band for band, kind in enumerate(src.colorinterp, start=1) if kind == ColorInterp.alpha]
+    return Scene(
+        src=src,
+        path=name,
+        bands=chosen,
+        masks=tuple(masks[:1] if any(MaskFlags.per_dataset in kinds for kinds in flags.values()) else masks),
+        alpha=alphas[0] if alphas and src.nodata is not None else None,
+    )
 
 
 def _bands(src: Any, bands: Sequence[int] | None, name: str) -> tuple[int, int, int]:

@@ -75,8 +75,9 @@ SEGEARTH = find("segearth_")
 
 
 def _segearth(case: Case) -> Method:
-    weight = case.meta["hyper"]["cls_token_lambda"]
-    return _method(case, "segearth", case.outputs["query_features"], class_token_weight=weight)
+    hyper = case.meta["hyper"]
+    settings = {"class_token_weight": hyper["cls_token_lambda"], "residual": not hyper["ignore_residual"]}
+    return _method(case, "segearth", case.outputs["query_features"], **settings)
 
 
 def _scores(method: Method, pixels: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,7 @@ def test_bands_follow_their_colour_interpretation(write_raster: WriteRaster) -> 
     path = write_raster(_noise(4, 16, 16), colorinterp=bgra, photometric="minisblack")
     with open_scene(path) as scene:
         assert scene.bands == (3, 2, 1)
-        assert scene.masked
+        assert scene.masks
 
 
 def test_a_fourth_band_is_not_alpha_unless_it_says_so(write_raster: WriteRaster) -> None:
@@ -47,7 +47,7 @@ def test_a_fourth_band_is_not_alpha_unless_it_says_so(write_raster: WriteRaster)
     data = _noise(4, 16, 16)
     data[3] = 0
     with open_scene(write_raster(data, colorinterp=rgbn)) as scene:
-        assert not scene.masked
+        assert not scene.masks
         assert scene.read(Window(0, 0, 16, 16))[1].all()
 
 
@@ -81,6 +81,22 @@ def test_pixels_without_data_are_invalid_and_grey(write_raster: WriteRaster, kin
         batch = scene.batch([Window(0, 0, 24, 24)])
     np.testing.assert_array_equal(batch.valid[0], ~hole)
     np.testing.assert_array_equal(batch.pixels[0][:, hole], np.broadcast_to(FILL[:, 0], (3, hole.sum())))
+
+
+def test_nodata_and_alpha_both_count(write_raster: WriteRaster) -> None:
+    data = _noise(4, 12, 12)
+    data[:3, :4], data[3], data[3, 8:] = 0, 255, 0
+    with open_scene(write_raster(data, photometric="rgb", alpha="yes", nodata=0)) as scene:
+        _, valid = scene.read(Window(0, 0, 12, 12))
+    assert valid[:, 0].tolist() == [False] * 4 + [True] * 4 + [False] * 4
+
+
+def test_a_pixel_lacks_data_when_its_three_bands_do(write_raster: WriteRaster) -> None:
+    data = _noise(4, 4, 4)
+    data[:3, 0], data[:2, 1] = 0, 0
+    with open_scene(write_raster(data, nodata=0, photometric="minisblack")) as scene:
+        _, valid = scene.read(Window(0, 0, 4, 4))
+    assert valid[:, 0].tolist() == [False, True, True, True]
 
 
 def test_windows_beyond_the_edge_are_reflected_and_invalid(write_raster: WriteRaster) -> None:

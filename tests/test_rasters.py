@@ -1,0 +1,57 @@
+"""Every raster of a folder is either segmented onto exactly its own grid, or refused in one message.
+
+The folder is $GEOOVSEG_RASTERS, else that of the shared test data.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import SHARED
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning
+
+from geoovseg.errors import SceneError
+from geoovseg.pipeline import segment
+from geoovseg.scene import open_scene
+
+FOLDER = Path(os.environ.get("GEOOVSEG_RASTERS", SHARED / "rasters"))
+FILES = sorted(p for p in FOLDER.glob("*") if p.suffix.lower() in (".tif", ".tiff", ".vrt"))
+pytestmark = pytest.mark.filterwarnings(f"ignore::{NotGeoreferencedWarning.__module__}.NotGeoreferencedWarning")
+
+
+def _without_data(src: Any, path: Path) -> np.ndarray:
+    """Pixels that are transparent, masked, or nodata in all three bands, each read on its own."""
+    with open_scene(path) as scene:
+        bands = list(scene.bands)
+    without = np.zeros(src.shape, bool)
+    if src.nodata is not None:
+        without |= (src.read(bands) == src.nodata).all(axis=0)
+    for band in (n for n, kind in enumerate(src.colorinterp, start=1) if kind == ColorInterp.alpha):
+        without |= src.read(band) == 0
+    if src.mask_flag_enums[bands[0] - 1] == [MaskFlags.per_dataset]:
+        without |= src.read_masks(bands[0]) == 0
+    return without
+
+
+@pytest.mark.skipif(not FILES, reason=f"no rasters in {FOLDER}: the shared test data is not beside this checkout")
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_a_raster_is_segmented_on_its_grid_or_refused(path: Path, tmp_path: Path) -> None:
+    refusal = None
+    try:
+        result = segment(path, "road,water", model="demo", output=tmp_path / "labels.tif", stride=112)
+    except SceneError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert path.name in refusal
+        assert list(tmp_path.iterdir()) == []
+        return
+    with rasterio.open(path) as src, rasterio.open(result.labels) as dst:
+        assert (dst.crs, dst.transform, dst.shape) == (src.crs, src.transform, src.shape)
+        assert dst.nodata == 255
+        np.testing.assert_array_equal(dst.read(1) == 255, _without_data(src, path))
