@@ -200,7 +200,11 @@ def _with_background(vocabulary: Vocabulary, text: str, encoder: TextEncoder) ->
     own = [w for entry in words.classes for w in entry.words]
     near = encoder.similarity(words.background, own).amax(1) > CLOSE if words.background else torch.zeros(0)
     dropped = tuple(w for w, close in zip(words.background, near.tolist(), strict=True) if close)
-    return words.with_background(w for w in words.background if w not in dropped), dropped
+    words = words.with_background(w for w in words.background if w not in dropped)
+    if not words.background:
+        message = "every background word means the same as one of yours, so every pixel gets a class; see --background"
+        warnings.warn(message, GeoOVSegWarning, 4)
+    return words, dropped
 
 
 def _blend_bytes(plan: TilePlan, channels: int, batch: int, width: int) -> float:

@@ -150,6 +150,12 @@ def test_counter_words_close_to_the_users_are_dropped_and_reported(demo_scene: s
     assert "forest" not in result.background
 
 
+def test_a_background_that_leaves_no_word_is_said(demo_scene: str, tmp_path: Path) -> None:
+    every = "a=forest,b=vegetation,c=bareland,d=water,e=road,f=building,g=vehicle,h=agriculture,i=urban"
+    with pytest.warns(GeoOVSegWarning, match="every pixel gets a class"):
+        assert _run(demo_scene, tmp_path, classes=every, background="auto").background == ()
+
+
 def test_synonyms_go_to_their_class(demo_scene: str, tmp_path: Path) -> None:
     plain = _read(_run(demo_scene, tmp_path, "a.tif", classes="road,tree,grass").labels)
     merged = _read(_run(demo_scene, tmp_path, "b.tif", classes="paved=road,green=tree+grass").labels)
