@@ -26,7 +26,8 @@ from geoovseg.models.load import load_clip
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.classes import best_word
 from geoovseg.ops.upsample import bilinear
-from geoovseg.scene import TileBatch, open_scene, read_ahead
+from geoovseg.reader import read_ahead
+from geoovseg.scene import TileBatch, open_scene
 from geoovseg.tiling import Panel, plan_tiles
 from geoovseg.vocabulary import parse_classes
 

@@ -62,7 +62,7 @@ def dry_run(
     words, given = read_classes(classes, vocabulary), Settings(**settings)
     check_settings(given)
     with open_scene(scene, bands=bands) as src:
-        outputs.check(src.path, overwrite=overwrite)
+        outputs.check(src.files, overwrite=overwrite)
         job = prepare_job(src, words, given)
         height, width = src.shape
         batches = sum(-(-job.plan.count(panel) // job.micro_batch) for panel in job.panels)

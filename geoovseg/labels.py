@@ -75,15 +75,17 @@ class Outputs:
         """The rasters, without what lies beside them."""
         return (self.labels,) if self.confidence is None else (self.labels, self.confidence)
 
-    def check(self, scene: str, *, overwrite: bool) -> None:
-        """Refuse what would lose something: an output that exists, is the input, or cannot be written.
+    def check(self, sources: Sequence[str], *, overwrite: bool) -> None:
+        """Refuse what would lose something: an output that exists, is read from, or cannot be written.
+
+        `sources` are the files the scene is made of.
 
         Raises UsageError and OutputError.
         """
         with _writing(self.labels):
             self._check_names()
             for raster in self.rasters:
-                _check_target(raster, scene)
+                _check_target(raster, sources)
             self._check_free(overwrite=overwrite)
 
     def _check_names(self) -> None:
@@ -106,11 +108,17 @@ def beside(raster: Path) -> tuple[Path, ...]:
     return (raster.with_suffix(".qml"), *(raster.with_name(raster.name + end) for end in (".aux.xml", ".ovr", ".msk")))
 
 
-def _check_target(raster: Path, scene: str) -> None:
+def is_one_of(path: Path, files: Sequence[str]) -> bool:
+    """Whether a path leads to one of these files, by whatever name."""
+    return path.exists() and any(os.path.exists(file) and path.samefile(file) for file in files)
+
+
+def _check_target(raster: Path, sources: Sequence[str]) -> None:
     if raster.suffix.lower() not in (".tif", ".tiff"):
         raise UsageError(f"the output {raster} must end in .tif")
-    if raster.exists() and os.path.exists(scene) and raster.samefile(scene):
-        raise OutputError(f"the output {raster} is the input scene; choose another name with -o")
+    for file in (raster, *beside(raster)):
+        if is_one_of(file, sources):
+            raise OutputError(f"the output {file} is read from, as part of the scene; choose another name with -o")
     for file in (raster, *beside(raster)):
         if file.is_dir():
             raise OutputError(f"{file} is a folder; choose another name with -o")
@@ -122,7 +130,7 @@ def _check_target(raster: Path, scene: str) -> None:
 
 def output_names(scene: str, output: str | os.PathLike[str] | None, confidence: str | None) -> Outputs:
     """`<stem>_labels.tif` beside the scene or in the folder `output`, or the file `output`."""
-    stem = Path(scene.split("?")[0]).stem
+    stem = Path(scene if os.path.exists(scene) else scene.split("?")[0]).stem
     folder = Path(scene).parent if os.path.exists(scene) else Path()
     target = Path(output) if output is not None else folder
     is_folder = output is None or os.path.isdir(target) or str(output).endswith(os.sep)
@@ -233,7 +241,7 @@ def _swap(ready: Sequence[tuple[Path, Path]], stale: Sequence[Path], parts: Path
             os.replace(src, dst)
         for path in set(old) - set(targets):
             path.unlink(missing_ok=True)
-    except OSError:
+    except BaseException:  # an interrupt too must not cost the old outputs
         for path in set(targets) - set(old):
             path.unlink(missing_ok=True)
         for path, keep in kept.items():
@@ -279,6 +287,6 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OutputError:
         raise
-    except (RasterioError, CPLE_BaseError, OSError, OverflowError) as error:
+    except (RasterioError, CPLE_BaseError, OSError, OverflowError, UnicodeError) as error:
         reason = f"{first_line(error)}; check free space and permissions of {path.parent}"
         raise OutputError(f"cannot write {path}: {reason}") from error

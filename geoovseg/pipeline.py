@@ -14,8 +14,9 @@ from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS, Grid, LabelWrit
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.mosaic import Rows, ScoreMosaic
+from geoovseg.reader import read_ahead
 from geoovseg.record import Stopwatch, peak_rss_mb
-from geoovseg.scene import Scene, open_scene, read_ahead
+from geoovseg.scene import Scene, open_scene
 from geoovseg.vocabulary import Vocabulary, read_classes
 
 Progress = Callable[[int, int], None]
@@ -128,7 +129,7 @@ def segment(
     outputs = output_names(os.fspath(scene), output, confidence)
     with open_scene(scene, bands=bands) as src:
         find_weights(model_card(model))
-        outputs.check(src.path, overwrite=overwrite)
+        outputs.check(src.files, overwrite=overwrite)
         with watch.stage("load"):
             job = prepare_job(src, words, given)
             job.method.prepare(lambda window: src.batch([window]))

@@ -18,6 +18,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import CRSError, RasterioError
 
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line
+from geoovseg.labels import is_one_of
 from geoovseg.scene import Scene, open_scene
 from geoovseg.truth import category_names
 
@@ -42,9 +43,11 @@ def preview(
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"the picture {target} must end in .png or .jpg")
     with open_scene(scene, bands=bands) as src:
+        if is_one_of(target, (*src.files, os.fspath(labels))):
+            raise OutputError(f"the picture {target} is the scene or its labels; choose another name")
         shape = _fit(src.shape, size)
         pixels = _pixels(src, shape)
-        codes, colours, legend = _labels(labels, shape, src.shape)
+        codes, colours, legend = _labels(labels, shape, src)
         metres = metres_per_pixel(src) * src.shape[1] / shape[1]
     over = np.where((codes > 0)[..., None], pixels * (1 - OPACITY) + colours[codes] * OPACITY, pixels).astype(np.uint8)
     page = _compose([Image.fromarray(pixels), Image.fromarray(over)], legend, metres)
@@ -75,14 +78,13 @@ def _pixels(scene: Scene, shape: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def _labels(
-    path: str | os.PathLike[str], shape: tuple[int, int], full: tuple[int, int]
+    path: str | os.PathLike[str], shape: tuple[int, int], scene: Scene
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], list[tuple[str, tuple[int, int, int]]]]:
     """Codes (h, w) with 0 for nodata, the colour table, and (name, colour) of the classes that occur."""
     try:
         with rasterio.open(path) as src:
-            if (src.height, src.width) != full:
-                sizes = f"{src.width} x {src.height}, the scene {full[1]} x {full[0]} pixels"
-                raise UsageError(f"{os.fspath(path)} is {sizes}: these labels are of another scene")
+            if (src.shape, src.crs, src.transform) != (scene.shape, scene.crs, scene.transform):
+                raise UsageError(f"{os.fspath(path)} and {scene.path} differ in size or place: labels of another scene")
             codes = src.read(1, out_shape=shape, resampling=Resampling.nearest).astype(np.int64)
             codes[codes == src.nodata] = 0
             table, names = _colormap(src), category_names(src)

@@ -1,13 +1,10 @@
-"""The scene: an open raster as three bands of light and a mask, read window by window, ahead of the model."""
+"""The scene: an open raster as three bands of light and a mask, read window by window."""
 
 from __future__ import annotations
 
-import itertools
 import os
-import queue
-import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +78,11 @@ class Scene:
     def transform(self) -> Affine:
         """Pixel to map coordinates of the working grid."""
         return self.src.transform
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files on disk it is read from: itself, its side files, and what a VRT is made of."""
+        return (self.path, *self.src.files)
 
     @property
     def is_demo(self) -> bool:
@@ -232,71 +234,3 @@ def _bands(src: Any, bands: Sequence[int] | None, name: str) -> tuple[int, int, 
     if all(c in named for c in rgb):
         return named[rgb[0]], named[rgb[1]], named[rgb[2]]
     return (1, 2, 3) if src.count >= 3 else (1, 1, 1)
-
-
-def read_ahead(scene: Scene, windows: Iterable[Window], *, batch: int, depth: int) -> Iterator[TileBatch]:
-    """Yield batches of `batch` windows, the last one smaller, read by a thread at most `depth` batches ahead.
-
-    Windows in which no pixel is valid are left out. An error of the reader is raised here, in the order of the
-    windows; leaving the loop early ends the thread.
-    """
-    ready: queue.Queue[TileBatch | BaseException | None] = queue.Queue(maxsize=max(1, depth))
-    stop = threading.Event()
-
-    def put(item: TileBatch | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def work() -> None:
-        try:
-            with raster_env():
-                for item in _occupied(scene, windows, batch):
-                    if stop.is_set():
-                        return
-                    put(item)
-            put(None)
-        except BaseException as error:  # handed to the consumer, who raises it
-            put(error)
-
-    thread = threading.Thread(target=work, name="geoovseg-reader", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _occupied(scene: Scene, windows: Iterable[Window], size: int) -> Iterator[TileBatch]:
-    """Batches of exactly `size` windows that have data (the last may be smaller), in order."""
-    held: list[TileBatch] = []
-    for group in _grouped(windows, size):
-        read = scene.batch(group)
-        held.append(read.take(np.flatnonzero(read.valid.any(axis=(1, 2)))))
-        if sum(map(len, held)) >= size:
-            joined = _join(held)
-            yield joined.take(np.arange(size))
-            held = [joined.take(np.arange(size, len(joined)))]
-    if any(map(len, held)):
-        yield _join(held)
-
-
-def _join(batches: Sequence[TileBatch]) -> TileBatch:
-    return TileBatch(
-        windows=tuple(w for b in batches for w in b.windows),
-        pixels=np.concatenate([b.pixels for b in batches]),
-        valid=np.concatenate([b.valid for b in batches]),
-    )
-
-
-def _grouped(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:
-    stream = iter(windows)
-    while group := list(itertools.islice(stream, size)):
-        yield group

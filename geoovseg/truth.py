@@ -16,13 +16,15 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
+from shapely.errors import ShapelyError
 
 from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.record import RUN_TAG
@@ -99,7 +101,8 @@ def _resampled(src: Any, grid: dict[str, Any]) -> Iterator[Any]:
     """A raster brought to another grid, nearest; beyond its extent there is no data."""
     if src.crs is None or grid["crs"] is None:
         raise UsageError(f"{src.name} lies on another grid than the labels, and one has no coordinate system")
-    outside = {"add_alpha": True} if src.nodata is None else {}
+    has_mask = src.nodata is not None or ColorInterp.alpha in src.colorinterp
+    outside = {} if has_mask else {"add_alpha": True}
     try:
         vrt = WarpedVRT(src, resampling=Resampling.nearest, **grid, **outside)
     except (RasterioError, CPLE_BaseError) as error:
@@ -113,19 +116,27 @@ def raster_reader(src: Any) -> Reader:
 
     def read(window: Window) -> NDArray[np.int64]:
         try:
-            codes = src.read(1, window=window).astype(np.int64)
-            valid = src.dataset_mask(window=window) > 0
+            data = src.read(1, window=window)
+            valid = (src.dataset_mask(window=window) > 0) & np.isfinite(data)
         except (RasterioError, CPLE_BaseError, OSError) as error:
             raise SceneError(f"cannot read {src.name}: {first_line(error)}") from error
+        codes = np.where(valid, data, 0).astype(np.int64)
+        if (codes[valid] != data[valid]).any():
+            raise SceneError(f"{src.name} holds fractions, not class codes")
         return np.where(valid if src.nodata is None else valid & (codes != src.nodata), codes, -1)
 
     return read
 
 
+def _text(value: object) -> str:
+    """A class name; whole numbers without a point, whatever type the file gives them."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def _vector_truth(src: Any, path: Path, field: str | None) -> Truth:
     try:
         table = geopandas.read_file(path)
-    except (DataSourceError, DataLayerError, OSError) as error:
+    except (DataSourceError, DataLayerError, ShapelyError, ValueError, OSError) as error:
         raise SceneError(f"cannot read {path}: {first_line(error)}") from error
     if not isinstance(table, geopandas.GeoDataFrame):
         raise SceneError(f"{path} holds no shapes")
@@ -133,9 +144,12 @@ def _vector_truth(src: Any, path: Path, field: str | None) -> Truth:
     if field not in columns:
         raise UsageError(f"--field {field}: {path} has the columns {', '.join(columns)}; choose the one of class names")
     if src.crs is not None and table.crs is not None:
-        table = table.to_crs(src.crs)
+        try:
+            table = table.to_crs(src.crs)
+        except ProjError as error:
+            raise UsageError(f"{path} cannot be brought to the grid of the labels: {first_line(error)}") from error
     table = table[table[field].notna() & table.geometry.notna() & ~table.geometry.is_empty]
-    values = [str(value) for value in table[field]]
+    values = [_text(value) for value in table[field]]
     codes = {name: code for code, name in enumerate(sorted(set(values)), start=1)}
     shapes = [(shape, codes[value]) for shape, value in zip(table.geometry, values, strict=True)]
 

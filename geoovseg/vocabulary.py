@@ -54,6 +54,8 @@ class Vocabulary:
         for entry in self.classes:
             if _fold(entry.name) in names:
                 raise VocabularyError(f"class {entry.name!r} is given twice; join its words: {entry.name}=word+word")
+            if not entry.name.isprintable():
+                raise VocabularyError(f"class {entry.name!r} has characters that cannot be printed; is the text UTF-8?")
             names.add(_fold(entry.name))
             for word in entry.words:
                 if _fold(word) in owner:
@@ -201,6 +203,8 @@ def _words(parts: Iterable[str], where: str) -> tuple[str, ...]:
     words = [" ".join(p.split()) for p in parts]
     if not all(words):
         raise VocabularyError(f"{where}: an empty word; look for a doubled or trailing separator")
+    if not all(word.isprintable() for word in words):
+        raise VocabularyError(f"{where}: a word with characters that cannot be printed; is the text UTF-8?")
     return tuple({_fold(word): word for word in reversed(words)}.values())[::-1]
 
 

@@ -66,9 +66,14 @@ def folders() -> list[Path]:
     return cases if given else list({p.name: p for p in reversed(cases)}.values())[::-1]
 
 
-def find(prefix: str) -> list[Case]:
-    """Cases whose name starts so."""
-    return [Case(p) for p in folders() if p.name.startswith(prefix)]
+def find(kind: str) -> list[Case]:
+    """Cases of a kind, told by what their case.json lists and not by their folder's name."""
+    kinds = {
+        "dense": lambda meta: any(o.count("/") == 2 for e in meta.get("entries", ()) for o in e["outputs"]),
+        "segearth": lambda meta: meta.get("method") == "SegEarth-OV" and "cls_token_lambda" in meta.get("hyper", ()),
+        "text": lambda meta: "words" in meta and "prompt_token_ids_raw" in meta.get("inputs", ()),
+    }
+    return [case for case in map(Case, folders()) if kinds[kind](case.meta)]
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: dict[str, float]) -> None:

@@ -99,6 +99,8 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(geoovseg: Run, scene: Path)
     other.write_bytes(scene.read_bytes())
     assert geoovseg("segment", scene, other, "-c", "road", *DEMO, "--dry-run", "-o", scene.parent / "new")[0] == 0
     assert not (scene.parent / "new").exists()
+    scene.with_name("scene_labels.tif").touch()
+    assert geoovseg("segment", scene, other, "-c", "road", *DEMO, "--dry-run", "-o", scene.parent / "new")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -207,6 +209,12 @@ def test_demo_does_not_replace_other_files(geoovseg: Run, tmp_path: Path) -> Non
     assert code == 1
     assert "choose another folder" in err
     assert (tmp_path / "scene.tif").read_text() == "precious"
+
+
+def test_demo_does_not_replace_labels_of_somebody_else(geoovseg: Run, tmp_path: Path) -> None:
+    (tmp_path / "scene_labels.tif").write_text("mine")
+    assert geoovseg("demo", tmp_path, "--size", "64x64")[0] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["scene_labels.tif"]
 
 
 def test_a_full_standard_output_is_one_message(tmp_path: Path) -> None:

@@ -202,3 +202,21 @@ def test_a_star_takes_every_truth_class_the_labels_do_not_have(
     result = evaluate(labels, path, mapping={"*": "background"})
     assert result.order == ["background", "road"]
     assert result.confusion == [[2, 1, 0], [0, 1, 0]]
+
+
+def test_float_truth_counts_whole_codes_only(labels: str, write_raster: WriteRaster) -> None:
+    codes = np.array([[1, 1, np.nan, 2], [1, 2, 2, 2]], np.float32)[None]
+    result = evaluate(labels, write_raster(codes, "t.tif", tags=_tags(["road", "water"])))
+    assert result.ignored == {"nodata": 2}
+    assert result.miou == 1.0
+    with pytest.raises(SceneError, match="holds fractions"):
+        evaluate(labels, write_raster(codes + 0.5, "f.tif", tags=_tags(["road", "water"])))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_broken_shapes_are_refused(labels: str, tmp_path: Path) -> None:
+    line = {"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}
+    features = [{"type": "Feature", "properties": {"c": "road"}, "geometry": line}]
+    (tmp_path / "t.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    with pytest.raises(SceneError, match="cannot read"):
+        evaluate(labels, tmp_path / "t.geojson", field="c")

@@ -41,7 +41,7 @@ def _id(value: object) -> str:
 
 DENSE = [
     (case, output)
-    for case in find("dense_")
+    for case in find("dense")
     for entry in case.meta["entries"]
     for output in entry["outputs"]
     if output.split("/")[0] in ENTRIES
@@ -71,7 +71,7 @@ def test_dense_features_equal_the_release(case: Case, output: str) -> None:
     assert_close({"tokens": tokens, "cls": cls}[what], case.outputs[output], case.tolerance(output))
 
 
-SEGEARTH = find("segearth_")
+SEGEARTH = find("segearth")
 
 
 def _segearth(case: Case) -> Method:
@@ -142,7 +142,7 @@ def test_post_processing_equals_the_release(case: Case) -> None:
     assert compared
 
 
-@pytest.mark.parametrize("case", find("text_"), ids=_id)
+@pytest.mark.parametrize("case", find("text"), ids=_id)
 def test_word_features_equal_the_release(case: Case) -> None:
     """Through the package's templates and open_clip's tokenizer, ids mapped to the tiny tower's as the case says."""
     import open_clip
@@ -168,7 +168,9 @@ def test_padding_is_centred_with_the_odd_pixel_last() -> None:
     assert padded[0, 0, :, 0].tolist() == [0.0] + [1.0] * 13 + [0.0] * 2
 
 
-@pytest.mark.skipif("GEOOVSEG_GOLDEN" in os.environ, reason="other case folders are run")
 def test_there_are_golden_cases() -> None:
-    assert len(DENSE) > 20
-    assert SEGEARTH
+    """Of the folders given, or of this tree: a run on nothing must not look like a success."""
+    assert DENSE or SEGEARTH
+    if "GEOOVSEG_GOLDEN" not in os.environ:
+        assert len(DENSE) > 20
+        assert SEGEARTH

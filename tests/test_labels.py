@@ -174,7 +174,7 @@ def test_outputs_that_would_lose_something_are_refused(tmp_path: Path) -> None:
     scene.touch()
     old.touch()
     cases = [
-        (Outputs(scene), True, OutputError, "is the input scene"),
+        (Outputs(scene), True, OutputError, "is read from, as part of the scene"),
         (Outputs(old), False, OutputError, "exists; add --overwrite"),
         (Outputs(tmp_path / "no" / "x.tif"), False, OutputError, "folder .*no does not exist"),
         (Outputs(tmp_path / "x.png"), False, UsageError, "must end in .tif"),
@@ -182,22 +182,22 @@ def test_outputs_that_would_lose_something_are_refused(tmp_path: Path) -> None:
     ]
     for outputs, overwrite, error, message in cases:
         with pytest.raises(error, match=message):
-            outputs.check(str(scene), overwrite=overwrite)
+            outputs.check([str(scene)], overwrite=overwrite)
     (tmp_path / "y.tif.parts").mkdir()
     with pytest.raises(OutputError, match="did not finish; --overwrite removes it"):
-        Outputs(tmp_path / "y.tif").check(str(scene), overwrite=False)
-    Outputs(old).check(str(scene), overwrite=True)
+        Outputs(tmp_path / "y.tif").check([str(scene)], overwrite=False)
+    Outputs(old).check([str(scene)], overwrite=True)
 
 
 def test_the_users_style_is_not_replaced_unasked(tmp_path: Path) -> None:
     (tmp_path / "labels.qml").write_text("mine")
     with pytest.raises(OutputError, match=r"labels.qml exists; add --overwrite"):
-        Outputs(tmp_path / "labels.tif").check("scene.tif", overwrite=False)
+        Outputs(tmp_path / "labels.tif").check(["scene.tif"], overwrite=False)
     (tmp_path / "folder.tif").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
-        Outputs(tmp_path / "folder.tif").check("scene.tif", overwrite=True)
+        Outputs(tmp_path / "folder.tif").check(["scene.tif"], overwrite=True)
     with pytest.raises(OutputError, match="name too long"):
-        Outputs(tmp_path / ("x" * 300 + ".tif")).check("scene.tif", overwrite=False)
+        Outputs(tmp_path / ("x" * 300 + ".tif")).check(["scene.tif"], overwrite=False)
 
 
 def test_overwriting_leaves_nothing_of_the_old_outputs(tmp_path: Path) -> None:
@@ -237,6 +237,21 @@ def test_a_failing_rename_puts_everything_back(
     with pytest.raises(OutputError, match="No space left"):
         _write(tmp_path / "labels.tif", confidence=True)
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {name: f"old {name}" for name in old}
+
+
+def test_an_interrupt_while_renaming_puts_everything_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "labels.tif").write_text("old")
+    real = os.replace
+
+    def replace(src: Path, dst: Path) -> None:
+        if Path(src).name == "cog_labels.tif":
+            raise KeyboardInterrupt
+        real(src, dst)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        _write(tmp_path / "labels.tif")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"labels.tif": "old"}
 
 
 def test_the_label_raster_is_named_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

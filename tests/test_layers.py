@@ -18,6 +18,7 @@ RANKS = (
     {"job"},
     {"methods"},
     {"models"},
+    {"reader"},
     {"scene", "labels", "truth", "aoi", "mosaic", "ops"},
     {"vocabulary", "tiling", "record", "styles"},
     {"errors"},

@@ -125,6 +125,7 @@ def test_settings_are_read_as_their_type() -> None:
         ("clip", {"scale": "nan"}, "is not a float above 0"),
         ("clip", {"scale": "-50"}, "is not a float above 0"),
         ("segearth", {"class_token_weight": "inf"}, "is not a float"),
+        ("segearth", {"class_token_weight": "-1e39"}, "is not a float"),
     ],
 )
 def test_wrong_names_and_values_are_refused(name: str, settings: dict[str, str], message: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import torch
 from conftest import TRANSFORM, shared_file
 
@@ -212,6 +213,15 @@ def test_a_failing_run_leaves_nothing_but_the_scene(
     with pytest.raises(SceneError, match="cannot read"):
         _run(demo_scene, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == before
+
+
+def test_what_a_vrt_is_made_of_is_never_replaced(demo_scene: str, tmp_path: Path) -> None:
+    vrt = tmp_path / "mosaic.vrt"
+    rasterio.shutil.copy(demo_scene, vrt, driver="VRT")
+    before = Path(demo_scene).read_bytes()
+    with pytest.raises(OutputError, match="is read from"):
+        _run(str(vrt), tmp_path, Path(demo_scene).name, overwrite=True)
+    assert Path(demo_scene).read_bytes() == before
 
 
 def test_an_existing_output_is_kept_unless_overwritten(demo_scene: str, tmp_path: Path) -> None:

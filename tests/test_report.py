@@ -72,12 +72,18 @@ def test_a_pixels_width_is_known_in_metres(
 
 def test_what_cannot_be_drawn_is_refused(pair: tuple[str, str], write_raster: WriteRaster, tmp_path: Path) -> None:
     other = write_raster(np.ones((1, 5, 5), np.uint8), "other.tif")
-    with pytest.raises(UsageError, match="5 x 5, the scene 300 x 200"):
+    with pytest.raises(UsageError, match="differ in size or place"):
         preview(pair[0], other, tmp_path / "p.png")
+    moved = write_raster(np.ones((1, 200, 300), np.uint8), "moved.tif", transform=from_origin(5, 5, 1, 1))
+    with pytest.raises(UsageError, match="differ in size or place"):
+        preview(pair[0], moved, tmp_path / "p.png")
+    picture = write_raster(np.ones((3, 20, 30), np.uint8), "scene.png", driver="PNG")
+    with pytest.raises(OutputError, match="is the scene or its labels"):
+        preview(picture, pair[1], picture)
     with pytest.raises(SceneError, match="cannot read the labels"):
         preview(pair[0], tmp_path / "none.tif", tmp_path / "p.png")
     with pytest.raises(OutputError, match="cannot write the picture"):
         preview(*pair, tmp_path / "no" / "p.png")
     with pytest.raises(UsageError, match=r"scene.tif must end in .png"):
         preview(*pair, pair[0])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.tif", "other.tif", "scene.tif"]
+    assert not list(tmp_path.glob(".*"))  # nothing half-drawn is left

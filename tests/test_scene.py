@@ -15,7 +15,8 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
-from geoovseg.scene import FILL, open_scene, raster_env, read_ahead
+from geoovseg.reader import read_ahead
+from geoovseg.scene import FILL, open_scene, raster_env
 from geoovseg.tiling import Panel, plan_tiles
 
 RNG = np.random.default_rng(3)

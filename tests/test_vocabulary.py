@@ -107,6 +107,8 @@ def test_background_words_can_be_given() -> None:
         (["road,Road"], "given twice"),
         (["a=x+y,b=y+z"], "'y' stands for both 'a' and 'b'"),
         (["a=b=c"], "has two '='"),
+        (["b\udcff"], "cannot be printed"),
+        (["ro\x01ad=road"], "cannot be printed"),
         (["road,background=road+sky"], "'road' stands for both 'background' and 'road'"),
         (["road,@no/such/file"], "cannot read the class list no/such/file"),
         (["@no/such/file"], "cannot read the class list no/such/file"),

@@ -50,6 +50,8 @@ def _root(
 def main() -> NoReturn:
     """Run the command line; errors a user can cause become one message and an exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        signal.signal(signal.SIGHUP, _terminate)
     command: Any = typer.main.get_command(app)
     try:
         with plain_warnings():

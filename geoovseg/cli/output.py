@@ -28,7 +28,7 @@ def data(text: str) -> None:
 def talk(text: str, *, quiet: bool = False) -> None:
     """Something for a person, on stderr."""
     if not quiet:
-        typer.echo(text, err=True)
+        typer.echo(text.encode(errors="backslashreplace").decode(), err=True)
 
 
 @contextmanager

@@ -67,7 +67,8 @@ def command(
         _check_several(scenes, output, confidence)
         if output is not None and not dry_run:
             _make_folder(output)
-        output = output if output is not None and os.path.isdir(output) else None
+        if output is not None and not os.path.isdir(output):  # a dry run: judge by where the folder would be made
+            output, overwrite = os.path.dirname(os.path.abspath(output)), True
     target = {"output": output, "confidence": confidence, "overwrite": overwrite}
     first_failure: GeoOVSegError | None = None
     for scene in scenes:
@@ -131,7 +132,10 @@ def _check_several(scenes: list[str], output: str | None, confidence: str | None
         raise UsageError("--confidence names one file; with several scenes run them one by one")
     if output is not None and output.lower().endswith((".tif", ".tiff")):
         raise UsageError(f"-o {output}: with several scenes the output is a folder")
-    names = [os.path.join(output or os.path.dirname(s), os.path.splitext(os.path.basename(s))[0]) for s in scenes]
+    from geoovseg.labels import output_names
+
+    folder = None if output is None else os.path.join(output, "")
+    names = [output_names(scene, folder, None).labels.resolve() for scene in scenes]
     twice = [scene for scene, name in zip(scenes, names, strict=True) if names.count(name) > 1]
     if twice:
         raise UsageError(f"{twice[0]} and {twice[1]} would have the same output; run them one by one")

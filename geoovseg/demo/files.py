@@ -22,6 +22,8 @@ from geoovseg.tiling import BLOCK
 CRS = "EPSG:32632"
 ORIGIN = (480_000.0, 5_460_000.0)
 """Easting and northing of the upper left corner; the place means nothing."""
+FILES = ("scene.tif", "truth.tif", "scene_labels.tif", "demo.png")
+"""What a demo folder holds."""
 
 
 def write_scene(folder: str | os.PathLike[str], seed: int, height: int, width: int) -> tuple[str, str]:
@@ -36,7 +38,7 @@ def write_scene(folder: str | os.PathLike[str], seed: int, height: int, width: i
     parts = [path.with_name(f".part.{path.name}") for path in targets]
     try:
         place.mkdir(parents=True, exist_ok=True)
-        _check_ours(scene, truth)
+        _check_ours(place)
         counts = _draw(parts[3], parts[2], seed, height, width)
         legend = [LegendEntry(0, "", "#000000")]
         legend += [LegendEntry(n, c, COLOURS[n - 1], int(counts[n])) for n, c in enumerate(CLASSES, start=1)]
@@ -55,17 +57,18 @@ def write_scene(folder: str | os.PathLike[str], seed: int, height: int, width: i
     return str(scene), str(truth)
 
 
-def _check_ours(scene: Path, truth: Path) -> None:
-    """Refuse to replace files that are not an earlier demo."""
-    if not scene.exists() and not truth.exists():
+def _check_ours(place: Path) -> None:
+    """Refuse to replace files that are not of an earlier demo."""
+    there = [place / name for name in FILES if (place / name).exists()]
+    if not there:
         return
     try:
-        with rasterio.open(scene) as src:
+        with rasterio.open(place / "scene.tif") as src:
             ours = DEMO_TAG in src.tags()
     except RasterioError:
         ours = False
     if not ours:
-        raise OutputError(f"{scene.parent} has a scene.tif or truth.tif that is no demo; choose another folder")
+        raise OutputError(f"{there[0]} is not of an earlier demo; choose another folder")
 
 
 def _draw(scene: Path, truth: Path, seed: int, height: int, width: int) -> Any:

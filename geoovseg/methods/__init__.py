@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from geoovseg.vocabulary import Vocabulary
 
 Value = bool | int | float | str
+LARGEST = 1e6
+"""Settings are smaller than this; no published one comes near, and float32 holds what is made of them."""
 
 
 class Method(Protocol):
@@ -161,7 +162,7 @@ def _convert(method: str, field: Field, value: str | Value) -> Value:
         if isinstance(field.default, bool):
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text]
         number = type(field.default)(value)
-        if isinstance(number, float) and not (math.isfinite(number) and (field.above is None or number > field.above)):
+        if isinstance(number, float) and not (abs(number) < LARGEST and (field.above is None or number > field.above)):
             raise ValueError
         return number
     except (KeyError, ValueError) as error:

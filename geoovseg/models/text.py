@@ -49,7 +49,10 @@ class TextEncoder:
 
     def _cached(self, word: str) -> Tensor:
         """A damaged or unwritable cache costs time, never the run."""
-        path = cache_dir() / "text" / f"{self._key(word)}.npy"
+        try:
+            path = cache_dir() / "text" / f"{self._key(word)}.npy"
+        except RuntimeError:  # an account without a home
+            return self.encode(word)
         try:
             return torch.from_numpy(np.load(path, allow_pickle=False))
         except (OSError, ValueError, EOFError):

@@ -23,5 +23,4 @@ def decide(scores: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
     to the first channel.
     """
     shares = torch.softmax(scores * scale, dim=0) if scale is not None else scores
-    confidence, best = shares.max(dim=0)
-    return best, confidence
+    return scores.argmax(dim=0), shares.amax(dim=0)
