@@ -24,6 +24,11 @@ def taper(length: int, device: torch.device | str = "cpu") -> Tensor:
     return 1 - (2 * at - 1).abs()
 
 
+def sum_dtype(plan: TilePlan) -> torch.dtype:
+    """float32; where a pixel lies in very many windows float64, so that a constant stays constant to 1e-6."""
+    return torch.float32 if 4 * plan.stride >= max(plan.tile) else torch.float64
+
+
 @dataclass(frozen=True)
 class Rows:
     """Finished rows of a panel: no later window touches them."""
@@ -38,7 +43,7 @@ class Rows:
 class ScoreMosaic:
     """Weighted mean of overlapping score windows over a panel, given row by row of windows.
 
-    Holds (C + 1) x tile height x panel width floats on the scores' device and gives rows away as soon as they are
+    Holds (C + 1) x tile height x panel width sums on the scores' device and gives rows away as soon as they are
     final. Windows must come row by row, as `TilePlan.windows` lists them; some may be missing. Sums per pixel are
     taken in the order of the windows, so they do not depend on panels or batches.
     """
@@ -46,7 +51,7 @@ class ScoreMosaic:
     def __init__(self, plan: TilePlan, panel: Panel, channels: int, device: torch.device | str) -> None:
         self.plan, self.panel = plan, panel
         shape = (min(plan.tile[0], plan.height), panel.width)
-        self._sum = torch.zeros(channels + 1, *shape, device=device)
+        self._sum = torch.zeros(channels + 1, *shape, device=device, dtype=sum_dtype(plan))
         self._valid = torch.zeros(shape, dtype=torch.bool, device=device)
         self._taper = taper(plan.tile[0], device)[:, None] * taper(plan.tile[1], device)[None, :]
         self._top = 0
@@ -54,7 +59,7 @@ class ScoreMosaic:
     @staticmethod
     def nbytes(plan: TilePlan, channels: int, width: int) -> int:
         """Bytes of the strip for a panel of `width` columns."""
-        return min(plan.tile[0], plan.height) * width * (4 * (channels + 1) + 1)
+        return min(plan.tile[0], plan.height) * width * (sum_dtype(plan).itemsize * (channels + 1) + 1)
 
     def add(self, windows: Sequence[Window], scores: Tensor, valid: Tensor) -> Iterator[Rows]:
         """Blend class scores (B, C, H, W) in; yield the rows that became final before they touched them."""
@@ -84,7 +89,7 @@ class ScoreMosaic:
             for first in range(0, count, step := max(1, AT_ONCE // self._sum[:, 0].numel())):
                 rows = slice(first, min(first + step, count))
                 weight = self._sum[-1, rows]
-                mean = self._sum[:-1, rows] / torch.where(weight > 0, weight, 1)
+                mean = (self._sum[:-1, rows] / torch.where(weight > 0, weight, 1)).float()
                 yield Rows(self._top + first, mean, self._valid[rows].clone())
             self._scroll(count)
             self._top += count
