@@ -8,7 +8,6 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
-from geoovseg.errors import UsageError
 
 if TYPE_CHECKING:
     from geoovseg.evaluation import EvaluationResult
@@ -36,7 +35,8 @@ def command(
     """
     from geoovseg.evaluation import evaluate
 
-    result = evaluate(labels, truth, mapping=_mapping(map_ or []), field=field)
+    parts = [part for item in map_ or [] for part in item.split(",")]
+    result = evaluate(labels, truth, mapping=o.read_pairs(parts, "--map", "truth=label"), field=field)
     if json:
         data(result.to_json())
         return
@@ -56,11 +56,3 @@ def table(result: EvaluationResult) -> str:
         figures = [" -" if v is None else f"{v:.3f}" for v in (s.iou, s.precision, s.recall, s.f1)]
         lines.append(f"{name:<16}{figures[0]:>8}{figures[1]:>11}{figures[2]:>8}{figures[3]:>8}{s.pixels:>12}")
     return "\n".join([*lines, f"mIoU {result.miou:.4f}   accuracy {result.accuracy:.4f}"])
-
-
-def _mapping(items: list[str]) -> dict[str, str]:
-    pairs = [part.partition("=") for item in items for part in item.split(",")]
-    wrong = [name for name, equals, _ in pairs if not equals]
-    if wrong:
-        raise UsageError(f"--map {wrong[0]}: write truth=label")
-    return {name.strip(): value.strip() for name, _, value in pairs}

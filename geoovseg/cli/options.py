@@ -1,4 +1,4 @@
-"""The options that commands share, as types; defaults stand in the commands' signatures."""
+"""The options that commands share, as types, and how pairs in them are read; defaults stand in the signatures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from geoovseg.errors import UsageError
 
 SceneArg = Annotated[
     str, typer.Argument(help="A georeferenced image: GeoTIFF or anything GDAL opens.", metavar="SCENE")
@@ -49,3 +51,12 @@ DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Say what would be do
 JsonOpt = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but warnings and errors.")]
 LabelsArg = Annotated[Path, typer.Argument(help="A label raster.", metavar="LABELS")]
+
+
+def read_pairs(items: list[str], option: str, form: str) -> dict[str, str]:
+    """`a=b` texts to a table. Raises UsageError that names the option and the form it wants."""
+    pairs = [item.partition("=") for item in items]
+    wrong = [name for name, equals, _ in pairs if not equals]
+    if wrong:
+        raise UsageError(f"{option} {wrong[0]}: write {form}")
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -51,7 +51,7 @@ def command(
         "background": background,
         "threshold": threshold,
         "upsample": upsample,
-        "settings": _settings(set_ or []),
+        "settings": o.read_pairs(set_ or [], "--set", "name=value"),
         "tile": tile,
         "stride": stride,
         "bands": parse_bands(bands),
@@ -106,14 +106,6 @@ def _plan(scene: str, arguments: dict[str, Any], json: bool) -> None:
 
     result = dry_run(scene, **arguments)
     data(result.to_json() if json else result.to_text())
-
-
-def _settings(items: list[str]) -> dict[str, str]:
-    pairs = [item.partition("=") for item in items]
-    wrong = [name for name, equals, _ in pairs if not equals]
-    if wrong:
-        raise UsageError(f"--set {wrong[0]}: write name=value")
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def parse_bands(text: str | None) -> tuple[int, ...] | None:
