@@ -14,17 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geoovseg.budget import Load
 from geoovseg.errors import GeoOVSegWarning, UsageError
-from geoovseg.labels import BAND
-from geoovseg.methods import METHODS, Method, card, load_method, read_settings
-from geoovseg.models.cards import DEFAULT_MODEL
+from geoovseg.methods import METHODS, Method, card, load_method, read_settings, upsampled
+from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
-from geoovseg.mosaic import AT_ONCE, ScoreMosaic
+from geoovseg.models.upsamplers import STEPS, Upsampler, check_fit, load_upsampler
+from geoovseg.models.weights import find_weights
 from geoovseg.ops.classes import best_word, decide
-from geoovseg.ops.upsample import UPSAMPLERS, Upsample
+from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
 from geoovseg.record import RunRecord
 from geoovseg.scene import Scene, TileBatch
-from geoovseg.tiling import BLOCK, Panel, TilePlan, plan_tiles
+from geoovseg.tiling import Panel, TilePlan, plan_tiles
 from geoovseg.vocabulary import Vocabulary, parse_background
 
 if TYPE_CHECKING:
@@ -64,7 +65,11 @@ class Job:
     model: ClipModel
     method: Method
     upsample: Upsample
+    """what brings class scores to pixels"""
+    upsampler: Upsampler | None
+    """what brings features to pixels instead, so that scores are at pixels already"""
     plan: TilePlan
+    load: Load
     panels: tuple[Panel, ...]
     device: torch.device
     precision: str
@@ -97,7 +102,7 @@ class Job:
     @property
     def memory_mb(self) -> float:
         """Memory for the blend and what is made of it, in MB; the model and the libraries come on top."""
-        return _blend_bytes(self.plan, self.channels, self.micro_batch, max(p.width for p in self.panels)) / 1e6
+        return self.load.nbytes(max(p.width for p in self.panels)) / 1e6
 
     def class_scores(self, batch: TileBatch) -> Tensor:
         """Class scores (B, C, H, W) of a batch at pixel resolution, on the device.
@@ -133,6 +138,7 @@ class Job:
             background=self.vocabulary.background,
             threshold=given.threshold,
             upsample=given.upsample,
+            upsample_sha256=self.upsampler.sha256 if self.upsampler else None,
             bands=scene.bands,
             tile=self.plan.tile,
             stride=self.plan.stride,
@@ -148,7 +154,10 @@ def check_settings(settings: Settings) -> None:
     method = card(settings.method)
     read_settings(settings.method, settings.settings)
     if settings.upsample not in UPSAMPLERS:
-        raise UsageError(f"--upsample {settings.upsample}: choose from {', '.join(UPSAMPLERS)}")
+        if settings.upsample.partition("@")[0] not in STEPS:
+            names = ", ".join((*UPSAMPLERS, *STEPS))
+            raise UsageError(f"--upsample {settings.upsample}: choose from {names}; jbu_one@FILE uses weights on disk")
+        find_weights(model_card(settings.upsample, "upsampler"))
     if settings.threshold is not None:
         if not method.confidence:
             able = ", ".join(n for n, c in METHODS.items() if c.confidence)
@@ -167,29 +176,57 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
     precision = resolve_precision(settings.precision, device)
     model = load_clip(settings.model, device, precision)
     words, dropped = _with_background(vocabulary, settings.background, model.text)
-    text = model.text.embed(words.queries).to(device)
-    method = load_method(settings.method, model.vit, text, words, settings=settings.settings)
-    tile = method.tile if settings.tile is None else settings.tile
-    default = method.stride if settings.tile is None else max(1, tile // 2)
-    stride = default if settings.stride is None else settings.stride
-    plan = plan_tiles(*scene.shape, tile=tile, stride=stride, patch=method.patch)
+    method, upsampler = _method(settings, model, words, device)
+    plan = _plan(scene, method, settings, upsampler)
     _warn(scene, words, model)
     batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)
     micro_batch = CPU_BATCH if device.type == "cpu" else batch_size
+    channels = len(words.groups)
+    load = Load(plan, channels, len(words.queries) if upsampler else channels, micro_batch)
     return Job(
         settings=settings,
         vocabulary=words,
         model=model,
         method=method,
-        upsample=UPSAMPLERS[settings.upsample],
+        upsample=UPSAMPLERS.get(settings.upsample, bilinear),
+        upsampler=upsampler,
         plan=plan,
-        panels=plan.panels(_panel_width(plan, len(words.groups), micro_batch, device, settings.max_memory)),
+        load=load,
+        panels=plan.panels(load.panel_width(device, settings.max_memory)),
         device=device,
         precision=precision,
         batch_size=batch_size,
         micro_batch=micro_batch,
         dropped=dropped,
     )
+
+
+def _method(
+    settings: Settings, model: ClipModel, words: Vocabulary, device: torch.device
+) -> tuple[Method, Upsampler | None]:
+    """The method on its model, seeing pixels through an upsampler of features if one is asked for."""
+    text = model.text.embed(words.queries).to(device)
+    method = load_method(settings.method, model.vit, text, words, settings=settings.settings)
+    if settings.upsample in UPSAMPLERS:
+        return method, None
+    upsampler = load_upsampler(settings.upsample, device)
+    check_fit(upsampler.jbu, model.vit, settings.upsample)
+    return upsampled(settings.method, method, upsampler.jbu.cosines), upsampler
+
+
+def _plan(scene: Scene, method: Method, settings: Settings, upsampler: Upsampler | None) -> TilePlan:
+    """The windows. Raises UsageError where they are too small for an upsampler."""
+    tile = method.tile if settings.tile is None else settings.tile
+    default = method.stride if settings.tile is None else max(1, tile // 2)
+    stride = default if settings.stride is None else settings.stride
+    plan = plan_tiles(*scene.shape, tile=tile, stride=stride, patch=method.patch)
+    least = upsampler.jbu.least_grid * method.patch if upsampler else 0
+    if min(plan.tile) < least:
+        raise UsageError(
+            f"--upsample {settings.upsample} needs windows of at least {least} x {least} pixels, and these have "
+            f"{plan.tile[1]} x {plan.tile[0]}; choose --upsample guided"
+        )
+    return plan
 
 
 def _with_background(vocabulary: Vocabulary, text: str, encoder: TextEncoder) -> tuple[Vocabulary, tuple[str, ...]]:
@@ -205,37 +242,6 @@ def _with_background(vocabulary: Vocabulary, text: str, encoder: TextEncoder) ->
         message = "every background word means the same as one of yours, so every pixel gets a class; see --background"
         warnings.warn(message, GeoOVSegWarning, 4)
     return words, dropped
-
-
-def _blend_bytes(plan: TilePlan, channels: int, batch: int, width: int) -> float:
-    """Memory of a panel of `width` columns.
-
-    The strip, one channel while it scrolls and bands of finished rows grow with the width; scores of a batch at pixel
-    resolution and finished rows while they are decided do not.
-    """
-    rows = min(plan.tile[0], plan.height)
-    columns = ScoreMosaic.nbytes(plan, channels, width) + (4 * rows + 2 * BAND) * width
-    return columns + 3 * 4 * channels * batch * plan.tile[0] * plan.tile[1] + 4 * 4 * AT_ONCE
-
-
-def _panel_width(plan: TilePlan, channels: int, batch: int, device: torch.device, max_memory: float | None) -> int:
-    """Columns of a panel that keep the blend within its budget: --max-memory, or a quarter of the device's memory."""
-    budget = max_memory * 1e6 if max_memory is not None else _memory(device) / 4
-    fixed = _blend_bytes(plan, channels, batch, 0)
-    width = int((budget - fixed) / (_blend_bytes(plan, channels, batch, 1) - fixed))
-    if width < BLOCK and plan.width > max(0, width):
-        least = _blend_bytes(plan, channels, batch, min(BLOCK, plan.width)) / 1e6
-        message = (
-            f"{len(plan.col_offs)} columns of windows cannot be blended in {budget / 1e6:.0f} MB; using {least:.0f} MB"
-        )
-        warnings.warn(message, GeoOVSegWarning, 4)
-    return width
-
-
-def _memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[1])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _warn(scene: Scene, words: Vocabulary, model: ClipModel) -> None:

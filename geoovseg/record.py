@@ -37,6 +37,8 @@ class RunRecord:
     background: tuple[str, ...]
     threshold: float | None
     upsample: str
+    upsample_sha256: str | None = None
+    """of the weights of a learned upsampler"""
     bands: tuple[int, int, int]
     tile: tuple[int, int]
     stride: int

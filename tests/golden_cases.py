@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +16,12 @@ import open_clip
 import torch
 from safetensors.torch import load_file
 
+from geoovseg.methods import load_method
+from geoovseg.methods.dense import DenseMethod
+from geoovseg.models.vit import ClipVit
+from geoovseg.vocabulary import parse_classes
+
 HERE = Path(__file__).parent
-MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(1, 3, 1, 1)
-STD = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(1, 3, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,28 @@ class Case:
     @cached_property
     def clip(self) -> open_clip.CLIP:
         """The case's model; attn_mask is a buffer, and some cases hold one tower only."""
-        model = open_clip.CLIP(**json.loads((self.path / "config.json").read_text()))
+        return self.tower()
+
+    @cached_property
+    def vit(self) -> ClipVit:
+        return ClipVit(self.clip.visual)
+
+    def tower(self, **changed: Any) -> open_clip.CLIP:
+        """The model with arguments of its constructor changed."""
+        model = open_clip.CLIP(**{**json.loads((self.path / "config.json").read_text()), **changed})
         state = {k: v.float() for k, v in load_file(self.path / "weights.safetensors").items()}
         model.load_state_dict(state, strict=False)
         return model.eval().requires_grad_(False)
+
+    def pixels(self, name: str) -> torch.Tensor:
+        """An image (B, 3, H, W) in 0..1; the case's normalisation is CLIP's, which towers apply themselves."""
+        return self.inputs[name].float() / 255
+
+    def entries(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Outputs with the entry that lists them."""
+        for entry in self.meta.get("entries", ()):
+            for output in entry["outputs"]:
+                yield entry, output
 
     def tolerance(self, output: str) -> dict[str, float]:
         """atol and rtol of an output, from the entry that lists it or from the case."""
@@ -66,15 +89,52 @@ def folders() -> list[Path]:
     return cases if given else list({p.name: p for p in reversed(cases)}.values())[::-1]
 
 
+def _outputs(meta: Mapping[str, Any]) -> list[str]:
+    return [*meta.get("outputs", ()), *(o for e in meta.get("entries", ()) for o in e["outputs"])]
+
+
+KINDS = {
+    "dense": lambda meta: any(o.count("/") == 2 for e in meta.get("entries", ()) for o in e["outputs"]),
+    "segearth": lambda meta: meta.get("method") == "SegEarth-OV" and "cls_token_lambda" in meta.get("hyper", ()),
+    "text": lambda meta: "words" in meta and "prompt_token_ids_raw" in meta.get("inputs", ()),
+    "jbu": lambda meta: any(o in ("jbu_one.out", "adaptive_conv.out") for o in _outputs(meta)),
+    "pamr": lambda meta: any(re.search(r"iter\d+\.dil[\d_]+\.out", o) for o in _outputs(meta)),
+    "slide": lambda meta: any("/slide.logits" in o for o in _outputs(meta)),
+}
+
+
 def find(kind: str) -> list[Case]:
     """Cases of a kind, told by what their case.json lists and not by their folder's name."""
-    kinds = {
-        "dense": lambda meta: any(o.count("/") == 2 for e in meta.get("entries", ()) for o in e["outputs"]),
-        "segearth": lambda meta: meta.get("method") == "SegEarth-OV" and "cls_token_lambda" in meta.get("hyper", ()),
-        "text": lambda meta: "words" in meta and "prompt_token_ids_raw" in meta.get("inputs", ()),
-    }
-    return [case for case in map(Case, folders()) if kinds[kind](case.meta)]
+    return [case for case in map(Case, folders()) if KINDS[kind](case.meta)]
+
+
+def build(vit: ClipVit, name: str, text: torch.Tensor | None = None, **settings: Any) -> DenseMethod:
+    """A method as the tool builds it, with its published settings unless given."""
+    words = torch.eye(1, vit.dim) if text is None else text
+    vocabulary = parse_classes([",".join(f"word{n}" for n in range(len(words)))])
+    return load_method(name, vit, words, vocabulary, settings=settings)
+
+
+def case_id(value: object) -> str:
+    return value.path.name if isinstance(value, Case) else str(value)
+
+
+def sampled(name: str) -> tuple[str, int]:
+    """`logits_s2` to (logits, 2): every second pixel of it was kept."""
+    found = re.fullmatch(r"(.*)_s(\d+)", name)
+    return (found[1], int(found[2])) if found else (name, 1)
 
 
 def assert_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: dict[str, float]) -> None:
     np.testing.assert_allclose(actual.detach().numpy(), expected.numpy(), **tolerance)
+
+
+def assert_labels(actual: torch.Tensor, expected: torch.Tensor, scores: torch.Tensor) -> None:
+    """Labels (..., H, W) are equal but where the two best of scores (..., C, H, W) differ by less than 1e-5.
+
+    Of the others at most 0.1 % may differ, as the cases say.
+    """
+    top = scores.topk(2, dim=-3).values
+    sure = (top[..., 0, :, :] - top[..., 1, :, :]) >= 1e-5
+    wrong = (actual.long() != expected.long()) & sure
+    assert wrong.float().mean() <= 1e-3

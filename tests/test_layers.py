@@ -18,14 +18,14 @@ RANKS = (
     {"job"},
     {"methods"},
     {"models"},
-    {"reader"},
+    {"reader", "budget"},
     {"scene", "labels", "truth", "aoi", "mosaic", "ops"},
     {"vocabulary", "tiling", "record", "styles"},
     {"errors"},
 )
 HOMES = {
     "rasterio": {"scene", "labels", "truth", "aoi", "vectorize", "report", "demo"},
-    "torch": {"ops", "models", "methods", "mosaic", "job", "pipeline", "demo", "distributed"},
+    "torch": {"ops", "models", "methods", "mosaic", "budget", "job", "pipeline", "demo", "distributed"},
     "typer": {"cli"},
     "tqdm": {"cli"},
     "shapely": {"aoi", "vectorize", "truth"},

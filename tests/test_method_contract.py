@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
+import re
 
 import numpy as np
 import open_clip
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from geoovseg.errors import MethodError
 from geoovseg.methods import METHODS, Method, load_method, read_settings
+from geoovseg.methods.cards import Field
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops import attention
 from geoovseg.scene import TileBatch
@@ -87,13 +88,40 @@ def test_a_method_says_what_it_wants_and_what_its_scores_are(name: str, tiny_cli
     method.prepare(lambda window: _batch(1, 32, 32))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_setting_of_the_card_reaches_the_method(name: str, tiny_clip: open_clip.CLIP) -> None:
-    method = _method(name, tiny_clip)
-    assert dataclasses.is_dataclass(method)
-    for field in METHODS[name].fields:
-        assert getattr(method, field.name) == field.default
-        assert field.about
+FIELDS = [
+    pytest.param(name, field, id=f"{name}-{field.name}") for name, card in METHODS.items() for field in card.fields
+]
+
+
+def _others(field: Field) -> list[bool | float | str]:
+    """Values of a setting other than its default, one of which should matter."""
+    if isinstance(field.default, bool):
+        return [not field.default]
+    if isinstance(field.default, str):
+        return [choice for choice in field.choices if choice != field.default]
+    return [field.default + 1]
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_every_setting_reaches_the_method(name: str, field: Field, tiny_clip: open_clip.CLIP) -> None:
+    """On windows off the native grid, with words that are some of their patches, so that everything matters."""
+    vit, batch = ClipVit(tiny_clip.visual), _batch(2, 36, 44)
+    own = load_method(name, vit, TEXT, VOCABULARY).features(torch.from_numpy(batch.pixels)).patches[0]
+    text = F.normalize(own[[3, 8, 12, 17]], dim=-1)
+    plain = load_method(name, vit, text, VOCABULARY)
+    changed = [load_method(name, vit, text, VOCABULARY, settings={field.name: other}) for other in _others(field)]
+    assert field.about
+    assert any(m.scale != plain.scale or not torch.equal(m.scores(batch), plain.scores(batch)) for m in changed)
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_settings_outside_their_bounds_are_refused(name: str, field: Field) -> None:
+    wrong: list[object] = ["nonsense"]
+    wrong += [field.above] if field.above is not None else []
+    wrong += [field.at_least - 1] if field.at_least is not None else []
+    for value in wrong:
+        with pytest.raises(MethodError, match=f"{name}: --set {field.name}={value} is not {re.escape(field.kind)}"):
+            read_settings(name, {field.name: str(value)})
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -121,11 +149,14 @@ def test_settings_are_read_as_their_type() -> None:
         ("segearht", {}, "did you mean segearth"),
         ("clip", {"depth": "7"}, "clip has no setting 'depth'; it has residual, scale"),
         ("clip", {"residual": "maybe"}, "is not true or false"),
-        ("clip", {"scale": "much"}, "is not a float above 0"),
-        ("clip", {"scale": "nan"}, "is not a float above 0"),
-        ("clip", {"scale": "-50"}, "is not a float above 0"),
-        ("segearth", {"class_token_weight": "inf"}, "is not a float"),
-        ("segearth", {"class_token_weight": "-1e39"}, "is not a float"),
+        ("naclip", {"mixing": "qq"}, "is not naclip or kk or csa or vanilla or nonly"),
+        ("gem", {"iterations": "1.5"}, "is not a whole number of 1 or more"),
+        ("resclip", {"sure": "nan"}, "is not a number of 0 or more"),
+        ("clip", {"scale": "much"}, "is not a number above 0"),
+        ("clip", {"scale": "nan"}, "is not a number above 0"),
+        ("clip", {"scale": "-50"}, "is not a number above 0"),
+        ("segearth", {"class_token_weight": "inf"}, "is not a number"),
+        ("segearth", {"class_token_weight": "-1e39"}, "is not a number"),
     ],
 )
 def test_wrong_names_and_values_are_refused(name: str, settings: dict[str, str], message: str) -> None:

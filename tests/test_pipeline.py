@@ -19,7 +19,7 @@ from geoovseg.demo.scenes import CLASSES, render
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, WeightsMissingError
 from geoovseg.estimate import dry_run
 from geoovseg.job import CPU_BATCH
-from geoovseg.methods.last_block import LastBlock
+from geoovseg.methods.dense import DenseMethod
 from geoovseg.pipeline import SegmentResult, segment
 from geoovseg.record import RUN_TAG
 from geoovseg.scene import DEMO_TAG, Scene, TileBatch
@@ -76,13 +76,13 @@ def test_on_a_cpu_the_model_always_sees_eight_windows(
 ) -> None:
     """Whatever the batch size: results of fewer windows may differ in the last bit."""
     seen: list[int] = []
-    scores = LastBlock.scores
+    scores = DenseMethod.scores
 
-    def count(self: LastBlock, batch: TileBatch) -> torch.Tensor:
+    def count(self: DenseMethod, batch: TileBatch) -> torch.Tensor:
         seen.append(len(batch))
         return scores(self, batch)
 
-    monkeypatch.setattr(LastBlock, "scores", count)
+    monkeypatch.setattr(DenseMethod, "scores", count)
     result = _run(wide_scene, tmp_path, batch_size=3)
     assert set(seen) == {CPU_BATCH}
     assert (result.windows - result.skipped_windows) % CPU_BATCH

@@ -10,7 +10,7 @@ from typing import Any
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS
-from geoovseg.models.weights import local_weights
+from geoovseg.models.weights import cache_dir, local_weights
 from geoovseg.record import package_version
 
 _PACKAGES = ("geoovseg", "torch", "open_clip_torch", "timm", "rasterio", "geopandas", "shapely", "numpy", "typer")
@@ -38,8 +38,6 @@ def _facts() -> dict[str, Any]:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from geoovseg.models.text import cache_dir
-
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     return {
         "python": f"{platform.python_version()} on {platform.platform()}",
@@ -50,7 +48,7 @@ def _facts() -> dict[str, Any]:
         "devices": ["cpu", *gpus],
         "weights_here": [name for name, card in MODELS.items() if local_weights(card)],
         "weights_cache": HF_HUB_CACHE,
-        "text_cache": str(cache_dir() / "text"),
+        "own_cache": str(cache_dir()),
     }
 
 

@@ -28,26 +28,26 @@ def list_models(json: o.JsonOpt = False) -> None:
         else:
             mark = "here" if here else "-"
             default = " (default)" if name == DEFAULT_MODEL else ""
-            data(f"{name:<28}{mark:<6}{card.megabytes or 0:>6} MB  {card.about}{default}")
+            data(f"{name:<28}{card.kind:<11}{mark:<6}{card.megabytes or '?':>5} MB  {card.about}{default}")
 
 
 @app.command("show")
 def show(name: NameArg, json: o.JsonOpt = False) -> None:
     """Show where a model's weights come from, their size and licence."""
-    card = model_card(name)
+    card = MODELS.get(name) or model_card(name)
     here = local_weights(card)
     if json:
         data(_json(card, here))
         return
-    source = f"{card.repo}: {' or '.join(card.files)}" if card.repo else str(card.path)
-    data(f"{card.name}: {card.about}\narchitecture  {card.arch}\nsource        {source}")
+    source = f"{card.repo}: {' or '.join(card.files)}" if card.repo else str(card.url or card.path)
+    data(f"{card.name}: {card.about}\nkind          {card.kind}\narchitecture  {card.arch}\nsource        {source}")
     data(f"size          {card.megabytes or '?'} MB\nlicence       {card.licence}\non disk       {here or 'no'}")
 
 
 @app.command("fetch")
 def fetch(name: NameArg, json: o.JsonOpt = False) -> None:
     """Download a model's weights, once."""
-    card = model_card(name)
+    card = MODELS.get(name) or model_card(name)
     talk(f"{card.name}: {card.megabytes or '?'} MB, licence: {card.licence}")
     path = str(fetch_weights(card))
     data(jsonlib.dumps({"name": card.name, "path": path}) if json else path)

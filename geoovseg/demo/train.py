@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from geoovseg.demo import words
 from geoovseg.demo.scenes import CLASSES, render
-from geoovseg.methods.last_block import last_block
+from geoovseg.methods.dense import last_block
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops import attention
 

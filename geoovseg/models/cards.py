@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from geoovseg.errors import ModelError, did_you_mean
 
@@ -16,13 +17,20 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """What open_clip calls weights on the hub, the preferred name first."""
 
 
+Kind = Literal["clip", "upsampler"]
+"""What `--model` takes, and what `--upsample` takes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """A CLIP model by name: architecture, source of its weights, licence."""
+    """Weights by name: what they are for, where they come from, their licence."""
 
     name: str
+    kind: Kind = "clip"
     arch: str
     """open_clip's configuration; OpenAI's weights need one with quickgelu"""
+    url: str | None = None
+    """where a single file is, when not on the model hub"""
     repo: str | None = None
     """repository on the model hub"""
     files: tuple[str, ...] = FILES
@@ -36,6 +44,7 @@ class ModelCard:
     about: str = ""
 
 
+_SEGEARTH = "https://github.com/likyoo/SegEarth-OV/raw/3e22a969b32c6d751bdbba64a88a0b670e630f55/simfeatup_dev/weights"
 _CARDS = (
     ModelCard(
         name="demo",
@@ -113,23 +122,47 @@ _CARDS = (
         licence="CC (hub tag; CC-BY-4.0 in an earlier card)",
         about="trained on five million remote sensing pairs; QuickGELU is assumed",
     ),
+    ModelCard(
+        name="jbu_one",
+        kind="upsampler",
+        arch="jbu_one",
+        url=f"{_SEGEARTH}/xclip_jbu_one_million_aid.ckpt",
+        licence="SegEarth-OV states none; the training code (likyoo/SimFeatUp) is MIT",
+        about="SimFeatUp, --upsample jbu_one for ViT-B-16: trained on Million-AID (SegEarth-OV)",
+    ),
+    ModelCard(
+        name="jbu_stack",
+        kind="upsampler",
+        arch="jbu_stack",
+        url=f"{_SEGEARTH}/clip_jbu_stack_cocostuff.ckpt",
+        megabytes=4,
+        licence="SegEarth-OV states none; the training code (mhamilton723/FeatUp) is MIT",
+        about="FeatUp, --upsample jbu_stack for ViT-B-16: trained on COCO-Stuff",
+    ),
 )
 MODELS: dict[str, ModelCard] = {c.name: c for c in _CARDS}
-"""The models known by name; `ARCH@FILE` names one on disk, and every ARCH/TAG of open_clip works too."""
+"""The weights known by name; `ARCH@FILE` names some on disk, and every ARCH/TAG of open_clip works too."""
 
 
-def model_card(name: str) -> ModelCard:
-    """The card of a model by name, of a file given as ARCH@FILE, or of open_clip's ARCH/TAG. Raises ModelError."""
-    if name in MODELS:
-        return MODELS[name]
+def model_card(name: str, kind: Kind = "clip") -> ModelCard:
+    """The card of weights of a kind: by name, of a file given as ARCH@FILE, or of open_clip's ARCH/TAG.
+
+    Raises ModelError with the names there are.
+    """
+    known = {n: c for n, c in MODELS.items() if c.kind == kind}
+    if name in known:
+        return known[name]
     arch, at, file = name.partition("@")
-    if at and arch and file:
-        return ModelCard(name=name, arch=arch, path=Path(file), about="a local file")
-    if found := _from_open_clip(name):
+    if at and arch and file and (kind == "clip" or arch in known):
+        return replace(
+            known.get(arch, ModelCard(name=name, arch=arch, about="a local file")), name=name, path=Path(file)
+        )
+    if kind == "clip" and (found := _from_open_clip(name)):
         return found
+    example = {"clip": "ViT-B-16-quickgelu@weights.safetensors", "upsampler": "jbu_one@weights.ckpt"}[kind]
     raise ModelError(
-        f"no model named {name!r}{did_you_mean(name, MODELS)}. The models are {', '.join(MODELS)}; ARCH@FILE uses "
-        "weights on disk, for example ViT-B-16-quickgelu@weights.safetensors"
+        f"no {'model' if kind == 'clip' else kind} named {name!r}{did_you_mean(name, known)}. There are "
+        f"{', '.join(known)}; ARCH@FILE uses weights on disk, for example {example}"
     )
 
 

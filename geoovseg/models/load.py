@@ -78,7 +78,7 @@ def load_clip(name: str, device: torch.device, precision: str) -> ClipModel:
         card=replace(card, path=path),
         vit=ClipVit(tower, mean=card.mean, std=card.std),
         text=TextEncoder(model, tokenizer, templates()),
-        sha256=_sha256(path),
+        sha256=file_sha256(path),
         words=_known_words(card),
     )
 
@@ -136,7 +136,8 @@ def _known_words(card: ModelCard) -> frozenset[str] | None:
     return frozenset((DEMO_DIR / "words.txt").read_text().split("\n")) - {""}
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The digest of a file, for the run record."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geoovseg.models.weights import cache_dir
+
 Tokenize = Callable[[list[str]], Tensor]
-
-
-def cache_dir() -> Path:
-    """Where small computed things are kept: $GEOOVSEG_CACHE, else the user's cache folder."""
-    if "GEOOVSEG_CACHE" in os.environ:
-        return Path(os.environ["GEOOVSEG_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoovseg"
 
 
 class TextEncoder:

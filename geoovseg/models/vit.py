@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from geoovseg.models.cards import CLIP_MEAN, CLIP_STD
 from geoovseg.ops.attention import Mix
 
 Grid = tuple[int, int]
+Positions = Literal["offset", "size", "antialias"]
+"""How a position table is brought to another grid: see `ClipVit.positions`."""
 
 
 class _Block(Protocol):
@@ -74,7 +76,7 @@ class ClipVit:
         weight = self._tower.conv1.weight
         self._mean = torch.tensor(mean, device=weight.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=weight.device).view(1, 3, 1, 1)
-        self._positions: dict[Grid, Tensor] = {}
+        self._positions: dict[tuple[Grid, Positions], Tensor] = {}
 
     @property
     def depth(self) -> int:
@@ -91,32 +93,52 @@ class ClipVit:
         """Where the tower's weights are."""
         return self._tower.conv1.weight.device
 
-    def embed(self, pixels: Tensor) -> tuple[Tensor, Grid]:
+    @property
+    def mean(self) -> Tensor:
+        """The mean colour the tower was trained with, (1, 3, 1, 1) in 0..1."""
+        return self._mean
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """RGB in 0..1 to what the tower was trained on: less the mean, by the standard deviation, in float32."""
+        return (pixels.to(self._mean.dtype) - self._mean) / self._std
+
+    def pad(self, pixels: Tensor) -> Tensor:
+        """Extend (B, 3, H, W) right and below to multiples of the patch with the mean colour, 0 when normalised."""
+        height, width = pixels.shape[-2:]
+        padded = self._mean.expand(len(pixels), 3, height + -height % self.patch, width + -width % self.patch).clone()
+        padded[..., :height, :width] = pixels
+        return padded
+
+    def embed(self, pixels: Tensor, positions: Positions = "offset") -> tuple[Tensor, Grid]:
         """Pixels (B, 3, H, W), RGB in 0..1, to tokens (B, 1 + N, E) before the first block, and the grid (h, w).
 
         Sizes that are no multiple of the patch lose the remainder, as the convolution does.
         """
         tower = self._tower
-        x = tower.conv1(((pixels.to(self._mean.dtype) - self._mean) / self._std).to(self.dtype))
+        x = tower.conv1(self.normalise(pixels).to(self.dtype))
         grid = (x.shape[-2], x.shape[-1])
         patches = x.flatten(2).mT  # (B, N, E)
         cls = tower.class_embedding.to(x.dtype).expand(len(x), 1, -1)
-        tokens = torch.cat([cls, patches], dim=1) + self.positions(grid).to(x.dtype)
+        tokens = torch.cat([cls, patches], dim=1) + self.positions(grid, positions).to(x.dtype)
         return tower.ln_pre(tokens), grid
 
-    def positions(self, grid: Grid) -> Tensor:
-        """The position table (1 + h * w, E) for a grid.
+    def positions(self, grid: Grid, rule: Positions = "offset") -> Tensor:
+        """The position table (1 + h * w, E) for a grid, resized bicubically by one of three published rules.
 
-        With as many tokens as in training the table is used as it is, even for another shape; otherwise it is resized
-        with the scale factor (n + 0.1) / s, bicubic, without antialiasing. Both as in every released dense method
-        (SCLIP, ClearCLIP, NACLIP, SegEarth-OV); resizing to the plain size gives other features.
+        - offset (SCLIP, ClearCLIP, NACLIP, ResCLIP, SegEarth-OV, ConInfer): scale factor (n + 0.1) / s.
+        - size (MaskCLIP): to the plain size.
+        - antialias (GEM): to the plain size, antialiased.
+
+        They give different features. With as many tokens as in training the table is used as it is, even for another
+        shape, but for GEM, which compares shapes.
         """
         table = self._tower.positional_embedding
-        if grid[0] * grid[1] + 1 == len(table):
+        if grid == self.native_grid or (rule != "antialias" and grid[0] * grid[1] + 1 == len(table)):
             return table
-        if grid not in self._positions or table.requires_grad:
-            self._positions[grid] = _resize_positions(table, self.native_grid, grid)
-        return self._positions[grid]
+        key = (grid, rule)
+        if key not in self._positions or table.requires_grad:
+            self._positions[key] = _resize_positions(table, self.native_grid, grid, rule)
+        return self._positions[key]
 
     def qkv(self, i: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of block `i` for its input x (B, L, E): three of (B, heads, L, d)."""
@@ -146,16 +168,19 @@ class ClipVit:
         """Tokens (B, L, E) into the joint space (B, L, D): ln_post and projection, for every token; not normalised."""
         return cast("Tensor", self._tower.ln_post(x) @ self._tower.proj)
 
-    def trunk(self, pixels: Tensor) -> tuple[Tensor, Grid]:
+    def trunk(self, pixels: Tensor, positions: Positions = "offset") -> tuple[Tensor, Grid]:
         """Tokens (B, 1 + N, E) entering the last block, and the grid: the part all last-block methods share."""
-        x, grid = self.embed(pixels)
+        x, grid = self.embed(pixels, positions)
         for i in range(self.depth - 1):
             x = self.block(i, x)
         return x, grid
 
 
-def _resize_positions(table: Tensor, native: Grid, grid: Grid) -> Tensor:
+def _resize_positions(table: Tensor, native: Grid, grid: Grid, rule: Positions) -> Tensor:
     patches = table[1:].T.unflatten(1, native)[None].float()  # (1, E, s, s)
-    scale = ((grid[0] + 0.1) / native[0], (grid[1] + 0.1) / native[1])
-    resized = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False, antialias=False)
+    if rule == "offset":
+        scale = ((grid[0] + 0.1) / native[0], (grid[1] + 0.1) / native[1])
+        resized = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)
+    else:
+        resized = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False, antialias=rule == "antialias")
     return torch.cat([table[:1], resized[0].flatten(1).T.to(table.dtype)])

@@ -7,11 +7,20 @@ weights: then no L x L matrix is kept, and the fused kernels of torch can be use
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
+import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
+Policy = Callable[[tuple[int, int]], Mix]
+"""The mix for a grid (h, w) of patches; most do not care."""
+
+
+def anywhere(mix: Mix) -> Policy:
+    """The policy of a mix that does not depend on where patches lie."""
+    return lambda grid: mix
 
 
 def clip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -22,6 +31,16 @@ def clip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def maskclip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Every token keeps its own value: the identity (Zhou et al. 2022, MaskCLIP, section 3.2)."""
     return v
+
+
+def sclip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The sum, not the mean, of q-q and k-k attention; rows of weights add to 2 (Wang et al. 2023, SCLIP)."""
+    return sdpa(q, q, v) + sdpa(k, k, v)
+
+
+def kk(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Tokens attend to tokens with similar keys: softmax(k k^T / sqrt d) v (NACLIP's ablation without neighbours)."""
+    return sdpa(k, k, v)
 
 
 def clearclip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -35,3 +54,39 @@ def segearth(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     The sum matters: out_proj has a bias and this block no skip connection, so a mean would change the direction.
     """
     return sdpa(q, q, v) + sdpa(k, k, v) + sdpa(v, v, v)
+
+
+@lru_cache(maxsize=8)
+def neighbourhood(grid: tuple[int, int], sigma: float) -> Tensor:
+    """NACLIP's Gaussian of grid distance exp(-d^2 / (2 sigma^2)), (1 + N, 1 + N) (Hajimiri et al. 2024).
+
+    Between patches, row-major; the class token's row and column are 0. Neither normalised nor cut off.
+    """
+    rows, cols = (torch.arange(n, dtype=torch.float32) for n in grid)
+    place = torch.cartesian_prod(rows, cols).view(-1, 2)
+    squared = (place[:, None] - place[None]).square().sum(-1)
+    bias = torch.zeros(len(place) + 1, len(place) + 1)
+    bias[1:, 1:] = torch.exp(-squared / (2 * sigma**2))
+    return bias
+
+
+def naclip(sigma: float) -> Policy:
+    """Keys with keys, near patches preferred: softmax(k k^T / sqrt d + neighbourhood) v (NACLIP)."""
+    return lambda grid: lambda q, k, v: sdpa(k, k, v, attn_mask=neighbourhood(grid, sigma).to(k))
+
+
+def neighbours_only(sigma: float) -> Policy:
+    """NACLIP's ablation `nonly`: softmax(c * neighbourhood) v, c the mean length of queries times that of keys.
+
+    c is per image, mean over heads of mean |q| mean |k| / sqrt d; the release takes one c for a whole batch.
+    """
+
+    def policy(grid: tuple[int, int]) -> Mix:
+        def mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            lengths = q.norm(dim=-1).mean(-1) * k.norm(dim=-1).mean(-1)  # (B, heads)
+            c = lengths.mean(1)[:, None, None, None] * q.shape[-1] ** -0.5
+            return (c * neighbourhood(grid, sigma).to(v)).softmax(-1) @ v
+
+        return mix
+
+    return policy

@@ -21,6 +21,8 @@ SIGMA_COLOUR = 0.08
 
 def bilinear(scores: Tensor, pixels: Tensor) -> Tensor:
     """Interpolate between patch centres (align_corners=False, as every released method does)."""
+    if scores.shape[-2:] == pixels.shape[-2:]:
+        return scores
     return F.interpolate(scores, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
 
 

@@ -1,0 +1,61 @@
+"""How much memory the blend takes, and how wide a panel of it may be."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from geoovseg.errors import GeoOVSegWarning
+from geoovseg.labels import BAND
+from geoovseg.mosaic import AT_ONCE, ScoreMosaic
+from geoovseg.tiling import BLOCK, TilePlan
+
+
+@dataclass(frozen=True)
+class Load:
+    """What decides the memory of a run besides its model."""
+
+    plan: TilePlan
+    channels: int
+    """of the blend: classes and background"""
+    at_once: int
+    """of a batch at pixel resolution: the words, where they are not merged before"""
+    batch: int
+
+    def nbytes(self, width: int) -> float:
+        """Memory of a panel of `width` columns.
+
+        The strip, one channel while it scrolls and bands of finished rows grow with the width; scores of a batch at
+        pixel resolution and finished rows while they are decided do not.
+        """
+        tile = self.plan.tile
+        columns = ScoreMosaic.nbytes(self.plan, self.channels, width)
+        columns += (4 * min(tile[0], self.plan.height) + 2 * BAND) * width
+        return columns + 3 * 4 * self.at_once * self.batch * tile[0] * tile[1] + 4 * 4 * AT_ONCE
+
+    def panel_width(self, device: torch.device, max_memory: float | None) -> int:
+        """Columns of a panel that keep the blend within its budget: `max_memory` MB, or a quarter of the device's.
+
+        Warns when not even the narrowest panel fits.
+        """
+        plan = self.plan
+        budget = max_memory * 1e6 if max_memory is not None else _memory(device) / 4
+        fixed = self.nbytes(0)
+        width = int((budget - fixed) / (self.nbytes(1) - fixed))
+        if width < BLOCK and plan.width > max(0, width):
+            least = self.nbytes(min(BLOCK, plan.width)) / 1e6
+            message = (
+                f"{len(plan.col_offs)} columns of windows cannot be blended in {budget / 1e6:.0f} MB; using "
+                f"{least:.0f} MB"
+            )
+            warnings.warn(message, GeoOVSegWarning, 5)
+        return width
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

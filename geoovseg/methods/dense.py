@@ -1,0 +1,131 @@
+"""What most methods are: dense features of an image, compared with words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from rasterio.windows import Window
+from torch import Tensor
+from torch.nn import functional as F
+
+from geoovseg.models.vit import ClipVit, Grid
+from geoovseg.ops.attention import Mix
+from geoovseg.scene import TileBatch
+
+
+class Features(NamedTuple):
+    """What an image tower says of every patch; nothing is normalised."""
+
+    patches: Tensor
+    """(B, h * w, D), row by row"""
+    cls: Tensor | None
+    """the class token's (B, D), for methods that have one"""
+    grid: Grid
+    keys: Tensor | None = None
+    """the last block's keys (B, h * w, E), for methods that smooth scores with them"""
+
+
+class Encoder(Protocol):
+    """A paper's way from pixels (B, 3, H, W), RGB in 0..1, to features."""
+
+    @property
+    def clip(self) -> ClipVit:
+        """The tower it walks."""
+
+    def __call__(self, pixels: Tensor) -> Features:
+        """Features of the windows, each seen on its own."""
+
+
+Compare = Callable[[Tensor, Grid, Tensor, Tensor], Tensor]
+"""Patch features (B, N, D), their grid, normalised pixels and unit text (Q, D) to cosines (B, Q, h, w)."""
+Refine = Callable[[Tensor, Features], Tensor]
+"""Scores (B, N, Q) and the features they come from to better scores (B, N, Q)."""
+
+
+def cosines(features: Tensor, text: Tensor) -> Tensor:
+    """Features (..., D), any length, against unit text features (Q, D): (..., Q), in float32."""
+    return F.normalize(features.float(), dim=-1) @ text.T
+
+
+def on_the_grid(patches: Tensor, grid: Grid, image: Tensor, text: Tensor) -> Tensor:
+    """Cosines of the patches themselves (B, Q, h, w), to be brought to pixels later."""
+    return cosines(patches, text).mT.unflatten(2, grid)
+
+
+@dataclass(frozen=True)
+class DenseMethod:
+    """A method that scores a window by the cosines of its features with the words."""
+
+    encoder: Encoder
+    text: Tensor
+    """unit word features (Q, D), on the model's device"""
+    _: KW_ONLY
+    scale: float
+    class_token_weight: float = 0.0
+    refine: Refine | None = None
+    compare: Compare = on_the_grid
+    """where features become scores: on the patch grid, or at pixels by an upsampler of features"""
+
+    unit: ClassVar[Literal["cosine"]] = "cosine"
+
+    @property
+    def clip(self) -> ClipVit:
+        """The tower."""
+        return self.encoder.clip
+
+    @property
+    def patch(self) -> int:
+        """What the tile must be a multiple of."""
+        return self.clip.patch
+
+    @property
+    def tile(self) -> int:
+        """The side the model was trained on."""
+        return self.clip.native_grid[0] * self.clip.patch
+
+    @property
+    def stride(self) -> int:
+        """Half a tile, as in the releases (224 and 112)."""
+        return max(1, self.tile // 2)
+
+    def prepare(self, read: Callable[[Window], TileBatch]) -> None:
+        """Nothing: every window is seen on its own."""
+
+    @torch.inference_mode()
+    def features(self, pixels: Tensor) -> Features:
+        """Dense features of pixels (B, 3, H, W) in 0..1."""
+        return self.encoder(pixels)
+
+    @torch.inference_mode()
+    def scores(self, batch: TileBatch) -> Tensor:
+        """Cosines (B, Q, h, w) with the words, plus the weighted cosine of the class token where it counts.
+
+        The class token's term is SegEarth-OV's global bias (section 3.5), a score all patches of a window share.
+        """
+        return self.score(torch.from_numpy(batch.pixels).to(self.clip.device, non_blocking=True))
+
+    @torch.inference_mode()
+    def score(self, pixels: Tensor) -> Tensor:
+        """`scores` of pixels (B, 3, H, W) on the tower's device."""
+        found = self.encoder(pixels)
+        scores = self.compare(found.patches, found.grid, self.clip.normalise(pixels), self.text)
+        if self.refine is not None:
+            scores = self.refine(scores.flatten(2).mT, found).mT.unflatten(2, found.grid)
+        if self.class_token_weight and found.cls is not None:
+            scores = scores + self.class_token_weight * cosines(found.cls, self.text)[:, :, None, None]
+        return scores
+
+
+def last_block(clip: ClipVit, x: Tensor, mix: Mix, *, residual: bool) -> Tensor:
+    """The last block on its input x (B, L, E) under `mix`, read out for every token: (B, L, D).
+
+    With `residual` the block keeps its skip connections and feed-forward part; without, its output is the
+    attention's alone (ClearCLIP, section 3.3). The class token is that of the block as mixed.
+    """
+    last = clip.depth - 1
+    if residual:
+        return clip.readout(clip.block(last, x, mix))
+    return clip.readout(clip.merge(last, mix(*clip.qkv(last, x))))

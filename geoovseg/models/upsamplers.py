@@ -1,0 +1,85 @@
+"""Learned upsamplers of features, by name or file: SimFeatUp's and FeatUp's checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from geoovseg.errors import GeoOVSegError, ModelError, first_line
+from geoovseg.models.cards import model_card
+from geoovseg.models.load import file_sha256, read_state
+from geoovseg.models.vit import ClipVit
+from geoovseg.models.weights import find_weights
+from geoovseg.ops.jbu import Jbu, JbuStep, Projection
+
+PREFIX = "upsampler."
+"""Of the published checkpoints' keys, which also hold what was needed in training."""
+PATCH = 16
+STEPS = {"jbu_one": ("up",) * 4, "jbu_stack": ("up1", "up2", "up3", "up4")}
+"""The weights each doubling uses."""
+
+
+@dataclass(frozen=True)
+class Upsampler:
+    """A loaded upsampler and the digest of its file."""
+
+    jbu: Jbu
+    sha256: str
+
+
+@lru_cache(maxsize=1)
+def load_upsampler(name: str, device: torch.device) -> Upsampler:
+    """Load `jbu_one`, `jbu_stack` or one of them from a file, as `jbu_one@FILE`, without executing code.
+
+    Raises ModelError, WeightsMissingError, and GeoOVSegError for files that are something else.
+    """
+    card = model_card(name, "upsampler")
+    path = find_weights(card)
+    try:
+        jbu = build_jbu(read_state(path), card.arch, device)
+    except Exception as error:  # what a damaged or foreign file makes torch raise has no common base
+        reason = f"it lacks {first_line(error)}" if isinstance(error, KeyError) else first_line(error)
+        raise GeoOVSegError(f"{path} cannot be loaded as weights of {card.arch}: {reason}") from error
+    return Upsampler(jbu, file_sha256(path))
+
+
+def build_jbu(state: dict[str, Tensor], arch: str, device: torch.device) -> Jbu:
+    """An upsampler from a checkpoint's tensors, with or without the published prefix. Raises KeyError."""
+    if any(key.startswith(PREFIX) for key in state):
+        state = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+    state = {k: v.float().to(device) for k, v in state.items()}
+    first, second, third, fourth = (_step(state, name) for name in STEPS[arch])
+    weight = state["fixup_proj.1.weight"]
+    return Jbu((first, second, third, fourth), weight.flatten(1), state["fixup_proj.1.bias"])
+
+
+def check_fit(jbu: Jbu, clip: ClipVit, name: str) -> None:
+    """Refuse an upsampler that was made for other features than this tower's. Raises ModelError."""
+    if clip.patch != PATCH:
+        raise ModelError(
+            f"--upsample {name} makes 16 pixels of a patch, but this model's patches are {clip.patch} pixels wide; "
+            "choose --upsample guided, or a model with patch 16 such as ViT-B-16/openai"
+        )
+    if clip.dim != jbu.dim:
+        raise ModelError(
+            f"--upsample {name} was trained on features of length {jbu.dim}, but this model's have {clip.dim}; choose "
+            "--upsample guided, or a model such as ViT-B-16/openai"
+        )
+
+
+def _step(state: dict[str, Tensor], name: str) -> JbuStep:
+    return JbuStep(
+        state[f"{name}.range_temp"],
+        state[f"{name}.sigma_spatial"],
+        _projection(state, f"{name}.range_proj"),
+        _projection(state, f"{name}.fixup_proj"),
+    )
+
+
+def _projection(state: dict[str, Tensor], name: str) -> Projection:
+    """The two 1 x 1 convolutions as matrices; between them is a GELU, and a dropout that training used."""
+    first, second = state[f"{name}.0.weight"], state[f"{name}.3.weight"]
+    return first.flatten(1), state[f"{name}.0.bias"], second.flatten(1), state[f"{name}.3.bias"]
