@@ -99,7 +99,7 @@ def _others(field: Field) -> list[bool | float | str]:
         return [not field.default]
     if isinstance(field.default, str):
         return [choice for choice in field.choices if choice != field.default]
-    return [field.default + 1]
+    return [field.default + (1 if isinstance(field.default, int) else 1.5)]
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
