@@ -17,7 +17,7 @@ import typer
 
 from geoovseg.cli import app
 from geoovseg.methods import METHODS
-from geoovseg.vocabulary import class_lists
+from geoovseg.prompts import class_lists
 
 ROOT = Path(__file__).parents[1]
 

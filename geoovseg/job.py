@@ -23,6 +23,7 @@ from geoovseg.models.upsamplers import STEPS, Upsampler, check_fit, load_upsampl
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.classes import best_word, decide
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
+from geoovseg.prompts import DEFAULT_TEMPLATES, templates
 from geoovseg.record import RunRecord
 from geoovseg.scene import Scene, TileBatch
 from geoovseg.tiling import Panel, TilePlan, plan_tiles
@@ -44,6 +45,7 @@ class Settings:
 
     method: str = "segearth"
     model: str = DEFAULT_MODEL
+    templates: str = DEFAULT_TEMPLATES
     background: str = "auto"
     threshold: float | None = None
     upsample: str = "bilinear"
@@ -135,6 +137,7 @@ class Job:
             model=self.model.card.name,
             weights_sha256=self.model.sha256,
             classes=tuple((c.name, c.words, c.colour) for c in self.vocabulary.classes),
+            templates=given.templates,
             background=self.vocabulary.background,
             threshold=given.threshold,
             upsample=given.upsample,
@@ -158,6 +161,7 @@ def check_settings(settings: Settings) -> None:
             names = ", ".join((*UPSAMPLERS, *STEPS))
             raise UsageError(f"--upsample {settings.upsample}: choose from {names}; jbu_one@FILE uses weights on disk")
         find_weights(model_card(settings.upsample, "upsampler"))
+    templates(settings.templates)
     if settings.threshold is not None:
         if not method.confidence:
             able = ", ".join(n for n, c in METHODS.items() if c.confidence)
@@ -174,7 +178,7 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
     """Load the model, decide the words, lay the windows. Raises the errors of all of these."""
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
-    model = load_clip(settings.model, device, precision)
+    model = load_clip(settings.model, device, precision, settings.templates)
     words, dropped = _with_background(vocabulary, settings.background, model.text)
     method, upsampler = _method(settings, model, words, device)
     plan = _plan(scene, method, settings, upsampler)
@@ -248,11 +252,7 @@ def _warn(scene: Scene, words: Vocabulary, model: ClipModel) -> None:
     if model.card.name == "demo" and not scene.is_demo:
         message = f"the demo model was trained on drawn scenes only; on {scene.path} its labels mean nothing"
         warnings.warn(message, GeoOVSegWarning, 3)
-    if model.words is not None:
-        unknown = [w for entry in words.classes for w in entry.words if w.casefold() not in model.words]
-        if unknown:
-            message = f"the {model.card.name} model was never told of: {', '.join(unknown)}"
-            warnings.warn(message, GeoOVSegWarning, 3)
+    model.warn_unknown(words)
     if bf16_would_pay(model.vit):
         warnings.warn("this CPU computes bfloat16: --precision bf16 may be several times faster", GeoOVSegWarning, 3)
 

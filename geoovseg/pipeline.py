@@ -14,6 +14,7 @@ from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS, Grid, LabelWrit
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.mosaic import Rows, ScoreMosaic
+from geoovseg.prompts import DEFAULT_TEMPLATES
 from geoovseg.reader import read_ahead
 from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.scene import Scene, open_scene
@@ -65,6 +66,7 @@ def segment(
     model: str = DEFAULT_MODEL,
     output: str | os.PathLike[str] | None = None,
     confidence: str | None = None,
+    templates: str = DEFAULT_TEMPLATES,
     background: str = "auto",
     threshold: float | None = None,
     upsample: str = "bilinear",
@@ -89,9 +91,10 @@ def segment(
         model: a CLIP model by name, `ARCH@FILE`, or `demo`. Nothing is downloaded.
         output: the label raster, or a folder for it; by default `<stem>_labels.tif` beside the scene.
         confidence: also write this raster of confidence, 0..1 stored as 0..250.
+        templates: the sentences around each word: `openai-80`, `openai-7`, `plain`, or a file of them.
         background: `auto`, `none` or `word+word`; what these words win is code 0.
         threshold: confidence (0..1) below which a pixel is code 0.
-        upsample: `bilinear`, or `guided` by the pixels.
+        upsample: `bilinear`; `guided` by the pixels; or `jbu_one`, `jbu_stack`, with weights, for patches of 16.
         settings: fields of the method by name.
         tile: side of a window in pixels, at most; by default what the model was trained on.
         stride: step between windows; by default half a tile.
@@ -114,6 +117,7 @@ def segment(
     given = Settings(
         method=method,
         model=model,
+        templates=templates,
         background=background,
         threshold=threshold,
         upsample=upsample,

@@ -34,6 +34,7 @@ class RunRecord:
     weights_sha256: str
     classes: tuple[tuple[str, tuple[str, ...], str], ...]
     """name, words, colour of codes 1..N"""
+    templates: str
     background: tuple[str, ...]
     threshold: float | None
     upsample: str

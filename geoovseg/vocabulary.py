@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import colorsys
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from geoovseg.errors import VocabularyError, did_you_mean, first_line
+from geoovseg.errors import GeoOVSegWarning, VocabularyError
+from geoovseg.prompts import counter_words, find_list, read_text
 
 BACKGROUND = "background"
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}$")
@@ -100,9 +102,9 @@ def _fold(word: str) -> str:
 def read_classes(classes: str | Sequence[str] | Vocabulary | None, vocabulary: str | None) -> Vocabulary:
     """The user's classes, from exactly one of class texts (`-c`) and the name or file of a list (`--vocabulary`)."""
     if classes is None and vocabulary is None:
-        lists = "|".join(class_lists())
         raise VocabularyError(
-            f"no classes given; write for example -c building,road,water or --vocabulary {lists}|FILE"
+            "no classes given; write for example -c building,road,water or --vocabulary loveda (`geoovseg vocabulary` "
+            "lists the lists)"
         )
     if classes is not None and vocabulary is not None:
         raise VocabularyError("give the classes either with -c/--classes or with --vocabulary, not with both")
@@ -130,17 +132,20 @@ def parse_classes(items: Sequence[str]) -> Vocabulary:
 
 
 def read_vocabulary(name_or_file: str) -> Vocabulary:
-    """Read a class list by name (`loveda`) or from a file: one class a line, `name: word,word` or `word,word`."""
-    path = Path(name_or_file)
-    lists = class_lists()
-    if name_or_file in lists and not path.is_file():
-        path = lists[name_or_file]
-    elif not path.is_file():
-        hint = did_you_mean(name_or_file, lists)
-        raise VocabularyError(
-            f"no class list named {name_or_file!r} and no such file{hint}; the lists are {', '.join(sorted(lists))}"
-        )
-    return _vocabulary(_lines(_read(path), str(path)))
+    """Read a class list by name (`loveda`) or from a file: one class a line, `name: word,word` or `word,word`.
+
+    A word of a class that stands among the background's too, as in one published list, counts as the class's; warns.
+    """
+    path = find_list(name_or_file)
+    entries = _lines(read_text(path), str(path))
+    taken = {_fold(word) for name, words, _ in entries if _fold(name) != BACKGROUND for word in words}
+    for n, (name, words, colour) in enumerate(entries):
+        twice = [word for word in words if _fold(word) in taken]
+        if _fold(name) == BACKGROUND and twice:
+            message = f"{path}: {', '.join(twice)} is a class, so it is left out of the background"
+            warnings.warn(message, GeoOVSegWarning, 3)
+            entries[n] = (name, tuple(word for word in words if word not in twice), colour)
+    return _vocabulary(entries)
 
 
 def parse_background(text: str, vocabulary: Vocabulary) -> tuple[Vocabulary, bool]:
@@ -172,7 +177,7 @@ def _parse_item(item: str) -> tuple[str, tuple[str, ...], str | None]:
 
 
 def _list_file(path: str) -> list[tuple[str, tuple[str, ...], str | None]]:
-    return _lines(_read(Path(path)), path)
+    return _lines(read_text(Path(path)), path)
 
 
 def _lines(text: str, source: str) -> list[tuple[str, tuple[str, ...], str | None]]:
@@ -229,36 +234,3 @@ def _default_colour(name: str, index: int, taken: set[str]) -> str:
         return known
     rgb = colorsys.hsv_to_rgb((0.11 + index * 0.618034) % 1, 0.55 + 0.2 * (index % 3), 0.9 - 0.15 * (index % 2))
     return "#" + "".join(f"{round(c * 255):02x}" for c in rgb)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VocabularyError(f"cannot read the class list {path}: {first_line(error)}") from error
-
-
-def prompts_dir() -> Path:
-    """Where the text files of `prompts/` are: inside an installed package, or beside an editable one."""
-    packaged = Path(__file__).parent / "_prompts"
-    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "prompts"
-
-
-def class_lists() -> dict[str, Path]:
-    """The class lists that ship with the package, by name."""
-    return {path.stem: path for path in sorted((prompts_dir() / "classes").glob("*.txt"))}
-
-
-def templates() -> tuple[str, ...]:
-    """The 80 sentences, each with one {}, that CLIP's authors wrap around a word."""
-    return _listed("templates/openai-80.txt")
-
-
-def counter_words() -> tuple[str, ...]:
-    """The words that `--background auto` sets against the user's."""
-    return _listed("background.txt")
-
-
-def _listed(name: str) -> tuple[str, ...]:
-    lines = (prompts_dir() / name).read_text(encoding="utf-8").splitlines()
-    return tuple(line for line in lines if line and not line.startswith("#"))

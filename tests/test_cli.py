@@ -19,6 +19,7 @@ from conftest import shared_file
 
 from geoovseg.demo.files import write_scene
 from geoovseg.methods import METHODS
+from geoovseg.prompts import class_lists
 from geoovseg.scene import Scene
 
 Run = Callable[..., tuple[int, str, str]]
@@ -268,3 +269,35 @@ def test_doctor_tells_what_is_here(geoovseg: Run, monkeypatch: pytest.MonkeyPatc
 def test_version_and_module_entry_point() -> None:
     text = subprocess.run([sys.executable, "-m", "geoovseg", "--version"], capture_output=True, text=True, check=True)
     assert text.stdout.startswith("geoovseg 0.")
+
+
+def test_class_lists_are_listed(geoovseg: Run) -> None:
+    code, out, err = geoovseg("vocabulary")
+    assert (code, err) == (0, "")
+    assert {line.split()[0] for line in out.splitlines()} == set(class_lists())
+    code, out, _ = geoovseg("vocabulary", "--json")
+    assert {"name": "loveda", "classes": 6, "about": "LoveDA, words as in SegEarth-OV."} in map(
+        json.loads, out.splitlines()
+    )
+
+
+def test_a_class_list_is_shown_with_codes_words_and_colours(geoovseg: Run) -> None:
+    code, out, _ = geoovseg("vocabulary", "loveda")
+    assert code == 0
+    assert "   0  background  background" in out.splitlines()
+    assert "   1  #c0392b  building      building, roof, house" in out.splitlines()
+    found = json.loads(geoovseg("vocabulary", "loveda", "--json")[1])
+    assert found["classes"][1] == {"code": 2, "name": "road", "words": ["road"], "colour": "#7f8c8d"}
+    assert geoovseg("vocabulary", "lovda")[0] == 2
+
+
+def test_classes_a_model_cannot_tell_apart_are_named(geoovseg: Run) -> None:
+    code, out, _ = geoovseg("vocabulary", "-c", "house,building,road", "--model", "demo")
+    assert code == 0
+    assert "1 of 3 pairs that demo can hardly tell apart (cosine 0.92 or more):" in out
+    assert "house / building  (house - building)" in out
+    found = json.loads(geoovseg("vocabulary", "demo", "--model", "demo", "--json")[1])
+    assert found["close"] == []
+    assert found["closest"]["cosine"] < 0.92
+    assert geoovseg("vocabulary", "loveda", "--model", "ViT-B-16/openai")[0] == 5
+    assert geoovseg("vocabulary", "--model", "demo")[0] == 2

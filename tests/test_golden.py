@@ -15,7 +15,7 @@ from geoovseg.methods.dense import DenseMethod
 from geoovseg.methods.feedback import feedback
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.vit import ClipVit
-from geoovseg.vocabulary import templates
+from geoovseg.prompts import templates
 
 pytestmark = pytest.mark.golden
 

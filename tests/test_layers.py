@@ -21,6 +21,7 @@ RANKS = (
     {"reader", "budget"},
     {"scene", "labels", "truth", "aoi", "mosaic", "ops"},
     {"vocabulary", "tiling", "record", "styles"},
+    {"prompts"},
     {"errors"},
 )
 HOMES = {
@@ -78,7 +79,9 @@ def test_libraries_stay_where_they_belong(path: Path) -> None:
         assert _unit(path) in HOMES.get(library, {_unit(path)}) or deferred, f"{path.name} must not import {name}"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["methods"], ["methods", "segearth"], ["models", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["methods"], ["methods", "segearth"], ["models", "--help"], ["vocabulary", "loveda"]]
+)
 def test_listing_imports_neither_torch_nor_rasterio(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['geoovseg', *{arguments!r}]\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from safetensors.torch import save_file
 
 from geoovseg.errors import GeoOVSegError, ModelError, WeightsMissingError
 from geoovseg.models import load
-from geoovseg.models.cards import DEFAULT_MODEL, MODELS, model_card
+from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
 from geoovseg.models.load import load_clip, read_state
-from geoovseg.models.text import TextEncoder
-from geoovseg.models.weights import fetch_weights, find_weights
+from geoovseg.models.text import TextEncoder, alike
+from geoovseg.models.weights import cache_dir, fetch_weights, find_weights, local_weights
 
 CPU = torch.device("cpu")
 
@@ -45,6 +46,32 @@ def test_missing_weights_are_named_with_the_way_to_get_them() -> None:
 def test_fetching_without_network_is_an_error_with_its_cause() -> None:
     with pytest.raises(GeoOVSegError, match="cannot reach the model hub"):
         fetch_weights(model_card("ViT-B-32/openai"))
+
+
+def _fetched(url: str) -> ModelCard:
+    return replace(MODELS["jbu_one"], url=url)
+
+
+def test_files_from_elsewhere_are_kept_in_our_cache_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "w.ckpt").write_bytes(b"weights")
+    card = _fetched((tmp_path / "w.ckpt").as_uri())
+    assert local_weights(card) is None
+    path = fetch_weights(card)
+    assert path.read_bytes() == b"weights"
+    assert path == local_weights(card) == find_weights(card)
+    assert path.is_relative_to(cache_dir())
+    gone = _fetched((tmp_path / "gone.ckpt").as_uri())
+    with pytest.raises(GeoOVSegError, match="cannot download"):
+        fetch_weights(gone)
+    assert [p.name for p in path.parent.iterdir()] == ["w.ckpt"]
+
+
+def test_upsamplers_are_no_models_and_models_no_upsamplers() -> None:
+    assert model_card("jbu_one", "upsampler").arch == "jbu_one"
+    with pytest.raises(ModelError, match="no model named 'jbu_one'"):
+        model_card("jbu_one")
+    with pytest.raises(ModelError, match="no upsampler named 'ViT-B-16/openai'. There are jbu_one, jbu_stack"):
+        model_card("ViT-B-16/openai", "upsampler")
 
 
 def test_unknown_models_are_refused_with_a_guess() -> None:
@@ -194,3 +221,15 @@ def test_every_listed_model_can_be_built_from_its_architecture() -> None:
 def test_models_of_open_clip_work_by_their_name() -> None:
     card = model_card("ViT-B-16/metaclip_400m")
     assert (card.arch, card.repo) == ("ViT-B-16-quickgelu", "timm/vit_base_patch16_clip_224.metaclip_400m")
+
+
+def test_pairs_of_classes_are_as_alike_as_their_most_alike_words(tiny_clip: open_clip.CLIP) -> None:
+    encoder = _encoder(tiny_clip)
+    classes = {"a": ["road", "street"], "b": ["water"], "c": ["tree", "street lamp"]}
+    pairs = alike(encoder, classes)
+    assert [p.cosine for p in pairs] == sorted((p.cosine for p in pairs), reverse=True)
+    assert {(p.first, p.second) for p in pairs} == {("a", "b"), ("a", "c"), ("b", "c")}
+    best = next(p for p in pairs if (p.first, p.second) == ("a", "c"))
+    cosines = {(x, y): float(encoder.encode(x) @ encoder.encode(y)) for x in classes["a"] for y in classes["c"]}
+    assert best.words == max(cosines, key=lambda pair: cosines[pair])
+    assert best.cosine == pytest.approx(max(cosines.values()), abs=1e-4)

@@ -239,7 +239,7 @@ def test_missing_weights_name_the_command_that_fetches_them(demo_scene: str, tmp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes": None}, "no classes given; write for example -c building,road,water or --vocabulary demo"),
+        ({"classes": None}, "no classes given; write for example -c building,road,water or --vocabulary loveda"),
         ({"vocabulary": "demo"}, "either with -c/--classes or with --vocabulary"),
         ({"upsample": "cubic"}, "--upsample cubic: choose from bilinear, guided"),
         ({"threshold": 1.5}, "--threshold 1.5 must lie between 0 and 1"),

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from geoovseg.errors import ModelError
-from geoovseg.models.vit import CLIP_MEAN, CLIP_STD, ClipVit
+from geoovseg.models.vit import CLIP_MEAN, CLIP_STD, ClipVit, Positions
 
 
 def _normalised(pixels: torch.Tensor) -> torch.Tensor:
@@ -52,8 +52,28 @@ def test_positions_are_resized_with_the_released_scale_factor(tiny_vit: ClipVit)
     assert not torch.allclose(found[1:], plain[0].flatten(1).T, atol=1e-4)
 
 
-def test_as_many_tokens_as_in_training_keep_the_table(tiny_vit: ClipVit) -> None:
-    assert torch.equal(tiny_vit.positions((2, 8)), tiny_vit.visual.positional_embedding)
+@pytest.mark.parametrize(("rule", "antialias"), [("size", False), ("antialias", True)])
+def test_other_releases_resize_positions_to_the_plain_size(tiny_vit: ClipVit, rule: Positions, antialias: bool) -> None:
+    table = tiny_vit.visual.positional_embedding
+    patches = table[1:].T.reshape(1, -1, 4, 4)
+    expected = F.interpolate(patches, size=(3, 8), mode="bicubic", align_corners=False, antialias=antialias)
+    torch.testing.assert_close(tiny_vit.positions((3, 8), rule)[1:], expected[0].flatten(1).T)
+
+
+def test_as_many_tokens_as_in_training_keep_the_table_but_for_gem(tiny_vit: ClipVit) -> None:
+    table = tiny_vit.visual.positional_embedding
+    assert torch.equal(tiny_vit.positions((2, 8)), table)
+    assert torch.equal(tiny_vit.positions((2, 8), "size"), table)
+    assert not torch.equal(tiny_vit.positions((2, 8), "antialias"), table)
+    assert torch.equal(tiny_vit.positions((4, 4), "antialias"), table)
+
+
+def test_padding_is_right_and_below_and_nothing_when_normalised(tiny_vit: ClipVit) -> None:
+    pixels = torch.rand(2, 3, 13, 24)
+    padded = tiny_vit.normalise(tiny_vit.pad(pixels))
+    assert padded.shape == (2, 3, 16, 24)
+    assert torch.equal(padded[:, :, :13], tiny_vit.normalise(pixels))
+    assert (padded[:, :, 13:] == 0).all()
 
 
 def test_the_tower_is_left_as_it_was(tiny_clip: open_clip.CLIP) -> None:

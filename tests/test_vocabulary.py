@@ -6,18 +6,14 @@ from pathlib import Path
 
 import open_clip
 import pytest
+import yaml
+from conftest import SHARED, shared_file
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geoovseg.errors import VocabularyError
-from geoovseg.vocabulary import (
-    class_lists,
-    counter_words,
-    parse_background,
-    parse_classes,
-    read_vocabulary,
-    templates,
-)
+from geoovseg.errors import GeoOVSegWarning, VocabularyError
+from geoovseg.prompts import class_lists, counter_words, template_lists, templates
+from geoovseg.vocabulary import parse_background, parse_classes, read_vocabulary
 
 WORD = st.text("abcdefghij klmno", min_size=1, max_size=12).map(lambda s: " ".join(s.split())).filter(bool)
 
@@ -148,9 +144,75 @@ def test_lists_of_the_package_can_be_read() -> None:
     assert loveda.background == ("background",)
 
 
+def test_names_of_lists_are_found_in_any_case() -> None:
+    assert read_vocabulary("isaid") == read_vocabulary("iSAID")
+    assert templates("OpenAI-80") == templates()
+
+
+def test_a_word_of_a_listed_background_that_is_a_class_counts_as_the_class() -> None:
+    """As the list of COCO-Object has it, where its background would otherwise win every tie."""
+    with pytest.warns(GeoOVSegWarning, match="bed is a class, so it is left out of the background"):
+        vocabulary = read_vocabulary("coco_object")
+    assert "bed" in vocabulary.names
+    assert "bed" not in vocabulary.background
+    assert "desk" in vocabulary.background
+
+
+DATASETS = yaml.safe_load(shared_file("methods", "datasets.yaml").read_text()) if SHARED.is_dir() else {}
+ABSENT = pytest.mark.skip(reason="needs methods/datasets.yaml of the shared test data, not beside this checkout")
+PUBLISHED = [
+    pytest.param(name + suffix, entry[source]["classes"], id=name + suffix)
+    for name, entry in DATASETS.get("remote_sensing", {}).items()
+    for source, suffix in (("segearth", ""), ("coninfer", "-coninfer"))
+    if source == "segearth" or entry["coninfer"]["classes"] != entry["segearth"]["classes"]
+]
+
+
+@pytest.mark.parametrize(("name", "classes"), PUBLISHED or [pytest.param("", [], marks=ABSENT)])
+def test_lists_hold_the_published_words_in_order(name: str, classes: list[list[str]]) -> None:
+    vocabulary = read_vocabulary(name)
+    groups = [list(group) for group in vocabulary.groups]
+    assert groups == classes
+
+
+NATURAL = {
+    "ade20k": 150, "city_scapes": 19, "coco_object": 81, "coco_object-clearclip": 81, "coco_stuff": 171,
+    "context59": 59, "context60": 60, "voc20": 20, "voc20-clearclip": 20, "voc21": 21, "voc21-clearclip": 21,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "count"), NATURAL.items())
+def test_lists_of_natural_images_have_all_classes(name: str, count: int) -> None:
+    assert len(read_vocabulary(name).groups) == count
+
+
+@pytest.mark.parametrize("name", class_lists())
+def test_every_class_of_a_list_has_a_colour_of_its_own_in_the_file(name: str) -> None:
+    vocabulary = read_vocabulary(name)
+    text = class_lists()[name].read_text()
+    assert len({entry.colour for entry in vocabulary.classes}) == len(vocabulary.classes)
+    assert all(entry.colour in text for entry in vocabulary.classes)
+    assert text.startswith("# ")
+
+
 def test_templates_are_those_of_clip_in_order() -> None:
     assert [t.replace("{}", "x") for t in templates()] == [t("x") for t in open_clip.OPENAI_IMAGENET_TEMPLATES]
     assert len(templates()) == 80
+    assert [t.replace("{}", "x") for t in templates("openai-7")] == [
+        t("x") for t in open_clip.SIMPLE_IMAGENET_TEMPLATES
+    ]
+    assert set(template_lists()) == {"openai-80", "openai-7", "plain"}
+
+
+def test_templates_without_a_place_for_the_word_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("# mine\na photo of {}\na photo\n")
+    with pytest.raises(VocabularyError, match=r"'a photo' has no single \{\}"):
+        templates(str(path))
+    path.write_text("# mine\naerial view of {}\n")
+    assert templates(str(path)) == ("aerial view of {}",)
+    with pytest.raises(VocabularyError, match=r"no set of templates named 'openai'.*openai-80"):
+        templates("openai")
 
 
 def test_counter_words_are_the_documented_ones() -> None:

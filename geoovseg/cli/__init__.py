@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from geoovseg.cli import demo, doctor, evaluate, methods, models, preview, segment
+from geoovseg.cli import demo, doctor, evaluate, methods, models, preview, segment, vocabulary
 from geoovseg.cli.output import plain_warnings, talk
 from geoovseg.errors import GeoOVSegError
 from geoovseg.record import package_version
@@ -28,6 +28,7 @@ app.command("demo")(demo.command)
 app.command("evaluate")(evaluate.command)
 app.command("preview")(preview.command)
 app.command("methods")(methods.command)
+app.command("vocabulary")(vocabulary.command)
 app.add_typer(models.app, name="models")
 app.command("doctor")(doctor.command)
 

@@ -24,7 +24,10 @@ ClassesOpt = Annotated[
         metavar="CLASSES",
     ),
 ]
-VocabularyOpt = Annotated[str | None, typer.Option(help="A class list, instead of -c: demo, loveda, or a file.")]
+VocabularyOpt = Annotated[
+    str | None, typer.Option(help="A class list, instead of -c: a name of `geoovseg vocabulary`, or a file.")
+]
+TemplatesOpt = Annotated[str, typer.Option(help="Sentences around each word: openai-80, openai-7, plain, or a file.")]
 MethodOpt = Annotated[str, typer.Option("-m", "--method", help="See `geoovseg methods`.")]
 ModelOpt = Annotated[str, typer.Option(help="See `geoovseg models list`; demo needs no download.")]
 OutputOpt = Annotated[
@@ -33,7 +36,10 @@ OutputOpt = Annotated[
 ConfidenceOpt = Annotated[str | None, typer.Option(help="Also write confidence (0..1) to this .tif.")]
 BackgroundOpt = Annotated[str, typer.Option(help="What is code 0: auto, none or word+word.")]
 ThresholdOpt = Annotated[float | None, typer.Option(help="Confidence (0..1) below which a pixel is code 0.")]
-UpsampleOpt = Annotated[str, typer.Option(help="From patches to pixels: bilinear or guided.")]
+UpsampleOpt = Annotated[
+    str,
+    typer.Option(help="From patches to pixels: bilinear, guided, jbu_one, jbu_stack or jbu_one@FILE (patch 16 only)."),
+]
 SetOpt = Annotated[
     list[str] | None, typer.Option("--set", help="A setting of the method; repeatable.", metavar="NAME=VALUE")
 ]

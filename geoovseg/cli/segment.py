@@ -12,6 +12,7 @@ from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.errors import GeoOVSegError, UsageError
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
+from geoovseg.prompts import DEFAULT_TEMPLATES
 from geoovseg.vocabulary import read_classes
 
 
@@ -23,6 +24,7 @@ def command(
     model: o.ModelOpt = DEFAULT_MODEL,
     output: o.OutputOpt = None,
     confidence: o.ConfidenceOpt = None,
+    templates: o.TemplatesOpt = DEFAULT_TEMPLATES,
     background: o.BackgroundOpt = "auto",
     threshold: o.ThresholdOpt = None,
     upsample: o.UpsampleOpt = "bilinear",
@@ -48,6 +50,7 @@ def command(
         "vocabulary": vocabulary,
         "method": method,
         "model": model,
+        "templates": templates,
         "background": background,
         "threshold": threshold,
         "upsample": upsample,

@@ -17,12 +17,13 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geoovseg.errors import GeoOVSegError, ModelError, UsageError, first_line
+from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, ModelError, UsageError, first_line
 from geoovseg.models.cards import DEFAULT_MODEL, DEMO_DIR, ModelCard, model_card
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
-from geoovseg.vocabulary import templates
+from geoovseg.prompts import DEFAULT_TEMPLATES, templates
+from geoovseg.vocabulary import Vocabulary
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,6 +38,14 @@ class ClipModel:
     sha256: str
     words: frozenset[str] | None
     """all the words it was trained on, where that is few"""
+
+    def warn_unknown(self, vocabulary: Vocabulary) -> None:
+        """Warn of words it cannot know."""
+        asked = [word for entry in vocabulary.classes for word in entry.words]
+        unknown = [] if self.words is None else [word for word in asked if word.casefold() not in self.words]
+        if unknown:
+            message = f"the {self.card.name} model was never told of: {', '.join(unknown)}"
+            warnings.warn(message, GeoOVSegWarning, 4)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -63,8 +72,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 @lru_cache(maxsize=1)
-def load_clip(name: str, device: torch.device, precision: str) -> ClipModel:
-    """Load a model by name. The image tower runs in `precision`, the text tower in float32.
+def load_clip(name: str, device: torch.device, precision: str, sentences: str = DEFAULT_TEMPLATES) -> ClipModel:
+    """Load a model by name. The image tower runs in `precision`, the text tower in float32, on a set of templates.
 
     Raises ModelError, WeightsMissingError, and GeoOVSegError for files that are not weights of this architecture.
     """
@@ -77,7 +86,7 @@ def load_clip(name: str, device: torch.device, precision: str) -> ClipModel:
     return ClipModel(
         card=replace(card, path=path),
         vit=ClipVit(tower, mean=card.mean, std=card.std),
-        text=TextEncoder(model, tokenizer, templates()),
+        text=TextEncoder(model, tokenizer, templates(sentences)),
         sha256=file_sha256(path),
         words=_known_words(card),
     )

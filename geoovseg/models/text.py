@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,29 @@ class TextEncoder:
         if self._identity is None:
             self._identity = _digest(self.model, self.templates)
         return hashlib.sha256(f"{self._identity}\0{word}".encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Two classes, the words that make them most alike, and the cosine of these."""
+
+    first: str
+    second: str
+    words: tuple[str, str]
+    cosine: float
+
+
+def alike(encoder: TextEncoder, classes: Mapping[str, Sequence[str]]) -> list[Alike]:
+    """All pairs of classes (name to words), the most alike first: what a text tower can hardly tell apart.
+
+    Classes are as alike as the most alike of their words, since the best word speaks for its class.
+    """
+    found = []
+    for (first, own), (second, others) in combinations(classes.items(), 2):
+        cosines = encoder.similarity(own, others)
+        row, col = divmod(int(cosines.argmax()), len(others))
+        found.append(Alike(first, second, (own[row], others[col]), round(float(cosines[row, col]), 4)))
+    return sorted(found, key=lambda pair: -pair.cosine)
 
 
 def _digest(model: nn.Module, templates: Sequence[str]) -> str:

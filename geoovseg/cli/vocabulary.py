@@ -1,0 +1,119 @@
+"""`geoovseg vocabulary`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geoovseg.cli import options as o
+from geoovseg.cli.output import data
+from geoovseg.errors import UsageError
+from geoovseg.models.cards import model_card
+from geoovseg.prompts import DEFAULT_TEMPLATES, class_lists, find_list, title
+from geoovseg.vocabulary import BACKGROUND, Vocabulary, read_classes
+
+if TYPE_CHECKING:
+    from geoovseg.models.text import Alike
+
+SHOWN = 10
+"""Pairs printed when more are close."""
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(help="A class list by name, or a file.", metavar="NAME")] = None,
+    classes: o.ClassesOpt = None,
+    model: Annotated[
+        str | None, typer.Option(help="Also say which classes this model's text tower can hardly tell apart.")
+    ] = None,
+    close: Annotated[float, typer.Option(help="Cosine from which two classes count as hardly told apart.")] = 0.92,
+    templates: o.TemplatesOpt = DEFAULT_TEMPLATES,
+    json: o.JsonOpt = False,
+) -> None:
+    """List the class lists, or show one: codes, names, words, colours.
+
+    geoovseg vocabulary loveda --model ViT-B-16/openai
+    """
+    if name is None and classes is None:
+        if model is not None:
+            raise UsageError("--model needs a class list, as in geoovseg vocabulary loveda --model ViT-B-16/openai")
+        _list(json)
+        return
+    words = read_classes(classes, name)
+    about = _about(find_list(name)) if name else ""
+    pairs = _alike(words, model, templates) if model else []
+    near = [pair for pair in pairs if pair.cosine >= close]
+    data(_json(name, about, words, pairs, near) if json else _text(about, words))
+    if model and not json:
+        data(_confusable(model, pairs, near, close))
+
+
+def _list(json: bool) -> None:
+    rows = [(name, _count(path), _about(path)) for name, path in class_lists().items()]
+    if json:
+        lines = [jsonlib.dumps({"name": name, "classes": count, "about": about}) for name, count, about in rows]
+    else:
+        lines = [f"{name:<28}{count:>4}  {about}" for name, count, about in rows]
+    data("\n".join(lines))
+
+
+def _count(path: Path) -> int:
+    with warnings.catch_warnings():  # of words left out of a background: they are told when the list is used
+        warnings.simplefilter("ignore")
+        return len(read_classes(None, str(path)).classes)
+
+
+def _about(path: Path) -> str:
+    return title(path).removesuffix("In files a comma separates synonyms of one class.").strip()
+
+
+def _alike(words: Vocabulary, model: str, templates: str) -> list[Alike]:
+    """Loads the model; its image tower is not used."""
+    from geoovseg.models.load import load_clip, resolve_device
+    from geoovseg.models.text import alike
+
+    model_card(model)
+    loaded = load_clip(model, resolve_device("cpu"), "fp32", templates)
+    loaded.warn_unknown(words)
+    groups: dict[str, Sequence[str]] = {entry.name: entry.words for entry in words.classes}
+    return alike(loaded.text, {BACKGROUND: words.background, **groups} if words.background else groups)
+
+
+def _text(about: str, words: Vocabulary) -> str:
+    lines = [about] if about else []
+    if words.background:
+        lines.append(f"{0:>4}  {BACKGROUND}  {', '.join(words.background)}")
+    width = max(len(entry.name) for entry in words.classes)
+    for code, entry in enumerate(words.classes, start=1):
+        listed = ", ".join(entry.words) if entry.words != (entry.name,) else ""
+        lines.append(f"{code:>4}  {entry.colour}  {entry.name:<{width}}  {listed}".rstrip())
+    if not words.background:
+        lines.append("no class named background: see --background; none gives every pixel one of these")
+    return "\n".join(lines)
+
+
+def _confusable(model: str, pairs: list[Alike], near: list[Alike], close: float) -> str:
+    if not pairs:
+        return "one class only: nothing to tell apart"
+    head = f"{len(near)} of {len(pairs)} pairs that {model} can hardly tell apart (cosine {close:g} or more)"
+    shown = near[:SHOWN] or pairs[:1]
+    lines = [head + (":" if near else "; the closest:")]
+    lines += [f"  {p.cosine:.3f}  {p.first} / {p.second}  ({p.words[0]} - {p.words[1]})" for p in shown]
+    return "\n".join(lines)
+
+
+def _json(name: str | None, about: str, words: Vocabulary, pairs: list[Alike], near: list[Alike]) -> str:
+    found: dict[str, Any] = {
+        "name": name,
+        "about": about,
+        "background": words.background,
+        "classes": [{"code": code, **asdict(entry)} for code, entry in enumerate(words.classes, start=1)],
+        "close": [asdict(pair) for pair in near],
+        "closest": asdict(pairs[0]) if pairs else None,
+    }
+    return jsonlib.dumps(found, ensure_ascii=False)

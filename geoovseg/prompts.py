@@ -1,0 +1,84 @@
+"""The text files of `prompts/`: class lists, sentences around a word, words of the automatic background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from geoovseg.errors import VocabularyError, did_you_mean, first_line
+
+DEFAULT_TEMPLATES = "openai-80"
+
+
+def prompts_dir() -> Path:
+    """Where the files are: inside an installed package, or beside an editable one."""
+    packaged = Path(__file__).parent / "_prompts"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "prompts"
+
+
+def class_lists() -> dict[str, Path]:
+    """The class lists that ship with the package, by name."""
+    return _named("classes")
+
+
+def template_lists() -> dict[str, Path]:
+    """The sets of sentences that ship with the package, by name."""
+    return _named("templates")
+
+
+def find_list(name_or_file: str) -> Path:
+    """The file of a class list, by name in any case or as a file. Raises VocabularyError with the names there are."""
+    return _find(name_or_file, class_lists(), "class list")
+
+
+def title(path: Path) -> str:
+    """What a file says of itself in its first line, if that is a comment."""
+    first = read_text(path).partition("\n")[0]
+    return first[1:].strip() if first.startswith("#") else ""
+
+
+def templates(name_or_file: str = DEFAULT_TEMPLATES) -> tuple[str, ...]:
+    """Sentences with one {} each, to be put around a word; by default the 80 of CLIP's authors.
+
+    Raises VocabularyError for unknown names, and for lines that have no place for the word.
+    """
+    path = _find(name_or_file, template_lists(), "set of templates")
+    found = _listed(path)
+    wrong = [line for line in found if line.count("{}") != 1]
+    if wrong or not found:
+        line = repr(wrong[0]) if wrong else "no line"
+        raise VocabularyError(f"{path}: {line} has no single {{}}, which is where a word goes")
+    return found
+
+
+def counter_words() -> tuple[str, ...]:
+    """The words that `--background auto` sets against the user's."""
+    return _listed(prompts_dir() / "background.txt")
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8. Raises VocabularyError."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise VocabularyError(f"cannot read the class list {path}: {first_line(error)}") from error
+
+
+def _named(folder: str) -> dict[str, Path]:
+    paths = (prompts_dir() / folder).glob("*.txt")
+    return {path.stem: path for path in sorted(paths, key=lambda path: path.stem.casefold())}
+
+
+def _find(name_or_file: str, known: dict[str, Path], what: str) -> Path:
+    path = Path(name_or_file)
+    if path.is_file():
+        return path
+    by_fold = {name.casefold(): path for name, path in known.items()}
+    if name_or_file.casefold() in by_fold:
+        return by_fold[name_or_file.casefold()]
+    names = ", ".join(known) if len(known) < 10 else "listed by `geoovseg vocabulary`"
+    hint = did_you_mean(name_or_file, known)
+    raise VocabularyError(f"no {what} named {name_or_file!r} and no such file{hint}; the names are {names}")
+
+
+def _listed(path: Path) -> tuple[str, ...]:
+    return tuple(line for line in read_text(path).splitlines() if line.strip() and not line.startswith("#"))
