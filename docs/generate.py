@@ -40,8 +40,23 @@ def scenes_table() -> str:
     return "\n".join(lines)
 
 
+def settings_table(name: str) -> str:
+    lines = ["| setting | default | what it does, and where the value comes from |", "|---|---|---|"]
+    lines += [f"| `{f.name}` | {str(f.default).lower()} | {f.about} |" for f in METHODS[name].fields]
+    return "\n".join(lines)
+
+
 def lists_line() -> str:
-    return "Lists in the package: " + ", ".join(f"`{name}`" for name in class_lists()) + "."
+    own = [name for name in class_lists() if not name.endswith("-coninfer")]
+    return "Lists in the package: " + ", ".join(f"`{name}`" for name in own) + "; and ConInfer's as `NAME-coninfer`."
+
+
+def filled(text: str, parts: dict[str, str]) -> str:
+    """The text with what stands between each pair of marks replaced."""
+    for name, part in parts.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text = re.sub(pattern, lambda m, t=part: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
+    return text
 
 
 def cli_reference() -> str:
@@ -69,11 +84,14 @@ def _help(root: object, path: tuple[str, ...]) -> str:
 
 def targets() -> dict[Path, str]:
     """Files and what they should hold."""
-    readme = (ROOT / "README.md").read_text()
-    for name, text in (("methods", methods_table()), ("scenes", scenes_table()), ("lists", lists_line())):
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        readme = re.sub(pattern, lambda m, t=text: f"{m[1]}{t}\n{m[2]}", readme, flags=re.DOTALL)
-    return {ROOT / "README.md": readme, ROOT / "docs" / "cli.md": cli_reference()}
+    readme, methods = ROOT / "README.md", ROOT / "docs" / "methods.md"
+    tables = {"methods": methods_table(), "scenes": scenes_table(), "lists": lists_line()}
+    settings = {f"settings {name}": settings_table(name) for name in METHODS}
+    return {
+        readme: filled(readme.read_text(), tables),
+        methods: filled(methods.read_text(), settings),
+        ROOT / "docs" / "cli.md": cli_reference(),
+    }
 
 
 def main() -> None:
