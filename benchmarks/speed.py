@@ -20,7 +20,7 @@ import torch
 from rasterio.windows import Window
 
 from geoovseg.demo.files import write_scene
-from geoovseg.methods import load_method
+from geoovseg.methods import METHODS, load_method
 from geoovseg.models import text as text_module
 from geoovseg.models.load import load_clip
 from geoovseg.models.vit import ClipVit
@@ -61,6 +61,22 @@ def batching(name: str, vit: ClipVit, rounds: int) -> None:
     method, eight, one = load_method("segearth", vit, text, WORDS), windows(vit, 8), windows(vit, 1)
     pair(f"8 windows, {name}: one by one / together", lambda: [method.scores(one) for _ in range(8)],
          lambda: method.scores(eight), rounds)  # fmt: skip
+
+
+def costs(vit: ClipVit, rounds: int) -> None:
+    """Of every method relative to clip, which the methods' cards state."""
+    text, eight = torch.nn.functional.normalize(torch.randn(4, vit.dim), dim=-1), windows(vit, 8)
+    methods = {name: load_method(name, vit, text, WORDS) for name in METHODS}
+    times: dict[str, list[float]] = {name: [] for name in METHODS}
+    for _ in range(rounds):
+        for name, method in methods.items():
+            start = time.perf_counter()
+            method.scores(eight)
+            times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    print("\n| 8 windows, ViT-B/16, random weights | ms | relative to clip |\n|---|---|---|")
+    for name, median in medians.items():
+        print(f"| {name} | {median * 1e3:.0f} | {median / medians['clip']:.2f} |")
 
 
 def reading(folder: Path, rounds: int) -> None:
@@ -114,6 +130,7 @@ def main() -> None:
         reading(Path(name), rounds)
         merging(rounds)
         words(Path(name), rounds)
+        costs(ClipVit(tower), max(3, rounds // 2))
 
 
 if __name__ == "__main__":

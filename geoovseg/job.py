@@ -149,6 +149,7 @@ class Job:
             precision=self.precision,
             windows=self.windows,
             skipped_windows=skipped,
+            notes=self.method.notes,
         )
 
 

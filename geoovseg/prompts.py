@@ -42,25 +42,26 @@ def templates(name_or_file: str = DEFAULT_TEMPLATES) -> tuple[str, ...]:
     Raises VocabularyError for unknown names, and for lines that have no place for the word.
     """
     path = _find(name_or_file, template_lists(), "set of templates")
-    found = _listed(path)
+    found = _listed(path, "set of templates")
     wrong = [line for line in found if line.count("{}") != 1]
-    if wrong or not found:
-        line = repr(wrong[0]) if wrong else "no line"
-        raise VocabularyError(f"{path}: {line} has no single {{}}, which is where a word goes")
+    if wrong:
+        raise VocabularyError(f"{path}: {wrong[0]!r} has no single {{}}, which is where a word goes")
+    if not found:
+        raise VocabularyError(f"{path} has no sentences; write one a line, as in: an aerial photo of a {{}}.")
     return found
 
 
 def counter_words() -> tuple[str, ...]:
     """The words that `--background auto` sets against the user's."""
-    return _listed(prompts_dir() / "background.txt")
+    return _listed(prompts_dir() / "background.txt", "words of the background")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, what: str = "class list") -> str:
     """A text file in UTF-8. Raises VocabularyError."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise VocabularyError(f"cannot read the class list {path}: {first_line(error)}") from error
+        raise VocabularyError(f"cannot read the {what} {path}: {first_line(error)}") from error
 
 
 def _named(folder: str) -> dict[str, Path]:
@@ -80,5 +81,5 @@ def _find(name_or_file: str, known: dict[str, Path], what: str) -> Path:
     raise VocabularyError(f"no {what} named {name_or_file!r} and no such file{hint}; the names are {names}")
 
 
-def _listed(path: Path) -> tuple[str, ...]:
-    return tuple(line for line in read_text(path).splitlines() if line.strip() and not line.startswith("#"))
+def _listed(path: Path, what: str) -> tuple[str, ...]:
+    return tuple(line for line in read_text(path, what).splitlines() if line.strip() and not line.startswith("#"))

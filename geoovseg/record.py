@@ -47,6 +47,8 @@ class RunRecord:
     precision: str
     windows: int
     skipped_windows: int
+    notes: tuple[str, ...] = ()
+    """what the method changed to fit the model"""
     versions: Mapping[str, str] = field(
         default_factory=lambda: {n: package_version(n) for n in ("geoovseg", "torch", "open_clip_torch", "rasterio")}
     )

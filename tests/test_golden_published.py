@@ -83,7 +83,7 @@ def test_sliding_windows_and_post_processing_equal_the_release(case: Case, outpu
     size = tuple(hyper["ori"]) if image == "predict_resized" else small
     pamr_steps = {"predict_pamr10": 10}.get(image, hyper.get("pamr_steps", 0))
     protocol = _protocol(name, hyper, pamr_steps=pamr_steps)
-    logits = run(pixels, window_logits(method), protocol, method, size=size)
+    logits = run(pixels, protocol, method, size=size)
     if kind.startswith(("logits", "argmax")):
         _compare(case, output, kind, logits.argmax(1), logits)
     else:
@@ -174,7 +174,7 @@ def test_segearth_equals_the_release_end_to_end(case: Case, output: str) -> None
     source = {"slide_small": "u8_slide_small", "predict_whole_resized": "u8_nonsquare"}.get(image, "u8_slide")
     pixels = case.pixels(source)
     size = tuple(hyper["ori"]) if image.endswith("resized") else tuple(pixels.shape[-2:])
-    logits = run(pixels, window_logits(method), protocol, method, size=size)
+    logits = run(pixels, protocol, method, size=size)
     if image.startswith("predict"):
         groups = torch.bincount(case.inputs["query_idx"]).tolist()
         _compare(case, output, kind, *predict(logits, groups, protocol))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg import job
+from geoovseg.demo.scenes import render
 from geoovseg.errors import GeoOVSegError, MethodError, ModelError, UsageError, WeightsMissingError
 from geoovseg.methods import load_method, upsampled
 from geoovseg.models.load import load_clip
@@ -23,6 +24,7 @@ from geoovseg.models.upsamplers import build_jbu, check_fit, load_upsampler
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.jbu import Jbu, doubled_with_margin
 from geoovseg.pipeline import segment
+from geoovseg.scene import DEMO_TAG
 from geoovseg.vocabulary import parse_classes
 
 CPU = torch.device("cpu")
@@ -129,13 +131,33 @@ def test_files_that_are_no_upsampler_are_refused_with_what_they_lack(tmp_path: P
     state = random_state("jbu_one", 8)
     del state["up.range_proj.3.bias"]
     torch.save({"state_dict": state}, tmp_path / "w.ckpt")
-    with pytest.raises(GeoOVSegError, match=r"cannot be loaded as weights of jbu_one: it lacks 'up.range_proj.3.bias'"):
+    with pytest.raises(GeoOVSegError, match=r"as weights of jbu_one: it has no up.range_proj.3.bias"):
         load_upsampler(f"jbu_one@{tmp_path / 'w.ckpt'}", CPU)
     (tmp_path / "x.ckpt").write_bytes(b"not weights")
     with pytest.raises(GeoOVSegError, match="cannot be loaded"):
         load_upsampler(f"jbu_stack@{tmp_path / 'x.ckpt'}", CPU)
     with pytest.raises(ModelError, match="no upsampler named 'jbu_two@w'"):
         load_upsampler("jbu_two@w", CPU)
+
+
+WRONG = {
+    "up.fixup_proj.3.weight": torch.ones(120, 121, 1, 1),
+    "fixup_proj.1.weight": torch.ones(8, 8, 3, 3),
+    "up.range_proj.0.weight": torch.ones(32, 4, 1, 1),
+    "up.range_temp": torch.tensor(float("nan")),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_tensors_of_another_shape_and_broken_ones_are_refused_by_name(key: str) -> None:
+    with pytest.raises(ValueError, match=f"its {key} (has shape|is not finite)"):
+        build_jbu({**random_state("jbu_one", 8), key: WRONG[key]}, "jbu_one", CPU)
+
+
+def test_one_upsamplers_weights_are_not_taken_for_the_others() -> None:
+    stack = {k.replace("up1.", "up."): v for k, v in random_state("jbu_stack", 8).items()}
+    with pytest.raises(ValueError, match="has shape"):
+        build_jbu(stack, "jbu_one", CPU)
 
 
 def _vit(patch: int, dim: int) -> ClipVit:
@@ -158,7 +180,7 @@ def test_towers_it_was_not_made_for_are_refused(patch: int, dim: int, message: s
 def test_methods_that_refine_scores_have_no_features_to_upsample() -> None:
     text, words = F.normalize(torch.randn(2, 24), dim=-1), parse_classes(["a,b"])
     method = load_method("maskclip", _vit(16, 24), text, words, settings={"smooth": 1})
-    with pytest.raises(MethodError, match="maskclip, as set, has no features to upsample"):
+    with pytest.raises(MethodError, match="maskclip, as set, refines scores of patches"):
         upsampled("maskclip", method, build_jbu(random_state("jbu_one", 24), "jbu_one", CPU).cosines)
 
 
@@ -177,19 +199,27 @@ def weights(patch_16: ClipVit, tmp_path: Path) -> str:
     return f"jbu_one@{tmp_path / 'jbu.ckpt'}"
 
 
-def _run(scene: str, folder: Path, name: str, **changes: Any) -> np.ndarray:
+def _run(scene: str, folder: Path, name: str, **changes: Any) -> tuple[np.ndarray, int]:
     given = {"classes": "building=house+roof,road,water", "model": "demo", **changes}
-    with rasterio.open(segment(scene, output=folder / name, **given).labels) as src:
-        return src.read(1)
+    result = segment(scene, output=folder / name, **given)
+    with rasterio.open(result.labels) as src:
+        return src.read(1), result.panels
 
 
-def test_labels_do_not_depend_on_the_batch(demo_scene: str, weights: str, tmp_path: Path) -> None:
-    first = _run(demo_scene, tmp_path, "a.tif", upsample=weights, batch_size=16)
+def test_labels_do_not_depend_on_batches_or_panels(
+    write_raster: Callable[..., str], weights: str, tmp_path: Path
+) -> None:
+    """More than a block wide, so that a small budget makes two panels and other batches."""
+    scene = write_raster(render(1004, 64, 600)[0], tags={DEMO_TAG: "1004"})
+    given = {"tile": 64, "stride": 64, "upsample": weights}
+    first, panels = _run(scene, tmp_path, "a.tif", **given, batch_size=16)
     assert len(np.unique(first)) > 1
-    for n, batch_size in enumerate((1, 7)):
-        other = _run(demo_scene, tmp_path, f"b{n}.tif", upsample=weights, batch_size=batch_size)
+    assert panels == 1
+    for n, changes in enumerate(({"batch_size": 1}, {"max_memory": 0.001})):
+        other, panels = _run(scene, tmp_path, f"b{n}.tif", **given, **changes)
         np.testing.assert_array_equal(other, first)
-    assert (_run(demo_scene, tmp_path, "c.tif") != first).any()
+        assert panels == (2 if "max_memory" in changes else 1)
+    assert (_run(scene, tmp_path, "c.tif", **{**given, "upsample": "bilinear"})[0] != first).any()
 
 
 def test_windows_too_small_to_mirror_are_refused(

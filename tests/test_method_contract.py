@@ -99,19 +99,43 @@ def _others(field: Field) -> list[bool | float | str]:
         return [not field.default]
     if isinstance(field.default, str):
         return [choice for choice in field.choices if choice != field.default]
-    return [field.default + (1 if isinstance(field.default, int) else 1.5)]
+    if field.at_most is not None:
+        return (
+            [(field.default + field.at_most) / 2, field.at_most]
+            if isinstance(field.default, float)
+            else [field.default + 1]
+        )
+    return [field.default + 1.5]
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_every_setting_reaches_the_method(name: str, field: Field, tiny_clip: open_clip.CLIP) -> None:
-    """On windows off the native grid, with words that are some of their patches, so that everything matters."""
+    """On windows off the native grid, with words four of which are patches of theirs, so that everything matters."""
     vit, batch = ClipVit(tiny_clip.visual), _batch(2, 36, 44)
     own = load_method(name, vit, TEXT, VOCABULARY).features(torch.from_numpy(batch.pixels)).patches[0]
-    text = F.normalize(own[[3, 8, 12, 17]], dim=-1)
+    text = F.normalize(torch.cat([own[[3, 8, 12, 17]], TEXT[:1]]), dim=-1)
     plain = load_method(name, vit, text, VOCABULARY)
     changed = [load_method(name, vit, text, VOCABULARY, settings={field.name: other}) for other in _others(field)]
     assert field.about
     assert any(m.scale != plain.scale or not torch.equal(m.scores(batch), plain.scores(batch)) for m in changed)
+
+
+NUMBERS = [p for p in FIELDS if type(p.values[1].default) in (int, float) and p.values[1].name != "depth"]
+
+
+@pytest.mark.parametrize(("name", "field"), NUMBERS)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["float32", "bfloat16", "float16"]
+)
+def test_scores_are_finite_at_the_ends_of_what_a_setting_may_be(
+    name: str, field: Field, dtype: torch.dtype, tiny_clip: open_clip.CLIP
+) -> None:
+    vit = ClipVit(copy.deepcopy(tiny_clip.visual).to(dtype))
+    low = field.at_least if field.at_least is not None else (-999_999.0 if field.above is None else 1e-30)
+    high = field.at_most if field.at_most is not None else 999_999.0
+    for value in (low, high):
+        method = load_method(name, vit, TEXT, VOCABULARY, settings={field.name: value})
+        assert torch.isfinite(method.scores(_batch(1, 40, 48))).all(), value
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
@@ -119,6 +143,7 @@ def test_settings_outside_their_bounds_are_refused(name: str, field: Field) -> N
     wrong: list[object] = ["nonsense"]
     wrong += [field.above] if field.above is not None else []
     wrong += [field.at_least - 1] if field.at_least is not None else []
+    wrong += [field.at_most + 1] if field.at_most is not None else []
     for value in wrong:
         with pytest.raises(MethodError, match=f"{name}: --set {field.name}={value} is not {re.escape(field.kind)}"):
             read_settings(name, {field.name: str(value)})
@@ -150,8 +175,8 @@ def test_settings_are_read_as_their_type() -> None:
         ("clip", {"depth": "7"}, "clip has no setting 'depth'; it has residual, scale"),
         ("clip", {"residual": "maybe"}, "is not true or false"),
         ("naclip", {"mixing": "qq"}, "is not naclip or kk or csa or vanilla or nonly"),
-        ("gem", {"iterations": "1.5"}, "is not a whole number of 1 or more"),
-        ("resclip", {"sure": "nan"}, "is not a number of 0 or more"),
+        ("gem", {"iterations": "1.5"}, "is not a whole number from 1 to 100"),
+        ("resclip", {"sure": "nan"}, "is not a number from 0 to 1"),
         ("clip", {"scale": "much"}, "is not a number above 0"),
         ("clip", {"scale": "nan"}, "is not a number above 0"),
         ("clip", {"scale": "-50"}, "is not a number above 0"),

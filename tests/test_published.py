@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from geoovseg.methods import load_method
-from geoovseg.methods.published import RELEASES, Protocol, pad_to_patch, predict, resize, segment_published, slide
+from geoovseg.methods.published import RELEASES, Protocol, pad_to_patch, predict, resize, run, segment_published, slide
 from geoovseg.models.vit import ClipVit
 from geoovseg.vocabulary import parse_classes
 
@@ -112,3 +112,15 @@ def test_an_image_goes_through_whole(name: str, tiny_clip: open_clip.CLIP) -> No
     assert labels.shape == (50, 70)
     assert shares.shape == (3, 50, 70)
     assert torch.equal(labels, shares.argmax(0))
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_an_image_seen_whole_is_not_padded_and_its_logits_are_resized_once(
+    name: str, tiny_clip: open_clip.CLIP
+) -> None:
+    text = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(5)), dim=-1)
+    method = load_method(name, ClipVit(tiny_clip.visual), text, parse_classes(["a=x+y,b,c"]))
+    pixels = torch.rand(1, 3, 45, 50)
+    protocol = replace(RELEASES[name], crop=0, pamr_steps=0)
+    expected = F.interpolate(method.score(pixels), size=(90, 75), mode="bilinear", align_corners=False)
+    assert torch.equal(run(pixels, protocol, method, size=(90, 75)), expected)

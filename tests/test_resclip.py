@@ -54,12 +54,12 @@ def _expected(labels: list[int], grid: tuple[int, int], sigma: float) -> torch.T
 @pytest.mark.parametrize("sigma", [0.5, 5.0])
 def test_feedback_equals_its_formula(grid: tuple[int, int], sigma: float) -> None:
     labels = torch.randint(0, 2, (grid[0] * grid[1],), generator=torch.Generator().manual_seed(4))
-    found = feedback(labels, grid, sigma, path_check=True)
+    found = feedback(labels[None], grid, sigma, path_check=True)[0]
     torch.testing.assert_close(found, _expected(labels.tolist(), grid, sigma).float(), rtol=1e-5, atol=1e-6)
 
 
 def test_feedback_of_a_single_patch_is_finite() -> None:
-    assert feedback(torch.zeros(1, dtype=torch.long), (1, 1), 5.0, path_check=True).isfinite().all()
+    assert feedback(torch.zeros(1, 1, dtype=torch.long), (1, 1), 5.0, path_check=True).isfinite().all()
 
 
 def test_any_batch_is_the_images_one_by_one(tiny_clip: open_clip.CLIP) -> None:
@@ -72,8 +72,21 @@ def test_any_batch_is_the_images_one_by_one(tiny_clip: open_clip.CLIP) -> None:
         torch.testing.assert_close(method.features(pixels[n : n + 1]).patches[0], together[n], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("depth", "blocks"), [(12, MIDDLE), (24, MIDDLE), (10, MIDDLE), (6, (2, 3, 4, 4)), (2, (0,) * 4)]
-)
+DEPTHS = [(24, MIDDLE), (12, MIDDLE), (10, MIDDLE), (6, (2, 3, 4, 4)), (2, (0, 0, 0, 0))]
+
+
+@pytest.mark.parametrize(("depth", "blocks"), DEPTHS)
+def test_the_middle_attention_is_a_mean_in_any_tower(depth: int, blocks: tuple[int, ...]) -> None:
+    """Also where one block stands for several."""
+    vision = {"image_size": 16, "layers": depth, "width": 16, "head_width": 8, "patch_size": 8}
+    text = {"context_length": 8, "vocab_size": 16, "width": 8, "heads": 1, "layers": 1}
+    vit = ClipVit(open_clip.CLIP(16, vision, text).eval().requires_grad_(False).visual)
+    method = load_method("resclip", vit, torch.eye(2, 16), parse_classes(["a,b"]))
+    middle = method.encoder._trunk(torch.rand(1, 3, 16, 16))[2]
+    torch.testing.assert_close(middle.sum(-1), torch.ones(1, 2, 5))
+    assert bool(method.notes) == (blocks != MIDDLE)
+
+
+@pytest.mark.parametrize(("depth", "blocks"), DEPTHS)
 def test_middle_blocks_are_absolute_where_the_tower_has_them(depth: int, blocks: tuple[int, ...]) -> None:
     assert middle_blocks(depth) == blocks

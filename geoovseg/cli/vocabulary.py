@@ -31,7 +31,9 @@ def command(
     model: Annotated[
         str | None, typer.Option(help="Also say which classes this model's text tower can hardly tell apart.")
     ] = None,
-    close: Annotated[float, typer.Option(help="Cosine from which two classes count as hardly told apart.")] = 0.92,
+    close: Annotated[
+        float, typer.Option(help="Cosine from which two classes count as hardly told apart.", min=-1, max=1)
+    ] = 0.92,
     templates: o.TemplatesOpt = DEFAULT_TEMPLATES,
     json: o.JsonOpt = False,
 ) -> None:

@@ -48,6 +48,10 @@ class Method(Protocol):
     def scale(self) -> float:
         """Factor on cosines before the softmax over classes."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the run record should say beyond the settings, such as layers mapped to another depth."""
+
     def prepare(self, read: Callable[[Window], TileBatch]) -> None:
         """Look at samples of the scene, once before the stream."""
 
@@ -109,8 +113,11 @@ def load_method(
 
 def upsampled(name: str, method: Method, compare: Compare) -> Method:
     """The same method with its features compared with the words at pixels. Raises MethodError if it has no features."""
-    if getattr(method, "compare", None) is None or getattr(method, "refine", None) is not None:
+    if getattr(method, "compare", None) is None:
+        raise MethodError(f"{name} has no features to upsample, only scores; choose --upsample bilinear or guided")
+    if getattr(method, "refine", None) is not None:
         raise MethodError(
-            f"{name}, as set, has no features to upsample, only scores; choose --upsample bilinear or guided"
+            f"{name}, as set, refines scores of patches, which features upsampled to pixels do not have; leave its "
+            "refinements off, or choose --upsample bilinear or guided"
         )
     return replace(cast("Any", method), compare=compare)

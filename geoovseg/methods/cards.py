@@ -20,6 +20,8 @@ class Field:
     """the value must be larger than this"""
     at_least: float | None = None
     """the value must not be smaller than this"""
+    at_most: float | None = None
+    """the value must not be larger than this"""
     choices: tuple[str, ...] = ()
     """for texts: what it can be"""
 
@@ -31,7 +33,8 @@ class Field:
         if isinstance(self.default, str):
             return " or ".join(self.choices)
         bound = f" above {self.above:g}" if self.above is not None else ""
-        bound += f" of {self.at_least:g} or more" if self.at_least is not None else ""
+        bound += f" of {self.at_least:g} or more" if self.at_least is not None and self.at_most is None else ""
+        bound += f" from {self.at_least:g} to {self.at_most:g}" if self.at_most is not None else ""
         return f"a {'whole number' if isinstance(self.default, int) else 'number'}{bound}"
 
     def holds(self, number: float) -> bool:
@@ -39,6 +42,8 @@ class Field:
         if self.above is not None and not number > self.above:
             return False
         if self.at_least is not None and not number >= self.at_least:
+            return False
+        if self.at_most is not None and not number <= self.at_most:
             return False
         return number == number
 
@@ -75,7 +80,8 @@ def scale(default: float, source: str) -> Field:
 
 def sigma(source: str) -> Field:
     """The reach of NACLIP's neighbourhood."""
-    return Field("sigma", 5.0, f"reach of the neighbourhood, in patches (NACLIP release, {source})", above=0)
+    about = f"reach of the neighbourhood, in patches (NACLIP release, {source})"
+    return Field("sigma", 5.0, about, at_least=0.01, at_most=1000)
 
 
 METHODS: dict[str, MethodCard] = {
@@ -104,6 +110,7 @@ METHODS: dict[str, MethodCard] = {
                 "words that no patch of a window is surer of than this score -100; 0 is off (release, pd_thresh, "
                 "suggested 0.5)",
                 at_least=0,
+                at_most=1,
             ),
             Field(
                 "smooth",
@@ -111,6 +118,7 @@ METHODS: dict[str, MethodCard] = {
                 "patches less sure than this take scores from patches with like keys; 0 is off (release, ks_thresh, "
                 "suggested 1.0); scores are then no cosines, so leave confidence aside",
                 at_least=0,
+                at_most=1,
             ),
         ),
         build="geoovseg.methods.maskclip:build",
@@ -128,7 +136,7 @@ METHODS: dict[str, MethodCard] = {
         paper="Lan et al. 2024, ClearCLIP: Decomposing CLIP Representations for Dense Vision-Language Inference",
         about="Patches attend to patches that ask alike; no skip connection, no feed-forward part.",
         unit="cosine",
-        fields=(residual(False, "section 3.3"), scale(50, "ClearCLIP release")),
+        fields=(residual(False, "the paper's main point"), scale(50, "ClearCLIP release")),
         build="geoovseg.methods.last_block:clearclip",
     ),
     "naclip": MethodCard(
@@ -157,16 +165,29 @@ METHODS: dict[str, MethodCard] = {
         "Transformers",
         about="A second stream through the last six blocks, of values averaged over self-similar tokens.",
         unit="cosine",
-        cost=1.3,
+        cost=1.4,
         fields=(
             scale(50, "as SegEarth-OV and ClearCLIP run it; GEM's own text 100 in batches, else 1"),
-            Field("depth", 7, "one more than the blocks it replaces, counted from the last (GEM release)", at_least=2),
-            Field("iterations", 1, "rounds that pull like tokens together (GEM release, ss_attn_iter)", at_least=1),
+            Field(
+                "depth",
+                7,
+                "one more than the blocks it replaces, counted from the last (GEM release)",
+                at_least=2,
+                at_most=1000,
+            ),
+            Field(
+                "iterations",
+                1,
+                "rounds that pull like tokens together (GEM release, ss_attn_iter)",
+                at_least=1,
+                at_most=100,
+            ),
             Field(
                 "temperature",
                 0.0,
                 "sharpness of its attentions; 0 takes it from the tokens' lengths (GEM release, ss_attn_temp)",
                 at_least=0,
+                at_most=10_000,
             ),
             Field(
                 "accumulate",
@@ -182,7 +203,7 @@ METHODS: dict[str, MethodCard] = {
         paper="Yang et al. 2025, ResCLIP: Residual Attention for Training-free Dense Vision-language Inference",
         about="Attention of middle blocks added to the last, corrected by a first segmentation.",
         unit="cosine",
-        cost=1.8,
+        cost=1.3,
         fields=(
             scale(40, "ResCLIP release; also sharpens the first segmentation"),
             Field(
@@ -200,17 +221,24 @@ METHODS: dict[str, MethodCard] = {
             ),
             sigma("gaussian_std, of the neighbourhood and of the smoothing"),
             Field("rcs", True, "add the attention of the middle blocks (residual cross-correlation self-attention)"),
-            Field("rcs_gain", 2.0, "factor on the sum (ResCLIP release, attn_rcs_weights)"),
-            Field("rcs_share", 0.3, "share of the middle blocks (ADE20K; 0.2 to 0.6 on others)", at_least=0),
+            Field("rcs_gain", 2.0, "factor on the sum (ResCLIP release, attn_rcs_weights)", at_least=0, at_most=100),
+            Field("rcs_share", 0.3, "share of the middle blocks (ADE20K; 0.2 to 0.6 on others)", at_least=0, at_most=1),
             Field("sfr", True, "correct by a first segmentation (semantic feedback refinement)"),
-            Field("sfr_gain", 2.1, "factor on the corrected logits (ADE20K; 1.8 to 2.2 on others, attn_sfr_weights)"),
-            Field("sfr_share", 0.7, "share of the feedback (ADE20K; 0.6 to 0.7 on others)", at_least=0),
+            Field(
+                "sfr_gain",
+                2.1,
+                "factor on the corrected logits (ADE20K; 1.8 to 2.2 on others, attn_sfr_weights)",
+                at_least=0,
+                at_most=100,
+            ),
+            Field("sfr_share", 0.7, "share of the feedback (ADE20K; 0.6 to 0.7 on others)", at_least=0, at_most=1),
             Field(
                 "sure",
                 0.25,
                 "pixels of the first segmentation below this take the first word (ADE20K; 0.1 to 0.5 on others, "
                 "temp_thd)",
                 at_least=0,
+                at_most=1,
             ),
             Field(
                 "path_check",
@@ -227,7 +255,7 @@ METHODS: dict[str, MethodCard] = {
         about="Sum of three self-attentions, less the class token's global bias.",
         unit="cosine",
         fields=(
-            residual(False, "section 3.4"),
+            residual(False, "SegEarth-OV release, ignore_residual"),
             scale(50, "SegEarth-OV release, logit_scale"),
             Field(
                 "class_token_weight",

@@ -77,6 +77,11 @@ class DenseMethod:
         return self.encoder.clip
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the run record should say beyond the settings."""
+        return tuple(getattr(self.encoder, "notes", ()))
+
+    @property
     def patch(self) -> int:
         """What the tile must be a multiple of."""
         return self.clip.patch
@@ -103,7 +108,7 @@ class DenseMethod:
     def scores(self, batch: TileBatch) -> Tensor:
         """Cosines (B, Q, h, w) with the words, plus the weighted cosine of the class token where it counts.
 
-        The class token's term is SegEarth-OV's global bias (section 3.5), a score all patches of a window share.
+        The class token's term is SegEarth-OV's global bias (cls_token_lambda), a score all patches of a window share.
         """
         return self.score(torch.from_numpy(batch.pixels).to(self.clip.device, non_blocking=True))
 
@@ -123,7 +128,7 @@ def last_block(clip: ClipVit, x: Tensor, mix: Mix, *, residual: bool) -> Tensor:
     """The last block on its input x (B, L, E) under `mix`, read out for every token: (B, L, D).
 
     With `residual` the block keeps its skip connections and feed-forward part; without, its output is the
-    attention's alone (ClearCLIP, section 3.3). The class token is that of the block as mixed.
+    attention's alone, as in ClearCLIP. The class token is that of the block as mixed.
     """
     last = clip.depth - 1
     if residual:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,44 +36,52 @@ def patch_labels(words: Tensor, grid: Grid, patch: int, count: int) -> Tensor:
 
 
 def feedback(labels: Tensor, grid: Grid, sigma: float, *, path_check: bool) -> Tensor:
-    """How much each patch should attend to each other (1 + N, 1 + N), for patch labels (N,); the class token's is 0.
+    """How much each patch should attend to each other (B, 1 + N, 1 + N), for patch labels (B, N); the class token: 0.
 
     Patches of one word count 1, less the farther they are when another word lies between; then smoothed along each row
     of the flattened grid, and rows made to add to 1.
     """
-    same = (labels[:, None] == labels[None]).float()
+    same = (labels[:, :, None] == labels[:, None]).float()
     if path_check:
-        between, steps, longest = (t.to(labels.device) for t in _paths(grid))
-        broken = (labels[between] != labels[:, None, None]).any(-1)
-        same = torch.where(broken, same * torch.exp(-steps / longest.clamp(min=1)), same)
+        steps = _steps(grid).to(labels.device)
+        same = torch.where(_broken(labels, grid), same * torch.exp(-steps / steps.max().clamp(min=1)), same)
     smooth = _smooth(same, sigma).relu()
-    rows = smooth / (smooth.sum(-1, keepdim=True) + 1e-8)
-    return F.pad(rows, (1, 0, 1, 0))
+    return F.pad(smooth / (smooth.sum(-1, keepdim=True) + 1e-8), (1, 0, 1, 0))
 
 
 def _smooth(rows: Tensor, sigma: float) -> Tensor:
     """A Gaussian along the last axis, at most as wide as that and odd, zeros outside."""
-    size = min(rows.shape[-1], int(6 * sigma + 1))
+    count = rows.shape[-1]
+    size = min(count, int(6 * sigma + 1))
     size += 1 - size % 2
     place = torch.arange(size, device=rows.device, dtype=rows.dtype) - size // 2
     kernel = torch.exp(-place.square() / (2 * sigma**2))
-    return F.conv1d(rows[:, None], (kernel / kernel.sum())[None, None], padding=size // 2)[:, 0]
+    return F.conv1d(rows.view(-1, 1, count), (kernel / kernel.sum())[None, None], padding=size // 2).view_as(rows)
 
 
-@lru_cache(maxsize=4)
-def _paths(grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
-    """For every pair of patches: patches on the way (N, N, K + 1), steps between them (N, N); and the longest way K.
-
-    The segment from i to j is sampled at k / K and rounded half to even; of these K + 1 samples the release looks at
-    the first `steps` + 1 only, that is at the leading part of the segment. The rest are i itself here.
-    """
+def _places(grid: Grid) -> Tensor:
+    """Row and column of every patch, (N, 2)."""
     rows, cols = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
-    place = torch.stack([rows.flatten(), cols.flatten()], -1).double()  # (N, 2)
-    steps = (place[:, None] - place[None]).abs().amax(-1)
-    longest = steps.max()
-    k = torch.arange(int(longest) + 1)
-    t = (k / longest.clamp(min=1))[:, None]
-    way = (place[:, None, None] + t * (place[None, :, None] - place[:, None, None])).round().long()
-    index = way[..., 0] * grid[1] + way[..., 1]
-    own = torch.arange(len(place))[:, None, None]
-    return torch.where(k <= steps[..., None], index, own), steps.float(), longest.float()
+    return torch.stack([rows.flatten(), cols.flatten()], -1).double()
+
+
+def _steps(grid: Grid) -> Tensor:
+    """Steps between patches (N, N), diagonal ones counting one."""
+    place = _places(grid)
+    return (place[:, None] - place[None]).abs().amax(-1).float()
+
+
+def _broken(labels: Tensor, grid: Grid) -> Tensor:
+    """Whether another word lies on the way between patches (B, N, N), in the leading part of it.
+
+    The segment from i to j is sampled at k / K, K being the longest way in the grid, and rounded half to even; of these
+    K + 1 samples the release looks at the first `steps` + 1 only.
+    """
+    place, steps = _places(grid), _steps(grid)
+    longest = int(steps.max())
+    found = torch.zeros(len(labels), *steps.shape, dtype=torch.bool, device=labels.device)
+    for k in range(1, longest + 1):
+        way = (place[:, None] + k / longest * (place[None] - place[:, None])).round().long()
+        index = torch.where(k <= steps, way[..., 0] * grid[1] + way[..., 1], torch.arange(len(place))[:, None])
+        found |= labels[:, index.to(labels.device)] != labels[:, :, None]
+    return found

@@ -66,18 +66,24 @@ def segment_published(
     `groups` counts the words of each class; label k is the k-th class, the background being one of them.
     """
     pixels = torch.from_numpy(resize(image, protocol)).permute(2, 0, 1)[None].float() / 255
-    logits = run(pixels, window_logits(method), protocol, method, size=(image.shape[0], image.shape[1]))
+    logits = run(pixels, protocol, method, size=(image.shape[0], image.shape[1]))
     labels, shares = predict(logits, groups, protocol)
     return labels[0], shares[0]
 
 
-def run(image: Tensor, logits: Logits, protocol: Protocol, method: DenseMethod, *, size: tuple[int, int]) -> Tensor:
-    """Query logits (B, Q, *size) of an image (B, 3, H, W) already resized: windows, resizing, refinement by colour."""
+def run(image: Tensor, protocol: Protocol, method: DenseMethod, *, size: tuple[int, int]) -> Tensor:
+    """Query logits (B, Q, *size) of an image (B, 3, H, W) already resized: windows, resizing, refinement by colour.
+
+    Seen whole (crop 0), an image is not padded, and its logits go from the patch grid straight to `size`.
+    """
     clip = method.clip
-    crop = protocol.crop or max(image.shape[-2:])
-    stride = protocol.stride if protocol.crop else crop
-    mean = clip.mean if protocol.pad else None
-    found = slide(image, logits, crop=crop, stride=stride, patch=clip.patch, fill=mean)
+    if protocol.crop:
+        mean = clip.mean if protocol.pad else None
+        found = slide(
+            image, window_logits(method), crop=protocol.crop, stride=protocol.stride, patch=clip.patch, fill=mean
+        )
+    else:
+        found = method.score(image)
     found = F.interpolate(found, size=size, mode="bilinear", align_corners=False)
     if protocol.pamr_steps:
         guide = F.interpolate(clip.normalise(image), size=size, mode="bilinear", align_corners=False)

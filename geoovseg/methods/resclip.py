@@ -53,6 +53,13 @@ class ResClip:
     path_check: bool
     half: bool
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the run record: which blocks stand for the published ones in another tower."""
+        blocks = middle_blocks(self.clip.depth)
+        changed = self.rcs and blocks != MIDDLE
+        return (f"middle blocks {blocks} of {self.clip.depth} for {MIDDLE} of {PAPER_DEPTH}",) if changed else ()
+
     def __call__(self, pixels: Tensor) -> Features:
         """Features of the windows."""
         x, grid, middle = self._trunk(pixels)
@@ -81,7 +88,7 @@ class ResClip:
 
     def _correction(self, labels: Tensor, grid: Grid) -> Tensor:
         """Semantic feedback, its largest value 1, times its share (B, 1 + N, 1 + N); every image on its own."""
-        each = torch.stack([feedback(own, grid, self.sigma, path_check=self.path_check) for own in labels])
+        each = feedback(labels, grid, self.sigma, path_check=self.path_check)
         each = each / each.amax((1, 2), keepdim=True)
         return (each.half() * self.sfr_share).float() if self.half else each * self.sfr_share
 
@@ -92,7 +99,7 @@ class ResClip:
         total: list[Tensor] = []
         middle = middle_blocks(clip.depth) if self.rcs else ()
         for i in range(clip.depth - 1):
-            x = clip.block(i, x, _summing(total) if i in middle else None)
+            x = clip.block(i, x, _summing(total, middle.count(i)) if i in middle else None)
         return x, grid, total[0] / len(middle) if total else None
 
     def _last(self, x: Tensor, grid: Grid, middle: Tensor | None, correction: Tensor | None) -> Tensor:
@@ -128,12 +135,12 @@ def _logits(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b.mT).float() * a.shape[-1] ** -0.5
 
 
-def _summing(total: list[Tensor]) -> Mix:
-    """CLIP's own attention, its weights added to what `total` holds."""
+def _summing(total: list[Tensor], times: int) -> Mix:
+    """CLIP's own attention, its weights added to what `total` holds, as often as the block stands for one."""
 
     def mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         weights = _logits(q, k).softmax(-1)
-        total[:] = [total[0] + weights if total else weights]
+        total[:] = [total[0] + times * weights if total else times * weights]
         return weights.to(v.dtype) @ v
 
     return mix

@@ -20,6 +20,9 @@ PREFIX = "upsampler."
 PATCH = 16
 STEPS = {"jbu_one": ("up",) * 4, "jbu_stack": ("up1", "up2", "up3", "up4")}
 """The weights each doubling uses."""
+TAPS = {"jbu_one": 121, "jbu_stack": 49}
+GUIDE = 32
+"""Channels pixels are compared by."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +44,44 @@ def load_upsampler(name: str, device: torch.device) -> Upsampler:
     try:
         jbu = build_jbu(read_state(path), card.arch, device)
     except Exception as error:  # what a damaged or foreign file makes torch raise has no common base
-        reason = f"it lacks {first_line(error)}" if isinstance(error, KeyError) else first_line(error)
-        raise GeoOVSegError(f"{path} cannot be loaded as weights of {card.arch}: {reason}") from error
+        raise GeoOVSegError(f"{path} cannot be loaded as weights of {card.arch}: {first_line(error)}") from error
     return Upsampler(jbu, file_sha256(path))
 
 
 def build_jbu(state: dict[str, Tensor], arch: str, device: torch.device) -> Jbu:
-    """An upsampler from a checkpoint's tensors, with or without the published prefix. Raises KeyError."""
+    """An upsampler from a checkpoint's tensors, with or without the published prefix.
+
+    Raises ValueError for tensors that are missing, have another shape than the published ones, or are not finite.
+    """
     if any(key.startswith(PREFIX) for key in state):
         state = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+    _check(state, arch)
     state = {k: v.float().to(device) for k, v in state.items()}
     first, second, third, fourth = (_step(state, name) for name in STEPS[arch])
     weight = state["fixup_proj.1.weight"]
     return Jbu((first, second, third, fourth), weight.flatten(1), state["fixup_proj.1.bias"])
+
+
+def _check(state: dict[str, Tensor], arch: str) -> None:
+    for key, shape in _shapes(len(state.get("fixup_proj.1.bias", ())), arch).items():
+        if key not in state:
+            raise ValueError(f"it has no {key}")
+        if tuple(state[key].shape) != shape:
+            raise ValueError(f"its {key} has shape {tuple(state[key].shape)}, not {shape}")
+        if not state[key].isfinite().all():
+            raise ValueError(f"its {key} is not finite")
+
+
+def _shapes(dim: int, arch: str) -> dict[str, tuple[int, ...]]:
+    """Of the tensors of a published checkpoint for features of length `dim`."""
+    taps = TAPS[arch]
+    shapes: dict[str, tuple[int, ...]] = {"fixup_proj.1.bias": (dim,), "fixup_proj.1.weight": (dim, dim, 1, 1)}
+    for step in set(STEPS[arch]):
+        shapes |= {f"{step}.range_temp": (), f"{step}.sigma_spatial": ()}
+        for part, (wide, narrow) in {"range_proj": (3, GUIDE), "fixup_proj": (taps + 3, taps)}.items():
+            shapes |= {f"{step}.{part}.0.weight": (narrow, wide, 1, 1), f"{step}.{part}.0.bias": (narrow,)}
+            shapes |= {f"{step}.{part}.3.weight": (narrow, narrow, 1, 1), f"{step}.{part}.3.bias": (narrow,)}
+    return shapes
 
 
 def check_fit(jbu: Jbu, clip: ClipVit, name: str) -> None:

@@ -29,7 +29,7 @@ def clip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def maskclip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Every token keeps its own value: the identity (Zhou et al. 2022, MaskCLIP, section 3.2)."""
+    """Every token keeps its own value: the identity (Zhou et al. 2022, MaskCLIP)."""
     return v
 
 
@@ -44,7 +44,7 @@ def kk(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def clearclip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Tokens attend to tokens that ask alike: softmax(q q^T / sqrt d) v (Lan et al. 2024, ClearCLIP, section 3.3)."""
+    """Tokens attend to tokens that ask alike: softmax(q q^T / sqrt d) v (Lan et al. 2024, ClearCLIP)."""
     return sdpa(q, q, v)
 
 

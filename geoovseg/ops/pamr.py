@@ -1,4 +1,4 @@
-"""Pixel-adaptive mask refinement (Araslanov and Roth 2020, section 3.3): scores follow the colours of the picture."""
+"""Pixel-adaptive mask refinement (Araslanov and Roth 2020): scores follow the colours of the picture."""
 
 from __future__ import annotations
 
