@@ -9,7 +9,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from golden_cases import Case, assert_close, build, case_id, find
+from golden_cases import Case, assert_close, build, case_id, find, sampled
 
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.methods.feedback import feedback
@@ -26,7 +26,6 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "sclip": ("sclip", {}),
     "clearclip": ("clearclip", {}),
     "naclip": ("naclip", {}),
-    "naclip_std1": ("naclip", {"sigma": 1}),
     "naclip_vanilla_arch": ("naclip", {"residual": True}),
     "naclip_kk_only": ("naclip", {"mixing": "kk"}),
     "naclip_nonly": ("naclip", {"mixing": "nonly"}),
@@ -53,7 +52,11 @@ def _method(case: Case, entry: str, hyper: dict[str, Any]) -> DenseMethod:
         return _resclip(case, entry, hyper)
     if entry == "maskclip_original_released_config":
         return build(_released_tower(case, hyper), "maskclip", original=True)
+    if sigma := re.fullmatch(r"naclip_std([\d.]+)", entry):
+        return build(case.vit, "naclip", sigma=float(sigma[1]))
     name, settings = ENTRIES[entry]
+    if name == "naclip" and "gaussian_std" in hyper:
+        settings = {**settings, "sigma": hyper["gaussian_std"]}
     return build(case.vit, name, **settings)
 
 
@@ -96,11 +99,12 @@ DENSE = [
 def test_dense_outputs_equal_the_release(case: Case, entry: dict[str, Any], output: str) -> None:
     name, image, what = output.split("/")
     expected = case.outputs[output]
-    method = _method(case, name, entry.get("hyper", {}))
+    hyper = entry.get("hyper", {})
+    method = _method(case, name, hyper if isinstance(hyper, dict) else {})
     pixels = case.pixels(f"u8_{image}")[: len(expected) if what in ("tokens", "cls") else 1]
     if what.startswith("logits"):
-        found = _maskclip_logits(case, name, entry["hyper"], pixels, what)
-    elif what in ("labels", "sfr_matrix", "probs_s2"):
+        found = _maskclip_logits(case, hyper, pixels, what)
+    elif what.startswith(("labels", "sfr_matrix", "probs")):
         _check_feedback(method, pixels, what, expected, case.tolerance(output))
         return
     else:
@@ -110,7 +114,7 @@ def test_dense_outputs_equal_the_release(case: Case, entry: dict[str, Any], outp
     assert_close(found, expected, case.tolerance(output))
 
 
-def _maskclip_logits(case: Case, name: str, hyper: dict[str, Any], pixels: torch.Tensor, what: str) -> torch.Tensor:
+def _maskclip_logits(case: Case, hyper: dict[str, Any], pixels: torch.Tensor, what: str) -> torch.Tensor:
     """Scores on the patch grid, refined as `logits_ks<smooth>_pd<denoise>` says."""
     found = re.fullmatch(r"logits(?:_ks([\d.]+)_pd([\d.]+))?", what)
     assert found is not None, what
@@ -124,8 +128,9 @@ def _check_feedback(
 ) -> None:
     """What ResCLIP makes on its way: its first segmentation and the matrix of it."""
     first = method.encoder.first_pass(pixels)
-    if what == "probs_s2":
-        assert_close(first.shares[..., ::2, ::2], expected, tolerance)
+    if what.startswith("probs"):
+        step = sampled(what)[1]
+        assert_close(first.shares[..., ::step, ::step], expected, tolerance)
     elif what == "labels":
         assert torch.equal(first.labels[0].view(first.grid).short(), expected)
     else:

@@ -81,7 +81,8 @@ def test_sliding_windows_and_post_processing_equal_the_release(case: Case, outpu
     pixels = given("u8_slide_small" if image == "slide_small" else "u8_slide").float() / 255
     small = tuple(pixels.shape[-2:])
     size = tuple(hyper["ori"]) if image == "predict_resized" else small
-    pamr_steps = {"predict_pamr10": 10}.get(image, hyper.get("pamr_steps", 0))
+    refined = re.fullmatch(r"predict_pamr(\d+)", image)
+    pamr_steps = int(refined[1]) if refined else hyper.get("pamr_steps", 0)
     protocol = _protocol(name, hyper, pamr_steps=pamr_steps)
     logits = run(pixels, protocol, method, size=size)
     if kind.startswith(("logits", "argmax")):
