@@ -18,14 +18,15 @@ from torch.nn import functional as F
 from geoovseg import job
 from geoovseg.demo.scenes import render
 from geoovseg.errors import GeoOVSegError, MethodError, ModelError, UsageError, WeightsMissingError
+from geoovseg.job import Settings
 from geoovseg.methods import load_method, upsampled
 from geoovseg.models.load import load_clip
 from geoovseg.models.upsamplers import build_jbu, check_fit, load_upsampler
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.jbu import Jbu, doubled_with_margin
 from geoovseg.pipeline import segment
-from geoovseg.scene import DEMO_TAG
-from geoovseg.vocabulary import parse_classes
+from geoovseg.scene import DEMO_TAG, open_scene
+from geoovseg.vocabulary import parse_classes, read_classes
 
 CPU = torch.device("cpu")
 
@@ -220,6 +221,18 @@ def test_labels_do_not_depend_on_batches_or_panels(
         np.testing.assert_array_equal(other, first)
         assert panels == (2 if "max_memory" in changes else 1)
     assert (_run(scene, tmp_path, "c.tif", **{**given, "upsample": "bilinear"})[0] != first).any()
+
+
+def test_words_that_are_not_merged_before_are_in_the_estimate(demo_scene: str, weights: str) -> None:
+    """Three classes of four words: a batch of 8 windows holds a channel more at pixel resolution, three times."""
+    words = read_classes("building=house+roof,road,water", None)
+    settings = Settings(model="demo", background="none")
+    with open_scene(demo_scene) as scene:
+        plain_job = job.prepare_job(scene, words, settings)
+        more = job.prepare_job(scene, words, replace(settings, upsample=weights))
+    tile = more.plan.tile
+    assert plain_job.plan == more.plan
+    assert more.memory_mb - plain_job.memory_mb == pytest.approx(3 * 4 * 8 * tile[0] * tile[1] / 1e6)
 
 
 def test_windows_too_small_to_mirror_are_refused(

@@ -97,6 +97,13 @@ def test_small_classes_are_dropped_and_class_0_is_not_counted() -> None:
     assert _predict(SHARES, area=0.34)[0] == [0, 2, 2, 2]
 
 
+def test_a_class_of_exactly_the_share_is_dropped() -> None:
+    """One of four pixels that are not class 0."""
+    shares = [[0.1] * 4, [0.1] * 4, [0.5, 0.2, 0.2, 0.2], [0.3, 0.5, 0.5, 0.5]]
+    assert _predict(shares)[0] == [1, 2, 2, 2]
+    assert _predict(shares, area=0.25)[0] == [2, 2, 2, 2]
+
+
 def test_shares_can_be_made_to_add_to_1() -> None:
     classes = _predict(SHARES, renormalise=True)[1]
     torch.testing.assert_close(classes.sum(0), torch.ones(4))
