@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from geoovseg.errors import GeoOVSegWarning
-from geoovseg.labels import BAND
 from geoovseg.mosaic import AT_ONCE, ScoreMosaic
-from geoovseg.tiling import BLOCK, TilePlan
+from geoovseg.tiling import BAND, BLOCK, TilePlan
 
 
 @dataclass(frozen=True)

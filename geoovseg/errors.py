@@ -32,6 +32,10 @@ class OutputError(GeoOVSegError, OSError):
     """An output that cannot be written, or must not be overwritten."""
 
 
+class ResumeError(UsageError):
+    """Parts of a run that is not this one."""
+
+
 class MethodError(UsageError):
     """An unknown method, an unknown setting of one, or a method and a model that do not fit."""
 
@@ -44,6 +48,14 @@ class WeightsMissingError(GeoOVSegError, FileNotFoundError):
     """Weights that are not on this machine."""
 
     exit_code = 5
+
+
+class InterruptedRunError(GeoOVSegError):
+    """A run that was asked to stop and did, with its finished parts kept."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal
 
 
 class GeoOVSegWarning(UserWarning):

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from geoovseg.aoi import read_area
 from geoovseg.job import Job, Settings, check_settings, prepare_job, random_batch
-from geoovseg.labels import output_names
+from geoovseg.outputs import output_names
 from geoovseg.record import peak_rss_mb
 from geoovseg.scene import open_scene
-from geoovseg.tiling import BLOCK
 from geoovseg.vocabulary import Vocabulary, read_classes
 
 
@@ -54,22 +54,28 @@ def dry_run(
     output: str | os.PathLike[str] | None = None,
     confidence: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    aoi: str | None = None,
+    aoi_crs: str | None = None,
+    work_dir: str | None = None,
     bands: Sequence[int] | None = None,
     **settings: Any,
 ) -> Estimate:
     """Estimate a run with the arguments of `segment`. Raises what `segment` would raise before it reads pixels."""
-    outputs = output_names(os.fspath(scene), output, confidence)
+    outputs = output_names(os.fspath(scene), output, confidence, work_dir)
     words, given = read_classes(classes, vocabulary), Settings(**settings)
     check_settings(given)
     with open_scene(scene, bands=bands) as src:
-        outputs.check(src.files, overwrite=overwrite)
-        job = prepare_job(src, words, given)
+        outputs.check(src.files, overwrite=overwrite, resume=resume)
+        area = read_area(aoi, aoi_crs, crs=src.crs, transform=src.transform, shape=src.shape) if aoi else None
+        job = prepare_job(src, words, given, area)
         height, width = src.shape
-        batches = sum(-(-job.plan.count(panel) // job.micro_batch) for panel in job.panels)
+        windows = [sum(1 for _ in job.windows_of(panel)) for panel in job.panels]
+        batches = sum(-(-count // job.micro_batch) for count in windows)
         return Estimate(
             windows=job.windows,
             batches=batches,
-            parts=len(job.panels) * -(-height // BLOCK),
+            parts=len(job.plan.parts(job.panels)),
             panels=len(job.panels),
             memory_mb=round(peak_rss_mb() + job.memory_mb, 1),
             working_grid={

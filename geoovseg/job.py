@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from rasterio.windows import Window
 from torch import Tensor
 
+from geoovseg.aoi import Area
 from geoovseg.budget import Load
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.methods import METHODS, Method, card, load_method, read_settings, upsampled
@@ -26,7 +28,7 @@ from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
 from geoovseg.prompts import DEFAULT_TEMPLATES, templates
 from geoovseg.record import RunRecord
 from geoovseg.scene import Scene, TileBatch
-from geoovseg.tiling import Panel, TilePlan, plan_tiles
+from geoovseg.tiling import Panel, Span, TilePlan, plan_tiles
 from geoovseg.vocabulary import Vocabulary, parse_background
 
 if TYPE_CHECKING:
@@ -80,16 +82,13 @@ class Job:
     """windows that go through the towers together"""
     dropped: tuple[str, ...]
     """counter-words left out as too close to the user's"""
+    area: Area | None
+    """where labels are wanted; nowhere else windows are needed"""
 
     @cached_property
     def windows(self) -> int:
         """Windows of the scene."""
         return len(self.plan.row_offs) * len(self.plan.col_offs)
-
-    @cached_property
-    def work(self) -> int:
-        """Windows to compute: those on a border between panels are computed for both."""
-        return sum(self.plan.count(panel) for panel in self.panels)
 
     @property
     def depth(self) -> int:
@@ -118,6 +117,11 @@ class Job:
         scores = best_word(self.method.scores(full), [len(g) for g in self.vocabulary.groups])[: len(batch)]
         return self.upsample(scores, torch.from_numpy(batch.pixels).to(scores.device))
 
+    def windows_of(self, panel: Panel, span: Span | None = None) -> Iterator[Window]:
+        """Windows that touch a panel, or a span of its rows, and may hold a pixel of the area."""
+        windows = self.plan.windows(panel, span)
+        return windows if self.area is None else (w for w in windows if self.area.touches(w))
+
     def decide(self, scores: Tensor, valid: Tensor, nodata: int) -> tuple[Tensor, Tensor]:
         """Finished scores (C, h, w) to codes (h, w) and confidence (h, w) in 0..1."""
         scale = self.method.scale if self.method.unit == "cosine" else None
@@ -145,7 +149,7 @@ class Job:
             bands=scene.bands,
             tile=self.plan.tile,
             stride=self.plan.stride,
-            device=str(self.device),
+            device=self.device.type,
             precision=self.precision,
             windows=self.windows,
             skipped_windows=skipped,
@@ -175,7 +179,7 @@ def check_settings(settings: Settings) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {value} must be a positive number")
 
 
-def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job:
+def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings, area: Area | None = None) -> Job:
     """Load the model, decide the words, lay the windows. Raises the errors of all of these."""
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
@@ -203,6 +207,7 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
         batch_size=batch_size,
         micro_batch=micro_batch,
         dropped=dropped,
+        area=area,
     )
 
 

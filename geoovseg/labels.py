@@ -1,42 +1,43 @@
-"""The outputs: finished label and confidence rasters with names, colours and record, whole or not at all."""
+"""The outputs: finished label and confidence rasters with names, colours and record, put together from parts."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
 import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from geoovseg.errors import OutputError, UsageError, first_line
+from geoovseg.outputs import Outputs, beside, swap, writing
+from geoovseg.parts import PartStore
 from geoovseg.record import RUN_TAG
 from geoovseg.styles import LegendEntry, confidence_qml, label_aux_xml, label_qml
-from geoovseg.tiling import BLOCK
+from geoovseg.tiling import BAND, BLOCK, Panel, Part
 
 CONFIDENCE_STEPS = 250
 """Confidence 0..1 is stored as 0..250."""
 CONFIDENCE_NODATA = 255
 BACKGROUND_COLOUR = "#eeeeee"
 """Pale, for software that ignores the style, in which code 0 is transparent."""
-BAND = 128
-"""Rows that are written together: one row of blocks of the working file."""
 _TILED = {
     "driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BAND, "compress": "deflate", "zlevel": 1,
-    "bigtiff": "IF_SAFER", "count": 1,
+    "bigtiff": "IF_SAFER", "sparse_ok": True, "count": 1,
 }  # fmt: skip
+LABELS, CONFIDENCE = "_labels.tif", "_confidence.tif"
+"""Ends of the names of a part's rasters."""
 _COG = {
     "driver": "COG", "blocksize": BLOCK, "compress": "DEFLATE", "predictor": "YES", "bigtiff": "IF_SAFER",
     "num_threads": "ALL_CPUS",
@@ -59,234 +60,229 @@ def label_dtype(classes: int) -> tuple[str, int]:
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Where a run writes: names that follow from the scene's, checked before anything is computed."""
+class Layout:
+    """What the outputs are, whatever their pixels: enough to put parts together without the scene."""
 
-    labels: Path
-    confidence: Path | None = None
-
-    @property
-    def parts(self) -> Path:
-        """The folder a run works in until its outputs are whole."""
-        return self.labels.with_name(self.labels.name + ".parts")
+    grid: Grid
+    classes: tuple[tuple[str, str], ...]
+    """(name, colour) of codes 1..N"""
 
     @property
-    def rasters(self) -> tuple[Path, ...]:
-        """The rasters, without what lies beside them."""
-        return (self.labels,) if self.confidence is None else (self.labels, self.confidence)
+    def dtype(self) -> str:
+        """Pixel type of the labels."""
+        return label_dtype(len(self.classes))[0]
 
-    def check(self, sources: Sequence[str], *, overwrite: bool) -> None:
-        """Refuse what would lose something: an output that exists, is read from, or cannot be written.
+    @property
+    def nodata(self) -> int:
+        """Code of pixels without data."""
+        return label_dtype(len(self.classes))[1]
 
-        `sources` are the files the scene is made of.
-
-        Raises UsageError and OutputError.
-        """
-        with _writing(self.labels):
-            self._check_names()
-            for raster in self.rasters:
-                _check_target(raster, sources)
-            self._check_free(overwrite=overwrite)
-
-    def _check_names(self) -> None:
-        files = [file for raster in self.rasters for file in (raster, *beside(raster))]
-        if len({file.resolve() for file in files}) < len(files):
-            raise UsageError(f"labels and confidence need names of their own, not {self.labels} and {self.confidence}")
-
-    def _check_free(self, *, overwrite: bool) -> None:
-        if self.confidence and self.confidence.parent.stat().st_dev != self.labels.parent.stat().st_dev:
-            raise UsageError(f"{self.confidence} must be on the same disk as {self.labels}")
-        there = [f for raster in self.rasters for f in (raster, *beside(raster)[:2]) if f.exists()]
-        if there and not overwrite:
-            raise OutputError(f"{there[0]} exists; add --overwrite to replace it, or choose another name with -o")
-        if self.parts.exists() and not (overwrite and self.parts.is_dir()):
-            raise OutputError(f"{self.parts} is left from a run that did not finish; --overwrite removes it")
+    @property
+    def legend(self) -> list[LegendEntry]:
+        """Codes, names and colours, the background first."""
+        return [LegendEntry(n, *c) for n, c in enumerate([("background", BACKGROUND_COLOUR), *self.classes])]
 
 
-def beside(raster: Path) -> tuple[Path, ...]:
-    """What GDAL and QGIS read together with a raster: style, side file, outside overviews and mask."""
-    return (raster.with_suffix(".qml"), *(raster.with_name(raster.name + end) for end in (".aux.xml", ".ovr", ".msk")))
+class PartWriter:
+    """Takes the rows of one part, top to bottom, in memory; `rasters` are its files as bytes."""
+
+    def __init__(self, part: Part, layout: Layout, *, confidence: bool) -> None:
+        self.part, self.layout = part, layout
+        self.counts = np.zeros(layout.nodata + 1, np.int64)
+        kinds = {LABELS: layout.dtype, **({CONFIDENCE: "uint8"} if confidence else {})}
+        self._files = {suffix: MemoryFile() for suffix in kinds}
+        self._open = {suffix: self._create(suffix, dtype) for suffix, dtype in kinds.items()}
+        self._bands = {s: np.empty((BAND, part.panel.width), dtype) for s, dtype in kinds.items()}
+
+    def _create(self, suffix: str, dtype: str) -> Any:
+        shape = {"height": self.part.height, "width": self.part.panel.width}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a part needs no place of its own
+            return self._files[suffix].open(dtype=dtype, **shape, **_TILED)
+
+    def write(self, row: int, codes: NDArray[Any], confidence: NDArray[np.uint8] | None) -> None:
+        """Rows from `row` of the scene on; those of one band at a time."""
+        self.counts += np.bincount(codes.ravel(), minlength=len(self.counts))
+        self._fill(LABELS, row - self.part.row_off, codes)
+        if confidence is not None and CONFIDENCE in self._open:
+            self._fill(CONFIDENCE, row - self.part.row_off, confidence)
+
+    def _fill(self, suffix: str, row: int, values: NDArray[Any]) -> None:
+        """Put rows into the band they belong to, and write the band once it is full or the part ends."""
+        band, start, end = self._bands[suffix], row % BAND, row % BAND + len(values)
+        band[start:end] = values
+        if end == BAND or row + len(values) == self.part.height:
+            window = Window(0, row - start, band.shape[1], end)
+            self._open[suffix].write(band[:end], 1, window=window)
+
+    def rasters(self) -> dict[str, bytes]:
+        """The files, closed."""
+        for dst in self._open.values():
+            dst.close()
+        found = {suffix: bytes(file.getbuffer()) for suffix, file in self._files.items()}
+        self.close()
+        return found
+
+    def close(self) -> None:
+        """Free the memory."""
+        for dst in self._open.values():
+            dst.close()
+        for file in self._files.values():
+            file.close()
 
 
-def is_one_of(path: Path, files: Sequence[str]) -> bool:
-    """Whether a path leads to one of these files, by whatever name."""
-    return path.exists() and any(os.path.exists(file) and path.samefile(file) for file in files)
-
-
-def _check_target(raster: Path, sources: Sequence[str]) -> None:
-    if raster.suffix.lower() not in (".tif", ".tiff"):
-        raise UsageError(f"the output {raster} must end in .tif")
-    for file in (raster, *beside(raster)):
-        if is_one_of(file, sources):
-            raise OutputError(f"the output {file} is read from, as part of the scene; choose another name with -o")
-    for file in (raster, *beside(raster)):
-        if file.is_dir():
-            raise OutputError(f"{file} is a folder; choose another name with -o")
-    if not raster.parent.is_dir():
-        raise OutputError(f"the folder {raster.parent} does not exist; create it or choose another -o")
-    if not os.access(raster.parent, os.W_OK):
-        raise OutputError(f"the folder {raster.parent} cannot be written to; choose another -o")
-
-
-def output_names(scene: str, output: str | os.PathLike[str] | None, confidence: str | None) -> Outputs:
-    """`<stem>_labels.tif` beside the scene or in the folder `output`, or the file `output`."""
-    stem = Path(scene if os.path.exists(scene) else scene.split("?")[0]).stem
-    folder = Path(scene).parent if os.path.exists(scene) else Path()
-    target = Path(output) if output is not None else folder
-    is_folder = output is None or os.path.isdir(target) or str(output).endswith(os.sep)
-    labels = target / f"{stem}_labels.tif" if is_folder else target
-    return Outputs(labels, Path(confidence) if confidence else None)
+Describe = Callable[[Part], Mapping[str, Any]]
+"""What else to keep with a part, when it is finished."""
 
 
 class LabelWriter:
-    """Takes finished rows, panel by panel, and turns them into the outputs at the end."""
+    """Takes finished rows, panel by panel; keeps every part as it fills, and puts all together at the end."""
 
-    def __init__(self, outputs: Outputs, grid: Grid, classes: Sequence[tuple[str, str]]) -> None:
-        self.outputs, self.grid = outputs, grid
-        self.dtype, self.nodata = label_dtype(len(classes))
-        self.classes = [LegendEntry(n, *c) for n, c in enumerate([("background", BACKGROUND_COLOUR), *classes])]
-        self.counts = np.zeros(self.nodata + 1, np.int64)
-        self._labels = self._open("labels.tif", self.dtype, self.nodata)
-        self._confidence = self._open("confidence.tif", "uint8", CONFIDENCE_NODATA) if outputs.confidence else None
-        self._labels.write_colormap(1, {entry.code: (*entry.rgb, 255) for entry in self.classes})
-        self._bands: dict[str, NDArray[Any]] = {}
+    def __init__(self, outputs: Outputs, layout: Layout, store: PartStore) -> None:
+        self.outputs, self.layout, self.store = outputs, layout, store
+        self.finished = False
+        self._part: PartWriter | None = None
 
-    def _open(self, name: str, dtype: str, nodata: int) -> Any:
-        shape = {"height": self.grid.height, "width": self.grid.width}
-        georef = {"crs": self.grid.crs, "transform": self.grid.transform}
-        path = self.outputs.parts / name
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said once, when the scene was opened
-            return rasterio.open(path, "w", dtype=dtype, nodata=nodata, **shape, **georef, **_TILED)
+    def write(
+        self,
+        row_off: int,
+        col_off: int,
+        codes: NDArray[Any],
+        confidence: NDArray[np.uint8] | None,
+        describe: Describe = lambda part: {},
+    ) -> list[Part]:
+        """Take rows of one panel, top to bottom; returns the parts that they completed, which are kept then.
 
-    def write(self, row_off: int, col_off: int, codes: NDArray[Any], confidence: NDArray[np.uint8] | None) -> None:
-        """Take rows of one panel, top to bottom; bands of whole blocks are written as they fill.
-
-        `confidence` is needed only when the outputs include it.
+        `confidence` is needed only when the outputs include it. Raises OutputError when a part cannot be kept.
         """
-        done = 0
-        while done < len(codes):
-            count = min(BAND - (row_off + done) % BAND, len(codes) - done)
-            rows = slice(done, done + count)
-            self._fill(self._labels, row_off + done, col_off, codes[rows])
-            self.counts += np.bincount(codes[rows].ravel(), minlength=len(self.counts))
-            if self._confidence is not None and confidence is not None:
-                self._fill(self._confidence, row_off + done, col_off, confidence[rows])
-            done += count
+        done, kept = 0, []
+        with writing(self.outputs.labels):
+            while done < len(codes):
+                row = row_off + done
+                part = self._open(row, Panel(col_off, codes.shape[1]))
+                count = min(BAND - (row - part.part.row_off) % BAND, part.part.end - row, len(codes) - done)
+                rows = slice(done, done + count)
+                part.write(row, codes[rows], None if confidence is None else confidence[rows])
+                done += count
+                if row + count == part.part.end:
+                    self._keep(part, describe)
+                    kept.append(part.part)
+        return kept
 
-    def _fill(self, dst: Any, row: int, col_off: int, values: NDArray[Any]) -> None:
-        """Put rows into the band they belong to, and write the band once it is full or the scene ends."""
-        band = self._bands.get(dst.name)
-        if band is None or band.shape[1] != values.shape[1]:
-            band = self._bands[dst.name] = np.empty((BAND, values.shape[1]), values.dtype)
-        start, end = row % BAND, row % BAND + len(values)
-        band[start:end] = values
-        if end == BAND or row + len(values) == self.grid.height:
-            with _writing(self.outputs.labels):
-                dst.write(band[:end], 1, window=Window(col_off, row - start, band.shape[1], end))
+    def _open(self, row: int, panel: Panel) -> PartWriter:
+        if self._part is None or self._part.part.panel != panel or not 0 <= row - self._part.part.row_off < BLOCK:
+            self.close()
+            top = row // BLOCK * BLOCK
+            part = Part(panel, top, min(BLOCK, self.layout.grid.height - top))
+            self._part = PartWriter(part, self.layout, confidence=self.outputs.confidence is not None)
+        return self._part
 
-    def legend(self) -> list[LegendEntry]:
-        """Codes, names, colours and how many pixels so far have them."""
-        return [replace(entry, pixels=int(self.counts[entry.code])) for entry in self.classes]
-
-    def commit(self, record: str) -> None:
-        """Finish: the record into the files, copies as COG, then their names, the label raster's last."""
-        legend = self.legend()
-        with _writing(self.outputs.labels):
-            ready = self._finish(self._labels, self.outputs.labels, record, "MODE")
-            ready += self._beside(self.outputs.labels, label_qml(legend), label_aux_xml(legend))
-            if self._confidence is not None and self.outputs.confidence is not None:
-                self._confidence.scales = (1 / CONFIDENCE_STEPS,)
-                ready += self._finish(self._confidence, self.outputs.confidence, record, "AVERAGE")
-                ready += self._beside(self.outputs.confidence, confidence_qml(), None)
-            _swap(ready[::-1], [f for raster in self.outputs.rasters for f in beside(raster)], self.outputs.parts)
-
-    def _finish(self, dst: Any, target: Path, record: str, overviews: str) -> list[tuple[Path, Path]]:
-        """Close a raster and copy it as COG; returns what to rename to what."""
-        dst.update_tags(**{RUN_TAG: record})
-        dst.set_band_description(1, "class" if dst is self._labels else "confidence")
-        dst.close()
-        source = Path(dst.name)
-        copy = source.with_name(f"cog_{source.name}")
-        # The COG driver's own writing mode holds the whole raster in memory; copying does not.
-        rasterio.shutil.copy(source, copy, overview_resampling=overviews, **_COG)
-        source.unlink()
-        return [(copy, target)]
-
-    def _beside(self, target: Path, qml: str, aux: str | None) -> list[tuple[Path, Path]]:
-        """Write style and side file; returns what to rename to what."""
-        style, side = beside(target)[:2]
-        texts = {style: qml} if aux is None else {style: qml, side: aux}
-        for path, text in texts.items():
-            (self.outputs.parts / path.name).write_text(text, encoding="utf-8")
-        return [(self.outputs.parts / path.name, path) for path in texts]
+    def _keep(self, part: PartWriter, describe: Describe) -> None:
+        counts = {str(code): int(n) for code, n in enumerate(part.counts) if n}
+        self.store.commit(part.part, part.rasters(), {"counts": counts, **describe(part.part)})
+        self._part = None
 
     def close(self) -> None:
-        """Close the files; a second time it does nothing."""
-        for dst in (self._labels, self._confidence):
-            if dst is not None and not dst.closed:
-                with suppress(RasterioError, OSError):  # the file is thrown away
-                    dst.close()
+        """Forget the part in hand."""
+        if self._part is not None:
+            self._part.close()
+            self._part = None
 
+    def legend(self, parts: Sequence[Part]) -> list[LegendEntry]:
+        """Codes, names, colours and how many pixels of the parts have them."""
+        totals: dict[str, int] = {}
+        for part in parts:
+            for code, count in self.store.summary(part)["counts"].items():
+                totals[code] = totals.get(code, 0) + count
+        return [replace(entry, pixels=totals.get(str(entry.code), 0)) for entry in self.layout.legend]
 
-def _swap(ready: Sequence[tuple[Path, Path]], stale: Sequence[Path], parts: Path) -> None:
-    """Give finished files their names in order, in place of the old ones; on failure the old ones are put back."""
-    targets = [dst for _, dst in ready]
-    old = [path for path in dict.fromkeys([*targets, *stale]) if path.exists()]
-    kept = {path: parts / f"old_{n}" for n, path in enumerate(old)}
-    try:
-        for path, keep in kept.items():
-            _keep(path, keep)
-        for src, dst in ready:
-            os.replace(src, dst)
-        for path in set(old) - set(targets):
-            path.unlink(missing_ok=True)
-    except BaseException:  # an interrupt too must not cost the old outputs
-        for path in set(targets) - set(old):
-            path.unlink(missing_ok=True)
-        for path, keep in kept.items():
-            if keep.exists():
-                os.replace(keep, path)
-        raise
+    def commit(self, record: str, parts: Sequence[Part]) -> None:
+        """Finish: the parts as one raster with the record, copies as COG, then their names, the label raster's last."""
+        legend, targets = self.legend(parts), self.outputs
+        with writing(targets.labels), self._bench() as bench:
+            ready = self._finish(targets.labels, LABELS, parts, record, bench)
+            ready += _sidecars(targets.labels, label_qml(legend), label_aux_xml(legend), bench)
+            if targets.confidence is not None:
+                ready += self._finish(targets.confidence, CONFIDENCE, parts, record, bench)
+                ready += _sidecars(targets.confidence, confidence_qml(), None, bench)
+            swap(ready[::-1], [f for raster in targets.rasters for f in beside(raster)], bench)
+            self.finished = True
 
-
-def _keep(path: Path, keep: Path) -> None:
-    """Keep an old file under a second name, so that its own never stands empty; where links cannot be, move it."""
-    try:
-        os.link(path, keep)
-    except OSError:
-        os.replace(path, keep)
-
-
-@contextmanager
-def create_labels(
-    outputs: Outputs, grid: Grid, classes: Sequence[tuple[str, str]], *, overwrite: bool = False
-) -> Iterator[LabelWriter]:
-    """A writer whose outputs appear when it is committed; leaving without that leaves nothing behind.
-
-    `classes` are (name, colour) of codes 1..N. Raises OutputError where the folder cannot be written.
-    """
-    with _writing(outputs.labels):
-        if overwrite and outputs.parts.exists():
-            shutil.rmtree(outputs.parts)
-        outputs.parts.mkdir()
-    try:
-        with _writing(outputs.labels):
-            writer = LabelWriter(outputs, grid, classes)
+    @contextmanager
+    def _bench(self) -> Iterator[Path]:
+        bench = self.outputs.bench
+        shutil.rmtree(bench, ignore_errors=True)
+        bench.mkdir()
         try:
-            yield writer
+            yield bench
         finally:
-            writer.close()
-    finally:
-        shutil.rmtree(outputs.parts, ignore_errors=True)
+            shutil.rmtree(bench, ignore_errors=True)
+
+    def _finish(
+        self, target: Path, suffix: str, parts: Sequence[Part], record: str, bench: Path
+    ) -> list[tuple[Path, Path]]:
+        """Copy the parts of a raster as one COG; returns what to rename to what."""
+        files = {part: (self.store.folder / f"{part.name}{suffix}").resolve() for part in parts}
+        source, copy = bench / f"all{suffix[:-4]}.vrt", bench / f"cog{suffix}"
+        self._mosaic(source, suffix, files, record)
+        # The COG driver's own writing mode holds the whole raster in memory; copying does not.
+        overviews = "MODE" if suffix == LABELS else "AVERAGE"
+        rasterio.shutil.copy(source, copy, overview_resampling=overviews, **_COG)
+        _check_whole(copy)
+        return [(copy, target)]
+
+    def _mosaic(self, vrt: Path, suffix: str, files: Mapping[Part, Path], record: str) -> None:
+        """A VRT of the parts: GDAL writes it for an empty raster of the same grid, and the parts are put into it."""
+        empty = vrt.with_suffix(".tif")
+        self._empty(empty, suffix, record)
+        rasterio.shutil.copy(empty, vrt, driver="VRT")
+        tree = ElementTree.parse(vrt)
+        band = tree.getroot().find("VRTRasterBand")
+        assert band is not None  # one band was written
+        for source in [*band.findall("SimpleSource"), *band.findall("ComplexSource")]:
+            band.remove(source)
+        for part, file in files.items():
+            band.append(_source(part, file))
+        tree.write(vrt, encoding="utf-8")
+
+    def _empty(self, path: Path, suffix: str, record: str) -> None:
+        labels, grid = suffix == LABELS, self.layout.grid
+        dtype, nodata = (self.layout.dtype, self.layout.nodata) if labels else ("uint8", CONFIDENCE_NODATA)
+        georef = {"crs": grid.crs, "transform": grid.transform, "height": grid.height, "width": grid.width}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said once, when the scene was opened
+            dst = rasterio.open(path, "w", dtype=dtype, nodata=nodata, **georef, **_TILED)
+        with dst:
+            dst.update_tags(**{RUN_TAG: record})
+            dst.set_band_description(1, "class" if labels else "confidence")
+            if labels:
+                dst.write_colormap(1, {entry.code: (*entry.rgb, 255) for entry in self.layout.legend})
+            else:
+                dst.scales = (1 / CONFIDENCE_STEPS,)
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OutputError:
-        raise
-    except (RasterioError, CPLE_BaseError, OSError, OverflowError, UnicodeError) as error:
-        reason = f"{first_line(error)}; check free space and permissions of {path.parent}"
-        raise OutputError(f"cannot write {path}: {reason}") from error
+def _source(part: Part, file: Path) -> ElementTree.Element:
+    source = ElementTree.Element("SimpleSource")
+    ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(file)
+    ElementTree.SubElement(source, "SourceBand").text = "1"
+    size: dict[str, Any] = {"xSize": str(part.panel.width), "ySize": str(part.height)}
+    ElementTree.SubElement(source, "SrcRect", xOff="0", yOff="0", **size)
+    ElementTree.SubElement(source, "DstRect", xOff=str(part.panel.col_off), yOff=str(part.row_off), **size)
+    return source
+
+
+def _check_whole(path: Path) -> None:
+    """Read the last block of a copy: a disk that filled up may have been noticed by nobody else."""
+    with rasterio.open(path) as src:
+        rows, cols = src.block_shapes[0]
+        row, col = (src.height - 1) // rows * rows, (src.width - 1) // cols * cols
+        src.read(1, window=Window(col, row, src.width - col, src.height - row))
+
+
+def _sidecars(target: Path, qml: str, aux: str | None, bench: Path) -> list[tuple[Path, Path]]:
+    """Write style and side file; returns what to rename to what."""
+    style, side = beside(target)[:2]
+    texts = {style: qml} if aux is None else {style: qml, side: aux}
+    for path, text in texts.items():
+        (bench / path.name).write_text(text, encoding="utf-8")
+    return [(bench / path.name, path) for path in texts]

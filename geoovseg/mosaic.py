@@ -9,7 +9,7 @@ import torch
 from rasterio.windows import Window
 from torch import Tensor
 
-from geoovseg.tiling import Panel, TilePlan
+from geoovseg.tiling import Panel, Span, TilePlan
 
 AT_ONCE = 1 << 19
 """Scores of finished rows handled together, which bounds what is made of them."""
@@ -41,20 +41,28 @@ class Rows:
 
 
 class ScoreMosaic:
-    """Weighted mean of overlapping score windows over a panel, given row by row of windows.
+    """Weighted mean of overlapping score windows over a panel, or a span of its rows, given row by row of windows.
 
     Holds (C + 1) x tile height x panel width sums on the scores' device and gives rows away as soon as they are
     final. Windows must come row by row, as `TilePlan.windows` lists them; some may be missing. Sums per pixel are
-    taken in the order of the windows, so they do not depend on panels or batches.
+    taken in the order of the windows, so they do not depend on panels, spans or batches.
     """
 
-    def __init__(self, plan: TilePlan, panel: Panel, channels: int, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        plan: TilePlan,
+        panel: Panel,
+        channels: int,
+        device: torch.device | str,
+        span: Span | None = None,
+    ) -> None:
         self.plan, self.panel = plan, panel
+        self.span = span or (0, plan.height)
         shape = (min(plan.tile[0], plan.height), panel.width)
         self._sum = torch.zeros(channels + 1, *shape, device=device, dtype=sum_dtype(plan))
         self._valid = torch.zeros(shape, dtype=torch.bool, device=device)
         self._taper = taper(plan.tile[0], device)[:, None] * taper(plan.tile[1], device)[None, :]
-        self._top = 0
+        self._top = plan.rows(self.span)[0]
 
     @staticmethod
     def nbytes(plan: TilePlan, channels: int, width: int) -> int:
@@ -68,8 +76,8 @@ class ScoreMosaic:
             self._add(window, score, known)
 
     def finish(self) -> Iterator[Rows]:
-        """Yield all remaining rows, down to the scene's last."""
-        yield from self._advance(self.plan.height)
+        """Yield all remaining rows, down to the span's last."""
+        yield from self._advance(self.span[1])
 
     def _add(self, window: Window, score: Tensor, known: Tensor) -> None:
         first = max(window.col_off, self.panel.col_off)
@@ -86,8 +94,9 @@ class ScoreMosaic:
         """Give away the rows above `row`, a few at a time, and move the strip so that it starts there."""
         while self._top < row:
             count = min(row - self._top, self._valid.shape[0])
-            for first in range(0, count, step := max(1, AT_ONCE // self._sum[:, 0].numel())):
-                rows = slice(first, min(first + step, count))
+            start, end = (min(max(at - self._top, 0), count) for at in self.span)
+            for first in range(start, end, step := max(1, AT_ONCE // self._sum[:, 0].numel())):
+                rows = slice(first, min(first + step, end))
                 weight = self._sum[-1, rows]
                 mean = (self._sum[:-1, rows] / torch.where(weight > 0, weight, 1)).float()
                 yield Rows(self._top + first, mean, self._valid[rows].clone())

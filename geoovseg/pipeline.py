@@ -1,27 +1,25 @@
-"""The way of the data, top-down: scene, windows, scores, mosaic, labels. Read this first."""
+"""The way of the data, top-down: scene, words, run, parts, labels. Read this first, then compute.py."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-import torch
-
+from geoovseg.aoi import read_area
+from geoovseg.compute import ON_ERROR, Progress, Stop, compute, redone
+from geoovseg.errors import UsageError
 from geoovseg.job import Job, Settings, check_settings, prepare_job
-from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS, Grid, LabelWriter, create_labels, output_names
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.weights import find_weights
-from geoovseg.mosaic import Rows, ScoreMosaic
+from geoovseg.outputs import output_names
 from geoovseg.prompts import DEFAULT_TEMPLATES
-from geoovseg.reader import read_ahead
 from geoovseg.record import Stopwatch, peak_rss_mb
+from geoovseg.run import Run, open_finished, open_run
 from geoovseg.scene import Scene, open_scene
 from geoovseg.vocabulary import Vocabulary, read_classes
-
-Progress = Callable[[int, int], None]
-"""Called with (windows done, windows in all)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +28,7 @@ class SegmentResult:
 
     scene: str
     labels: str
+    """when this was a shard, the name that `geoovseg merge` will give them"""
     vectors: str | None
     confidence: str | None
     method: str
@@ -41,6 +40,14 @@ class SegmentResult:
     skipped_windows: int
     """windows without any valid pixel"""
     failed_windows: int
+    """windows that could not be read and were skipped, with on_error `skip`"""
+    outside_windows: int
+    """windows that do not meet the area of interest"""
+    parts: int
+    parts_kept: int
+    """parts that an earlier run had finished"""
+    redone_windows: int
+    """windows computed now although they also lie in kept parts"""
     megapixels: float
     seconds: dict[str, float]
     peak_rss_mb: float
@@ -49,6 +56,8 @@ class SegmentResult:
     dropped_background: tuple[str, ...]
     """automatic counter-words left out as too close to the classes"""
     panels: int
+    parts_dir: str | None
+    """where a shard's parts are"""
     classes: dict[str, dict[str, int]]
     """code and pixels of every class by name"""
 
@@ -79,7 +88,14 @@ def segment(
     batch_size: int | None = None,
     max_memory: float | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    shard: tuple[int, int] | None = None,
+    aoi: str | None = None,
+    aoi_crs: str | None = None,
+    on_error: str = "stop",
+    work_dir: str | None = None,
     progress: Progress | None = None,
+    stop: Stop = lambda: None,
 ) -> SegmentResult:
     """Segment a georeferenced image by words and write a finished label raster.
 
@@ -103,14 +119,21 @@ def segment(
         precision: `auto`, `fp32`, `bf16`, `fp16`.
         batch_size: windows in flight; on a CPU it does not change any result.
         max_memory: MB for the blend; a quarter of the memory by default. Wider scenes are done in column panels.
-        overwrite: replace existing outputs.
-        progress: called with (windows done, windows in all).
+        overwrite: replace existing outputs, and remove the parts of a run that did not finish.
+        resume: go on with the parts of a run that did not finish, if it was this one.
+        shard: (I, N) computes the I-th (from 1) of N shares of the parts, for `merge`; makes no outputs.
+        aoi: a polygon file, or "W,S,E,N"; outside it pixels are nodata.
+        aoi_crs: coordinate system of `aoi`, where the file does not say; by default the scene's.
+        on_error: `stop`, or `skip` windows that cannot be read.
+        work_dir: folder for the parts, instead of beside the labels.
+        progress: called with (windows done, windows to compute).
+        stop: asked after every part; a signal's number ends the run there.
 
     Returns:
         Names of the outputs, counts and times.
 
     Raises:
-        GeoOVSegError: one of its leaves, for everything a caller can cause; nothing is written then.
+        GeoOVSegError: one of its leaves, for everything a caller can cause; finished parts are kept then.
     """
     watch = Stopwatch()
     words = read_classes(classes, vocabulary)
@@ -129,83 +152,65 @@ def segment(
         batch_size=batch_size,
         max_memory=max_memory,
     )
+
     check_settings(given)
-    outputs = output_names(os.fspath(scene), output, confidence)
+    if on_error not in ON_ERROR:
+        raise UsageError(f"--on-error {on_error}: choose stop or skip")
+    outputs = output_names(os.fspath(scene), output, confidence, work_dir)
     with open_scene(scene, bands=bands) as src:
         find_weights(model_card(model))
-        outputs.check(src.files, overwrite=overwrite)
+        outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None)
+        area = read_area(aoi, aoi_crs, crs=src.crs, transform=src.transform, shape=src.shape) if aoi else None
         with watch.stage("load"):
-            job = prepare_job(src, words, given)
+            job = prepare_job(src, words, given, area)
             job.method.prepare(lambda window: src.batch([window]))
-        legend = [(c.name, c.colour) for c in words.classes]
-        with create_labels(outputs, _grid(src), legend, overwrite=overwrite) as dst:
+        with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard) as run:
+            again = redone(job, run)
             with watch.stage("segment"):
-                done = _stream(src, job, dst, progress or (lambda done, total: None))
-            with watch.stage("assemble"):
-                dst.commit(job.record(src, skipped=job.windows - done).to_json())
-        return _result(job, src, dst, done, watch)
+                compute(src, job, run, on_error=on_error, progress=progress or (lambda done, total: None), stop=stop)
+            found = _result(job, src, run, again)
+            if shard is None:
+                with watch.stage("assemble"):
+                    run.commit()
+    return replace(found, seconds=watch.seconds(), peak_rss_mb=peak_rss_mb())
 
 
-def _stream(scene: Scene, job: Job, dst: LabelWriter, progress: Progress) -> int:
-    """Windows to scores to rows of labels, panel by panel; returns how many windows of the scene had data.
+def merge(folder: str | os.PathLike[str], *, overwrite: bool = False) -> str:
+    """Put the finished parts of all shards of a run together; returns the label raster's name.
 
-    A window on the border between panels is computed for both, and counted where it begins.
+    Raises OutputError, which says how many parts are missing.
     """
-    done = passed = 0
-    for panel in job.panels:
-        here = 0
-        mosaic = ScoreMosaic(job.plan, panel, job.channels, job.device)
-        for batch in read_ahead(scene, job.plan.windows(panel), batch=job.micro_batch, depth=job.depth):
-            valid = torch.from_numpy(batch.valid).to(job.device)
-            for rows in mosaic.add(batch.windows, job.class_scores(batch), valid):
-                _write(rows, panel.col_off, job, dst)
-            here += len(batch)
-            done += sum(window.col_off >= panel.col_off for window in batch.windows)
-            progress(passed + here, job.work)
-        for rows in mosaic.finish():
-            _write(rows, panel.col_off, job, dst)
-        passed += job.plan.count(panel)
-        progress(passed, job.work)
-    return done
+    with open_finished(Path(folder), overwrite=overwrite) as run:
+        run.commit()
+        return str(run.outputs.labels)
 
 
-def _write(rows: Rows, col_off: int, job: Job, dst: LabelWriter) -> None:
-    """Decide finished rows on the device; only codes and rounded confidence leave it."""
-    codes, confidence = job.decide(rows.scores, rows.valid, dst.nodata)
-    kind = torch.uint8 if dst.dtype == "uint8" else torch.int32
-    dense = codes.to(kind).cpu().numpy().astype(dst.dtype, copy=False)
-    sure = None
-    if dst.outputs.confidence is not None:
-        rounded = torch.where(rows.valid, (confidence * CONFIDENCE_STEPS).round(), CONFIDENCE_NODATA)
-        sure = rounded.to(torch.uint8).cpu().numpy()
-    dst.write(rows.row_off, col_off, dense, sure)
-
-
-def _grid(scene: Scene) -> Grid:
-    height, width = scene.shape
-    return Grid(height=height, width=width, crs=scene.crs, transform=scene.transform)
-
-
-def _result(job: Job, scene: Scene, dst: LabelWriter, done: int, watch: Stopwatch) -> SegmentResult:
-    outputs = dst.outputs
+def _result(job: Job, scene: Scene, run: Run, again: int) -> SegmentResult:
+    """What there is to say before the parts are put together; a shard stops here."""
+    outputs, totals, shard = run.outputs, run.totals(), run.mine != run.parts
     return SegmentResult(
         scene=scene.path,
         labels=str(outputs.labels),
         vectors=None,
         confidence=str(outputs.confidence) if outputs.confidence else None,
+        parts_dir=str(run.store.folder) if shard else None,
         method=job.settings.method,
         model=job.model.card.name,
         device=str(job.device),
         precision=job.precision,
         batch_size=job.batch_size,
-        windows=job.windows,
-        skipped_windows=job.windows - done,
-        failed_windows=0,
+        windows=totals["windows"],
+        skipped_windows=totals["skipped"],
+        failed_windows=totals["failed"],
+        outside_windows=totals["outside"],
+        redone_windows=again,
+        parts=len(run.mine),
+        parts_kept=len(run.kept),
         megapixels=round(scene.shape[0] * scene.shape[1] / 1e6, 3),
-        seconds=watch.seconds(),
-        peak_rss_mb=peak_rss_mb(),
+        seconds={},
+        peak_rss_mb=0.0,
         background=job.vocabulary.background,
         dropped_background=job.dropped,
-        panels=len(job.panels),
-        classes={entry.name: {"code": entry.code, "pixels": entry.pixels} for entry in dst.legend()},
+        panels=len({part.panel for part in run.parts}),
+        classes={entry.name: {"code": entry.code, "pixels": entry.pixels} for entry in run.legend()},
     )

@@ -5,19 +5,31 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from rasterio.windows import Window
 
+from geoovseg.errors import SceneError
 from geoovseg.scene import Scene, TileBatch, raster_env
 
+RETRY_AFTER = 0.2
+"""Seconds before what could not be read is read again."""
 
-def read_ahead(scene: Scene, windows: Iterable[Window], *, batch: int, depth: int) -> Iterator[TileBatch]:
+
+Skip = Callable[[Window, SceneError], None]
+"""Told of windows that cannot be read, when they are to be left out."""
+
+
+def read_ahead(
+    scene: Scene, windows: Iterable[Window], *, batch: int, depth: int, skip: Skip | None = None
+) -> Iterator[TileBatch]:
     """Yield batches of `batch` windows, the last one smaller, read by a thread at most `depth` batches ahead.
 
-    Windows in which no pixel is valid are left out. An error of the reader is raised here, in the order of the
-    windows; leaving the loop early ends the thread.
+    Windows in which no pixel is valid are left out. What cannot be read is tried once more, window by window; then it
+    is left out and `skip` is told, or the error is raised here, in the order of the windows. Leaving the loop early
+    ends the thread.
     """
     ready: queue.Queue[TileBatch | BaseException | None] = queue.Queue(maxsize=max(1, depth))
     stop = threading.Event()
@@ -33,7 +45,7 @@ def read_ahead(scene: Scene, windows: Iterable[Window], *, batch: int, depth: in
     def work() -> None:
         try:
             with raster_env():
-                for item in _occupied(scene, windows, batch):
+                for item in _occupied(scene, windows, batch, skip):
                     if stop.is_set():
                         return
                     put(item)
@@ -53,11 +65,13 @@ def read_ahead(scene: Scene, windows: Iterable[Window], *, batch: int, depth: in
         thread.join()
 
 
-def _occupied(scene: Scene, windows: Iterable[Window], size: int) -> Iterator[TileBatch]:
+def _occupied(scene: Scene, windows: Iterable[Window], size: int, skip: Skip | None) -> Iterator[TileBatch]:
     """Batches of exactly `size` windows that have data (the last may be smaller), in order."""
     held: list[TileBatch] = []
     for group in _grouped(windows, size):
-        read = scene.batch(group)
+        read = _read(scene, group, skip)
+        if read is None:
+            continue
         held.append(read.take(np.flatnonzero(read.valid.any(axis=(1, 2)))))
         if sum(map(len, held)) >= size:
             joined = _join(held)
@@ -65,6 +79,23 @@ def _occupied(scene: Scene, windows: Iterable[Window], size: int) -> Iterator[Ti
             held = [joined.take(np.arange(size, len(joined)))]
     if any(map(len, held)):
         yield _join(held)
+
+
+def _read(scene: Scene, group: list[Window], skip: Skip | None) -> TileBatch | None:
+    """A group of windows in one go; if that fails one by one, after a moment, without those that fail again."""
+    try:
+        return scene.batch(group)
+    except SceneError:
+        time.sleep(RETRY_AFTER)
+    good: list[TileBatch] = []
+    for window in group:
+        try:
+            good.append(scene.batch([window]))
+        except SceneError as error:
+            if skip is None:
+                raise
+            skip(window, error)
+    return _join(good) if good else None
 
 
 def _join(batches: Sequence[TileBatch]) -> TileBatch:

@@ -18,7 +18,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import CRSError, RasterioError
 
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line
-from geoovseg.labels import is_one_of
+from geoovseg.outputs import is_one_of
 from geoovseg.scene import Scene, open_scene
 from geoovseg.truth import category_names
 

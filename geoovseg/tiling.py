@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rasterio.windows import Window
@@ -10,7 +10,13 @@ from rasterio.windows import Window
 from geoovseg.errors import UsageError
 
 BLOCK = 512
-"""Side of the output's TIFF blocks; panels and bands are cut at multiples of it."""
+"""Side of the output's TIFF blocks; panels and parts are cut at multiples of it."""
+BAND = 128
+"""Rows that are written together: one row of blocks of a part's file."""
+
+
+Span = tuple[int, int]
+"""First row, and the first row below."""
 
 
 def origins(length: int, tile: int, stride: int) -> tuple[int, ...]:
@@ -27,6 +33,49 @@ class Panel:
 
     col_off: int
     width: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A band of rows of a panel: the unit of resuming and of sharing out. Whole TIFF blocks, but at the scene's end."""
+
+    panel: Panel
+    row_off: int
+    height: int
+
+    @property
+    def end(self) -> int:
+        """The first row below it."""
+        return self.row_off + self.height
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"part_{self.row_off:07d}_{self.panel.col_off:07d}"
+
+    def owns(self, window: Window) -> bool:
+        """Whether a window is counted here: where it begins."""
+        cols = self.panel.col_off <= window.col_off < self.panel.col_off + self.panel.width
+        return cols and self.row_off <= window.row_off < self.end
+
+
+def runs(parts: Iterable[Part]) -> list[tuple[Part, ...]]:
+    """Group parts that follow each other in one panel: they are computed in one go."""
+    found: list[list[Part]] = []
+    for part in parts:
+        if found and found[-1][-1].panel == part.panel and found[-1][-1].end == part.row_off:
+            found[-1].append(part)
+        else:
+            found.append([part])
+    return [tuple(run) for run in found]
+
+
+def share(parts: Sequence[Part], number: int, count: int) -> tuple[Part, ...]:
+    """Part of the parts: the `number`-th (from 1) of `count` shares of neighbours, alike in size."""
+    if not 1 <= number <= count:
+        raise UsageError(f"--shard {number}/{count}: the first number runs from 1 to the second")
+    first, end = ((n * len(parts)) // count for n in (number - 1, number))
+    return tuple(parts[first:end])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +108,26 @@ class TilePlan:
         end = panel.col_off + panel.width
         return tuple(c for c in self.col_offs if c < end and c + self.tile[1] > panel.col_off)
 
-    def windows(self, panel: Panel) -> Iterator[Window]:
-        """Windows that touch a panel, row by row."""
+    def rows(self, span: Span | None = None) -> tuple[int, ...]:
+        """First rows of the windows that touch a span of rows; of all windows if none is given."""
+        first, end = span or (0, self.height)
+        return tuple(r for r in self.row_offs if r < end and r + self.tile[0] > first)
+
+    def windows(self, panel: Panel, span: Span | None = None) -> Iterator[Window]:
+        """Windows that touch a panel, or only a span of its rows, row by row."""
         cols = self.columns(panel)
-        for row in self.row_offs:
+        for row in self.rows(span):
             for col in cols:
                 yield Window(col_off=col, row_off=row, width=self.tile[1], height=self.tile[0])
 
-    def count(self, panel: Panel) -> int:
-        """Number of windows that touch a panel."""
-        return len(self.row_offs) * len(self.columns(panel))
+    def count(self, panel: Panel, span: Span | None = None) -> int:
+        """Number of windows that touch a panel, or a span of its rows."""
+        return len(self.rows(span)) * len(self.columns(panel))
+
+    def parts(self, panels: Iterable[Panel]) -> tuple[Part, ...]:
+        """All parts, panel by panel from the top."""
+        tops = range(0, self.height, BLOCK)
+        return tuple(Part(panel, top, min(BLOCK, self.height - top)) for panel in panels for top in tops)
 
 
 def plan_tiles(height: int, width: int, *, tile: int, stride: int, patch: int) -> TilePlan:

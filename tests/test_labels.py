@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,13 +20,28 @@ from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
 from geoovseg.errors import OutputError, UsageError
-from geoovseg.labels import Grid, Outputs, create_labels, label_dtype, output_names
+from geoovseg.labels import Grid, LabelWriter, Layout, label_dtype
+from geoovseg.outputs import Outputs, output_names
+from geoovseg.parts import open_store
 from geoovseg.record import RUN_TAG
 from geoovseg.truth import category_names
 
 CLASSES = [("building", "#c0392b"), ("road & rail", "#7f8c8d"), ("water", "#2e86de")]
 ROTATED = Affine.translation(480_000, 5_460_000) * Affine.rotation(20) * Affine.scale(0.5, -0.5)
 RECORD = json.dumps({"classes": [[n, [n], c] for n, c in CLASSES], "background": ["x"], "threshold": None})
+
+
+@contextmanager
+def _create(outputs: Outputs, grid: Grid, classes: Sequence[tuple[str, str]]) -> Iterator[Callable[..., None]]:
+    """Write rows with what this yields; at the end the parts are put together. Leaves as a run does."""
+    store, parts = open_store(outputs.parts, {}, resume=False, overwrite=False), []
+    writer = LabelWriter(outputs, Layout(grid, tuple(classes)), store)
+    try:
+        yield lambda *rows: parts.extend(writer.write(*rows))
+        writer.commit(RECORD, parts)
+    finally:
+        writer.close()
+        shutil.rmtree(outputs.parts)
 
 
 def _write(
@@ -35,12 +52,11 @@ def _write(
     codes[:40, :60] = 255
     grid = Grid(height=height, width=width, crs=CRS.from_epsg(32632), transform=ROTATED)
     outputs = Outputs(path, path.with_name("conf.tif") if confidence else None)
-    with create_labels(outputs, grid, CLASSES) as dst:
+    with _create(outputs, grid, CLASSES) as write:
         for first, last in ((0, 512), (512, width)):
             for row in range(0, height, step):
                 part = codes[row : row + step, first:last]
-                dst.write(row, first, part, np.where(part == 255, 255, 125).astype(np.uint8))
-        dst.commit(RECORD)
+                write(row, first, part, np.where(part == 255, 255, 125).astype(np.uint8))
     return codes
 
 
@@ -82,9 +98,8 @@ def test_overviews_show_the_majority(tmp_path: Path) -> None:
     codes[::2, ::2] = 3
     codes[:, 1000::2] = 3  # a tie, where an average would invent a class between the two
     outputs = Outputs(tmp_path / "labels.tif")
-    with create_labels(outputs, Grid(height=1200, width=1200, crs=None, transform=ROTATED), CLASSES) as dst:
-        dst.write(0, 0, codes, None)
-        dst.commit(RECORD)
+    with _create(outputs, Grid(height=1200, width=1200, crs=None, transform=ROTATED), CLASSES) as write:
+        write(0, 0, codes, None)
     with rasterio.open(outputs.labels, overview_level=0) as src:
         assert src.shape == (600, 600)
         found = src.read(1)
@@ -132,14 +147,6 @@ def test_gdalinfo_prints_layout_names_and_nodata(tmp_path: Path) -> None:
         assert expected in text
 
 
-def test_a_run_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    grid = Grid(height=10, width=10, crs=None, transform=Affine.identity())
-    with pytest.raises(RuntimeError), create_labels(Outputs(tmp_path / "labels.tif"), grid, CLASSES) as dst:
-        dst.write(0, 0, np.zeros((4, 10), np.uint8), None)
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_finished_run_leaves_no_working_files(tmp_path: Path) -> None:
     _write(tmp_path / "labels.tif", confidence=True)
     expected = {"labels.tif", "labels.tif.aux.xml", "labels.qml", "conf.tif", "conf.qml"}
@@ -151,9 +158,8 @@ def test_more_than_254_classes_take_two_bytes(tmp_path: Path) -> None:
     assert label_dtype(255) == ("uint16", 65535)
     grid = Grid(height=8, width=8, crs=None, transform=Affine.scale(2))
     classes = [(f"c{n}", "#010203") for n in range(300)]
-    with create_labels(Outputs(tmp_path / "l.tif"), grid, classes) as dst:
-        dst.write(0, 0, np.full((8, 8), 300, np.uint16), None)
-        dst.commit("{}")
+    with _create(Outputs(tmp_path / "l.tif"), grid, classes) as write:
+        write(0, 0, np.full((8, 8), 300, np.uint16), None)
     with rasterio.open(tmp_path / "l.tif") as src:
         assert src.dtypes == ("uint16",)
         assert src.nodata == 65535
@@ -184,7 +190,7 @@ def test_outputs_that_would_lose_something_are_refused(tmp_path: Path) -> None:
         with pytest.raises(error, match=message):
             outputs.check([str(scene)], overwrite=overwrite)
     (tmp_path / "y.tif.parts").mkdir()
-    with pytest.raises(OutputError, match="did not finish; --overwrite removes it"):
+    with pytest.raises(OutputError, match="did not finish; --resume goes on with it, --overwrite removes it"):
         Outputs(tmp_path / "y.tif").check([str(scene)], overwrite=False)
     Outputs(old).check([str(scene)], overwrite=True)
 
@@ -222,7 +228,7 @@ def test_a_failing_rename_puts_everything_back(
     real = os.replace
 
     def replace(src: Path, dst: Path) -> None:
-        new = Path(src).parent.name.endswith(".parts") and not Path(src).name.startswith("old_")
+        new = Path(src).parent.name.endswith(".assembly") and not Path(src).name.startswith("old_")
         calls.extend([dst] * new)
         if new and len(calls) == fails_at + 1:
             raise OSError(28, "No space left on device")
@@ -244,7 +250,7 @@ def test_an_interrupt_while_renaming_puts_everything_back(tmp_path: Path, monkey
     real = os.replace
 
     def replace(src: Path, dst: Path) -> None:
-        if Path(src).name == "cog_labels.tif":
+        if Path(src).name == "cog_labels.tif" and Path(dst).name == "labels.tif":
             raise KeyboardInterrupt
         real(src, dst)
 
@@ -259,11 +265,12 @@ def test_the_label_raster_is_named_last(tmp_path: Path, monkeypatch: pytest.Monk
     real = os.replace
     monkeypatch.setattr(os, "replace", lambda src, dst: (named.append(Path(dst).name), real(src, dst)))
     _write(tmp_path / "labels.tif", confidence=True)
+    named = [name for name in named if not name.startswith("part_") and name != "run.json"]
     assert named == ["conf.qml", "conf.tif", "labels.tif.aux.xml", "labels.qml", "labels.tif"]
 
 
 def test_a_raster_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     grid = Grid(height=3_000_000_000, width=10, crs=None, transform=Affine.scale(2))
-    with pytest.raises(OutputError), create_labels(Outputs(tmp_path / "labels.tif"), grid, CLASSES):
+    with pytest.raises(OutputError), _create(Outputs(tmp_path / "labels.tif"), grid, CLASSES):
         pass
     assert list(tmp_path.iterdir()) == []

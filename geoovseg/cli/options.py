@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,17 @@ PrecisionOpt = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 BatchSizeOpt = Annotated[int | None, typer.Option(help="Windows in flight; on a CPU no result depends on it.")]
 MaxMemoryOpt = Annotated[float | None, typer.Option(help="MB for the blend; default a quarter of the memory.")]
 OverwriteOpt = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+ResumeOpt = Annotated[bool, typer.Option("--resume", help="Go on with the parts of a run that did not finish.")]
+ShardOpt = Annotated[
+    str | None,
+    typer.Option(help="Compute share I of N of the parts only, or slurm; then `geoovseg merge`.", metavar="I/N"),
+]
+AoiOpt = Annotated[
+    str | None, typer.Option(help="Label only inside: a polygon file, or W,S,E,N.", metavar="FILE|W,S,E,N")
+]
+AoiCrsOpt = Annotated[str | None, typer.Option(help="Coordinate system of --aoi; default the file's or the scene's.")]
+OnErrorOpt = Annotated[str, typer.Option(help="Windows that cannot be read: stop, or skip them (exit 3).")]
+WorkDirOpt = Annotated[str | None, typer.Option(help="Folder for the parts; default beside the labels.")]
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and for how long; read no pixels.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but warnings and errors.")]
@@ -66,3 +78,24 @@ def read_pairs(items: list[str], option: str, form: str) -> dict[str, str]:
     if wrong:
         raise UsageError(f"{option} {wrong[0]}: write {form}")
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def read_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int] | None:
+    """`I/N`, or `slurm`: this task of a job array. Raises UsageError."""
+    if text is None:
+        return None
+    if text == "slurm":
+        try:
+            task, least, count = (int(environment[f"SLURM_ARRAY_TASK_{end}"]) for end in ("ID", "MIN", "COUNT"))
+        except (KeyError, ValueError) as error:
+            raise UsageError(
+                "--shard slurm works in a job array, where SLURM_ARRAY_TASK_ID, _MIN and _COUNT are set"
+            ) from error
+        return task - least + 1, count
+    try:
+        number, count = (int(part) for part in text.split("/"))
+    except ValueError as error:
+        raise UsageError(f"--shard {text}: write I/N, as in 2/5, or slurm") from error
+    if not 1 <= number <= count:
+        raise UsageError(f"--shard {text}: the first number runs from 1 to the second")
+    return number, count

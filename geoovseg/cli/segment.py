@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, progress_bar, talk
-from geoovseg.errors import GeoOVSegError, UsageError
+from geoovseg.cli.signals import Stop
+from geoovseg.errors import GeoOVSegError, InterruptedRunError, UsageError
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.prompts import DEFAULT_TEMPLATES
 from geoovseg.vocabulary import read_classes
+
+if TYPE_CHECKING:
+    from geoovseg.pipeline import SegmentResult
 
 
 def command(
@@ -37,6 +42,12 @@ def command(
     batch_size: o.BatchSizeOpt = None,
     max_memory: o.MaxMemoryOpt = None,
     overwrite: o.OverwriteOpt = False,
+    resume: o.ResumeOpt = False,
+    shard: o.ShardOpt = None,
+    aoi: o.AoiOpt = None,
+    aoi_crs: o.AoiCrsOpt = None,
+    on_error: o.OnErrorOpt = "stop",
+    work_dir: o.WorkDirOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
@@ -62,6 +73,9 @@ def command(
         "precision": precision,
         "batch_size": batch_size,
         "max_memory": max_memory,
+        "aoi": aoi,
+        "aoi_crs": aoi_crs,
+        "work_dir": work_dir,
     }
     read_classes(classes, vocabulary)  # before the heavy libraries are loaded: mistakes should be cheap
     read_settings(method, common["settings"])
@@ -72,43 +86,75 @@ def command(
             _make_folder(output)
         if output is not None and not os.path.isdir(output):  # a dry run: judge by where the folder would be made
             output, overwrite = os.path.dirname(os.path.abspath(output)), True
-    target = {"output": output, "confidence": confidence, "overwrite": overwrite}
-    first_failure: GeoOVSegError | None = None
+    common |= {"output": output, "confidence": confidence, "overwrite": overwrite, "resume": resume}
+    if dry_run:
+        raise typer.Exit(_each(scenes, lambda scene: _plan(scene, common, json)))
+    common |= {"shard": o.read_shard(shard, os.environ), "on_error": on_error}
+    with Stop(quiet) as stop:
+        code = _each(scenes, lambda scene: _run(scene, {**common, "stop": stop}, json, quiet, stop))
+    raise typer.Exit(code)
+
+
+def _each(scenes: list[str], run: Callable[[str], int]) -> int:
+    """Run on every scene; an error of one does not keep the others from it. Returns the first code that is not 0."""
+    first = 0
     for scene in scenes:
         try:
-            if dry_run:
-                _plan(scene, {**common, **target}, json)
-            else:
-                _run(scene, {**common, **target}, json, quiet)
+            code = run(scene)
+        except InterruptedRunError:
+            raise
         except GeoOVSegError as error:
             if len(scenes) == 1:
                 raise
             talk(f"error: {error}")
-            first_failure = first_failure or error
-    if first_failure is not None:
-        raise typer.Exit(first_failure.exit_code)
+            code = error.exit_code
+        first = first or code
+    return first
 
 
-def _run(scene: str, arguments: dict[str, Any], json: bool, quiet: bool) -> None:
+def _run(scene: str, arguments: dict[str, Any], json: bool, quiet: bool, stop: Stop) -> int:
     from geoovseg.pipeline import segment
 
     with progress_bar(quiet) as progress:
         result = segment(scene, progress=progress, **arguments)
+    for line in _remarks(result):
+        talk(line, quiet=quiet)
+    outputs = (result.parts_dir,) if result.parts_dir else (result.labels, result.confidence)
+    data(result.to_json() if json else "\n".join(filter(None, outputs)))
+    if result.parts_dir:
+        talk(f"when all shards are done: geoovseg merge {result.parts_dir}", quiet=quiet or json)
+    else:
+        talk(f"see it: geoovseg preview {scene} {result.labels} preview.png", quiet=quiet or json)
+    if result.failed_windows:
+        talk(f"{result.failed_windows} windows could not be read; where no other covers them there is no data")
+    if stop.signal:
+        raise InterruptedRunError(f"{scene} was finished first", stop.signal)
+    return 3 if result.failed_windows else 0
+
+
+def _remarks(result: SegmentResult) -> Iterator[str]:
+    """What a person should know about a run."""
     if result.background:
-        talk(f"code 0 (background): {', '.join(result.background)}", quiet=quiet)
+        yield f"code 0 (background): {', '.join(result.background)}"
     if result.dropped_background:
-        talk(f"too close to your words, so not background: {', '.join(result.dropped_background)}", quiet=quiet)
+        yield f"too close to your words, so not background: {', '.join(result.dropped_background)}"
     if result.skipped_windows:
-        talk(f"{result.skipped_windows} of {result.windows} windows have no data and were skipped", quiet=quiet)
-    data(result.to_json() if json else "\n".join(filter(None, (result.labels, result.confidence))))
-    talk(f"see it: geoovseg preview {scene} {result.labels} preview.png", quiet=quiet or json)
+        yield f"{result.skipped_windows} of {result.windows} windows have no data and were skipped"
+    if result.outside_windows:
+        yield f"{result.outside_windows} of {result.windows} windows lie outside the area of interest"
+    if result.parts_kept:
+        yield (
+            f"{result.parts_kept} of {result.parts} parts were finished before; {result.redone_windows} windows at "
+            "their borders were computed again"
+        )
 
 
-def _plan(scene: str, arguments: dict[str, Any], json: bool) -> None:
+def _plan(scene: str, arguments: dict[str, Any], json: bool) -> int:
     from geoovseg.estimate import dry_run
 
     result = dry_run(scene, **arguments)
     data(result.to_json() if json else result.to_text())
+    return 0
 
 
 def parse_bands(text: str | None) -> tuple[int, ...] | None:
@@ -127,7 +173,7 @@ def _check_several(scenes: list[str], output: str | None, confidence: str | None
         raise UsageError("--confidence names one file; with several scenes run them one by one")
     if output is not None and output.lower().endswith((".tif", ".tiff")):
         raise UsageError(f"-o {output}: with several scenes the output is a folder")
-    from geoovseg.labels import output_names
+    from geoovseg.outputs import output_names
 
     folder = None if output is None else os.path.join(output, "")
     names = [output_names(scene, folder, None).labels.resolve() for scene in scenes]

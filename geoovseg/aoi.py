@@ -1,0 +1,117 @@
+"""The area of interest: which windows are needed, and which pixels are labelled in the end."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import geopandas
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from pyproj.exceptions import CRSError as ProjError
+from rasterio.crs import CRS
+from rasterio.features import geometry_mask
+from rasterio.windows import Window
+
+from geoovseg.errors import UsageError, first_line
+
+VERTICES = 100
+"""Points put along each side of a box before it is brought to another system, in which sides may be curved."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """A polygon on a scene's grid, in its coordinate system. Nothing but windows and labels ever sees it."""
+
+    polygon: Any
+    transform: Affine
+
+    @property
+    def digest(self) -> str:
+        """What identifies it, for the journal of a run."""
+        return hashlib.sha256(shapely.to_wkb(self.polygon)).hexdigest()[:16]
+
+    def touches(self, window: Window) -> bool:
+        """Whether a window may hold a pixel of the area."""
+        return bool(self.polygon.intersects(_outline(self.transform, window)))
+
+    def mask(self, row_off: int, col_off: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
+        """True for the pixels whose centres lie inside."""
+        window = Window(col_off, row_off, shape[1], shape[0])
+        outline = _outline(self.transform, window)
+        if not self.polygon.intersects(outline):
+            return np.zeros(shape, bool)
+        if self.polygon.contains(outline):
+            return np.ones(shape, bool)
+        there = self.transform * Affine.translation(col_off, row_off)
+        return geometry_mask([self.polygon], shape, there, invert=True)
+
+
+def read_area(text: str, crs_text: str | None, *, crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> Area:
+    """`--aoi`: a polygon file in any coordinate system, or W,S,E,N in `--aoi-crs`, by default the scene's.
+
+    Raises UsageError for what cannot be read, has no polygons, or does not meet the scene.
+    """
+    found = _read(text, crs_text)
+    if found.crs is None and crs is not None:
+        found = found.set_crs(crs.to_wkt())
+    if crs is not None:
+        found = _to_scene(found, crs, text)
+    polygons = [shape for shape in found.geometry if shape is not None and shape.area > 0]
+    if not polygons:
+        raise UsageError(f"--aoi {text} has no polygons")
+    polygon = shapely.union_all([shapely.make_valid(p) for p in polygons])
+    shapely.prepare(polygon)
+    scene = _outline(transform, Window(0, 0, shape[1], shape[0]))
+    if not polygon.intersects(scene):
+        raise UsageError(
+            f"--aoi {text} does not meet the scene, which lies within {_bounds(scene.bounds)}; is --aoi-crs right? "
+            f"The area lies within {_bounds(polygon.bounds)}"
+        )
+    return Area(polygon, transform)
+
+
+def _read(text: str, crs_text: str | None) -> Any:
+    """A table of shapes with their coordinate system, if it is known."""
+    try:
+        if os.path.exists(text):
+            found = geopandas.read_file(text)
+            return found if crs_text is None else found.set_crs(crs_text, allow_override=True)
+        west, south, east, north = (float(number) for number in text.split(","))
+    except ProjError as error:
+        raise UsageError(f"--aoi-crs {crs_text} is no coordinate system: {first_line(error)}") from error
+    except ValueError as error:
+        raise UsageError(f"--aoi {text}: no such file, and no W,S,E,N either") from error
+    except Exception as error:  # pyogrio's errors have no base of their own
+        raise UsageError(f"--aoi {text} cannot be read: {first_line(error)}") from error
+    if not (west < east and south < north):
+        raise UsageError(f"--aoi {text}: W,S,E,N must have W below E and S below N")
+    box = shapely.segmentize(shapely.box(west, south, east, north), max(east - west, north - south) / VERTICES)
+    try:
+        return geopandas.GeoDataFrame(geometry=[box], crs=crs_text)
+    except ProjError as error:
+        raise UsageError(f"--aoi-crs {crs_text} is no coordinate system: {first_line(error)}") from error
+
+
+def _to_scene(found: Any, crs: CRS, text: str) -> Any:
+    try:
+        return found.to_crs(crs.to_wkt())
+    except Exception as error:  # pyproj's, of many kinds
+        raise UsageError(f"--aoi {text} cannot be brought to the scene's system: {first_line(error)}") from error
+
+
+def _outline(transform: Affine, window: Window) -> Any:
+    """A window as a polygon on the ground."""
+    left, top = window.col_off, window.row_off
+    right, bottom = left + window.width, top + window.height
+    return shapely.Polygon(
+        [transform * corner for corner in ((left, top), (right, top), (right, bottom), (left, bottom))]
+    )
+
+
+def _bounds(bounds: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.6g}" for value in bounds)

@@ -1,0 +1,133 @@
+"""From windows to finished parts: the stream that a run, a shard and a worker have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from rasterio.windows import Window
+
+from geoovseg.errors import InterruptedRunError, SceneError
+from geoovseg.job import Job
+from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS
+from geoovseg.mosaic import Rows, ScoreMosaic
+from geoovseg.reader import read_ahead
+from geoovseg.run import Run
+from geoovseg.scene import Scene
+from geoovseg.tiling import BLOCK, Panel, Part, Span
+
+Progress = Callable[[int, int], None]
+"""Called with (windows done, windows to compute)."""
+Stop = Callable[[], int | None]
+"""The number of the signal that asked to stop, if one did."""
+ON_ERROR = ("stop", "skip")
+"""What can be done about windows that cannot be read."""
+
+
+def compute(scene: Scene, job: Job, run: Run, *, on_error: str, progress: Progress, stop: Stop) -> None:
+    """All parts that are missing, in runs of neighbours.
+
+    Raises InterruptedRunError between parts when asked to stop.
+    """
+    spans = [(parts[0].panel, (parts[0].row_off, parts[-1].end)) for parts in run.todo]
+    total = sum(job.plan.count(panel, span) for panel, span in spans)
+    left, before = sum(map(len, run.todo)), 0
+    _check_stop(run, left, stop)
+    for panel, span in spans:
+        for windows, finished in _stream(scene, job, run, panel, span, skip=on_error == "skip"):
+            progress(before + windows, total)
+            left -= len(finished)
+            if finished:
+                _check_stop(run, left, stop)
+        before += job.plan.count(panel, span)
+        progress(before, total)
+
+
+def _check_stop(run: Run, left: int, stop: Stop) -> None:
+    if left and (signal := stop()):
+        kept = len(run.mine) - left
+        hint = "--resume goes on" if kept else "nothing is left behind"
+        raise InterruptedRunError(f"stopped with {kept} of {len(run.mine)} parts finished; {hint}", signal)
+
+
+def redone(job: Job, run: Run) -> int:
+    """Windows to compute now that also lie in parts that were finished before."""
+    kept = {(part.panel, part.row_off) for part in run.kept}
+    count = 0
+    for parts in run.todo:
+        panel, first, end = parts[0].panel, parts[0].row_off, parts[-1].end
+        above, below = (panel, first - BLOCK) in kept, (panel, end) in kept
+        tile = job.plan.tile[0]
+        crossing = [r for r in job.plan.rows((first, end)) if (above and r < first) or (below and r + tile > end)]
+        count += len(crossing) * len(job.plan.columns(panel))
+    return count
+
+
+@dataclass
+class Tally:
+    """Windows by the part in which they begin: seen by the model, and not to be read."""
+
+    job: Job
+    panel: Panel
+    done: Counter[int] = field(default_factory=Counter)
+    failed: Counter[int] = field(default_factory=Counter)
+
+    def add(self, windows: Sequence[Window]) -> None:
+        """Count windows that were scored."""
+        self.done.update(self._part(window) for window in windows)
+
+    def fail(self, window: Window, error: SceneError) -> None:
+        """Count a window that could not be read."""
+        self.failed[self._part(window)] += 1
+
+    def _part(self, window: Window) -> int:
+        """First row of the part a window belongs to; -1 where it begins in another panel."""
+        here = self.panel.col_off <= window.col_off < self.panel.col_off + self.panel.width
+        return window.row_off // BLOCK * BLOCK if here else -1
+
+    def summary(self, part: Part) -> dict[str, int]:
+        """Of the windows that begin in a part: all, without data, outside the area, not to be read."""
+        span = (part.row_off, part.end)
+        owned = sum(part.owns(window) for window in self.job.plan.windows(part.panel, span))
+        needed = sum(part.owns(window) for window in self.job.windows_of(part.panel, span))
+        done, failed = self.done.pop(part.row_off, 0), self.failed.pop(part.row_off, 0)
+        return {"windows": owned, "outside": owned - needed, "failed": failed, "skipped": needed - failed - done}
+
+
+def _stream(
+    scene: Scene, job: Job, run: Run, panel: Panel, span: Span, *, skip: bool
+) -> Iterator[tuple[int, list[Part]]]:
+    """Windows to scores to rows of labels for neighbouring parts; yields windows so far and parts just finished."""
+    mosaic = ScoreMosaic(job.plan, panel, job.channels, job.device, span)
+    tally, count = Tally(job, panel), 0
+    tell = tally.fail if skip else None
+    for batch in read_ahead(scene, job.windows_of(panel, span), batch=job.micro_batch, depth=job.depth, skip=tell):
+        valid = torch.from_numpy(batch.valid).to(job.device)
+        finished: list[Part] = []
+        scores = job.class_scores(batch)
+        for n, window in enumerate(batch.windows):
+            for rows in mosaic.add([window], scores[n : n + 1], valid[n : n + 1]):
+                finished += _write(rows, panel.col_off, job, run, tally)
+            tally.add([window])
+        count += len(batch)
+        yield count, finished
+    for rows in mosaic.finish():
+        yield count, _write(rows, panel.col_off, job, run, tally)
+
+
+def _write(rows: Rows, col_off: int, job: Job, run: Run, tally: Tally) -> list[Part]:
+    """Decide finished rows on the device; only codes and rounded confidence leave it. Returns the parts they finish."""
+    layout, valid = run.writer.layout, rows.valid
+    if job.area is not None:
+        inside = job.area.mask(rows.row_off, col_off, (valid.shape[0], valid.shape[1]))
+        valid = valid & torch.from_numpy(inside).to(valid.device)
+    codes, confidence = job.decide(rows.scores, valid, layout.nodata)
+    kind = torch.uint8 if layout.dtype == "uint8" else torch.int32
+    dense = codes.to(kind).cpu().numpy().astype(layout.dtype, copy=False)
+    sure = None
+    if run.outputs.confidence is not None:
+        rounded = torch.where(valid, (confidence * CONFIDENCE_STEPS).round(), CONFIDENCE_NODATA)
+        sure = rounded.to(torch.uint8).cpu().numpy()
+    return run.writer.write(rows.row_off, col_off, dense, sure, tally.summary)

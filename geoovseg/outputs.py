@@ -1,0 +1,151 @@
+"""Where a run writes: names that follow from the scene's, what would be lost by them, and how they come to be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
+from geoovseg.errors import OutputError, UsageError, first_line
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a run writes: names that follow from the scene's, checked before anything is computed."""
+
+    labels: Path
+    confidence: Path | None = None
+    work_dir: Path | None = None
+    """where the parts lie instead of beside the labels"""
+
+    @property
+    def parts(self) -> Path:
+        """The folder of a run's parts, there until its outputs are whole."""
+        return (self.work_dir or self.labels.parent) / f"{self.labels.name}.parts"
+
+    @property
+    def bench(self) -> Path:
+        """The folder, on the outputs' disk, in which they are put together."""
+        return self.labels.with_name(f".{self.labels.name}.assembly")
+
+    @property
+    def rasters(self) -> tuple[Path, ...]:
+        """The rasters, without what lies beside them."""
+        return (self.labels,) if self.confidence is None else (self.labels, self.confidence)
+
+    def check(self, sources: Sequence[str], *, overwrite: bool, resume: bool = False) -> None:
+        """Refuse what would lose something: an output that exists, is read from, or cannot be written.
+
+        `sources` are the files the scene is made of.
+
+        Raises UsageError and OutputError.
+        """
+        with writing(self.labels):
+            self._check_names()
+            for raster in self.rasters:
+                _check_target(raster, sources)
+            self._check_free(overwrite=overwrite)
+            self._check_parts(overwrite=overwrite, resume=resume)
+
+    def _check_names(self) -> None:
+        files = [file for raster in self.rasters for file in (raster, *beside(raster))]
+        if len({file.resolve() for file in files}) < len(files):
+            raise UsageError(f"labels and confidence need names of their own, not {self.labels} and {self.confidence}")
+
+    def _check_free(self, *, overwrite: bool) -> None:
+        if self.confidence and self.confidence.parent.stat().st_dev != self.labels.parent.stat().st_dev:
+            raise UsageError(f"{self.confidence} must be on the same disk as {self.labels}")
+        there = [f for raster in self.rasters for f in (raster, *beside(raster)[:2]) if f.exists()]
+        if there and not overwrite:
+            raise OutputError(f"{there[0]} exists; add --overwrite to replace it, or choose another name with -o")
+
+    def _check_parts(self, *, overwrite: bool, resume: bool) -> None:
+        if self.parts.exists() and not (self.parts.is_dir() and (overwrite or resume)):
+            raise OutputError(
+                f"{self.parts} is left from a run that did not finish; --resume goes on with it, --overwrite removes it"
+            )
+        if self.work_dir is not None and not (self.work_dir.is_dir() and os.access(self.work_dir, os.W_OK)):
+            raise OutputError(f"--work-dir {self.work_dir} is no folder that can be written to")
+
+
+def beside(raster: Path) -> tuple[Path, ...]:
+    """What GDAL and QGIS read together with a raster: style, side file, outside overviews and mask."""
+    return (raster.with_suffix(".qml"), *(raster.with_name(raster.name + end) for end in (".aux.xml", ".ovr", ".msk")))
+
+
+def is_one_of(path: Path, files: Sequence[str]) -> bool:
+    """Whether a path leads to one of these files, by whatever name."""
+    return path.exists() and any(os.path.exists(file) and path.samefile(file) for file in files)
+
+
+def _check_target(raster: Path, sources: Sequence[str]) -> None:
+    if raster.suffix.lower() not in (".tif", ".tiff"):
+        raise UsageError(f"the output {raster} must end in .tif")
+    for file in (raster, *beside(raster)):
+        if is_one_of(file, sources):
+            raise OutputError(f"the output {file} is read from, as part of the scene; choose another name with -o")
+    for file in (raster, *beside(raster)):
+        if file.is_dir():
+            raise OutputError(f"{file} is a folder; choose another name with -o")
+    if not raster.parent.is_dir():
+        raise OutputError(f"the folder {raster.parent} does not exist; create it or choose another -o")
+    if not os.access(raster.parent, os.W_OK):
+        raise OutputError(f"the folder {raster.parent} cannot be written to; choose another -o")
+
+
+def output_names(
+    scene: str, output: str | os.PathLike[str] | None, confidence: str | None, work_dir: str | None = None
+) -> Outputs:
+    """`<stem>_labels.tif` beside the scene or in the folder `output`, or the file `output`."""
+    stem = Path(scene if os.path.exists(scene) else scene.split("?")[0]).stem
+    folder = Path(scene).parent if os.path.exists(scene) else Path()
+    target = Path(output) if output is not None else folder
+    is_folder = output is None or os.path.isdir(target) or str(output).endswith(os.sep)
+    labels = target / f"{stem}_labels.tif" if is_folder else target
+    return Outputs(labels, Path(confidence) if confidence else None, Path(work_dir) if work_dir else None)
+
+
+def swap(ready: Sequence[tuple[Path, Path]], stale: Sequence[Path], bench: Path) -> None:
+    """Give finished files their names in order, in place of the old ones; on failure the old ones are put back."""
+    targets = [dst for _, dst in ready]
+    old = [path for path in dict.fromkeys([*targets, *stale]) if path.exists()]
+    kept = {path: bench / f"old_{n}" for n, path in enumerate(old)}
+    try:
+        for path, keep in kept.items():
+            _keep(path, keep)
+        for src, dst in ready:
+            os.replace(src, dst)
+        for path in set(old) - set(targets):
+            path.unlink(missing_ok=True)
+    except BaseException:  # an interrupt too must not cost the old outputs
+        for path in set(targets) - set(old):
+            path.unlink(missing_ok=True)
+        for path, keep in kept.items():
+            if keep.exists():
+                os.replace(keep, path)
+        raise
+
+
+def _keep(path: Path, keep: Path) -> None:
+    """Keep an old file under a second name, so that its own never stands empty; where links cannot be, move it."""
+    try:
+        os.link(path, keep)
+    except OSError:
+        os.replace(path, keep)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever goes wrong in here is an OutputError that names the output."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except (RasterioError, CPLE_BaseError, OSError, OverflowError, UnicodeError) as error:
+        reason = f"{first_line(error)}; check free space and permissions of {path.parent}"
+        raise OutputError(f"cannot write {path}: {reason}") from error

@@ -1,0 +1,129 @@
+"""The parts of a run: finished bands of rows on disk, each whole or not at all, and a journal of what they are."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geoovseg.errors import OutputError, ResumeError
+from geoovseg.tiling import Part
+
+JOURNAL = "run.json"
+
+
+@dataclass(frozen=True)
+class PartStore:
+    """The folder of a run's parts.
+
+    A part is finished when its summary is there, which is written last; every file appears by renaming.
+    """
+
+    folder: Path
+
+    def has(self, part: Part) -> bool:
+        """Whether a part is finished."""
+        return (self.folder / f"{part.name}.json").exists()
+
+    def commit(self, part: Part, rasters: Mapping[str, bytes], summary: Mapping[str, Any]) -> None:
+        """Keep a finished part: its rasters by suffix, then its summary."""
+        for suffix, content in rasters.items():
+            self.write(f"{part.name}{suffix}", content)
+        self.write(f"{part.name}.json", json.dumps(summary).encode())
+
+    def summary(self, part: Part) -> dict[str, Any]:
+        """What was said of a finished part."""
+        found: dict[str, Any] = json.loads((self.folder / f"{part.name}.json").read_text())
+        return found
+
+    def write(self, name: str, content: bytes) -> None:
+        """A file, on disk and complete before it has its name."""
+        part = self.folder / f"{name}.{os.getpid()}.tmp"
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.folder / name)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @property
+    def journal(self) -> dict[str, Any]:
+        """What the run is. Raises OutputError where the folder holds no run."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / JOURNAL).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{self.folder} holds no run of geoovseg segment") from error
+        return found
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process from the same work; a killed process loses its lock. Raises OutputError."""
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutputError(f"another process is working in {self.folder}; wait for it, or stop it") from error
+            except OSError:  # a file system without locks
+                yield
+            else:
+                yield
+
+
+def open_store(folder: Path, journal: Mapping[str, Any], *, resume: bool, overwrite: bool) -> PartStore:
+    """The store of this run: a new one, or with `resume` the one that is there if it is of the same run.
+
+    Raises ResumeError, which says what changed.
+    """
+    store, said = PartStore(folder), json.loads(json.dumps(journal))
+    if folder.exists() and resume:
+        _check_same(store.journal, said, folder)
+        return store
+    if folder.exists() and overwrite:
+        shutil.rmtree(folder)
+    # Made under another name: processes that start together must not see a folder without its journal.
+    fresh = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    fresh.mkdir()
+    try:
+        PartStore(fresh).write(JOURNAL, json.dumps(said, indent=1, ensure_ascii=False).encode())
+        fresh.rename(folder)
+    except OSError:
+        if not (folder / JOURNAL).exists():
+            raise
+        _check_same(store.journal, said, folder)  # another process was faster
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(fresh)
+    return store
+
+
+def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
+    changed = list(_changes(old, new, ()))
+    if changed:
+        where, before, now = changed[0]
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise ResumeError(
+            f"{folder} is of another run: {where} was {_short(before)} and is now {_short(now)}{more}; run it as "
+            "before to go on, or use --overwrite to start again"
+        )
+
+
+def _changes(old: Any, new: Any, path: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
+    """Where two journals differ: (name, before, now)."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            yield from _changes(old.get(key), new.get(key), (*path, key))
+    elif old != new:
+        yield " ".join(path), old, new
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) < 80 else f"{text[:77]}..."

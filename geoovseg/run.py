@@ -1,0 +1,201 @@
+"""A run on disk: its outputs, its parts, which of them are finished, and how it comes to an end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+
+from geoovseg.errors import OutputError
+from geoovseg.job import Job
+from geoovseg.labels import Grid, LabelWriter, Layout
+from geoovseg.outputs import Outputs, writing
+from geoovseg.parts import PartStore, open_store
+from geoovseg.scene import Scene
+from geoovseg.styles import LegendEntry
+from geoovseg.tiling import Panel, Part, TilePlan, runs, share
+
+GRID = "grid.tif"
+"""One pixel with the scene's coordinate system and transform, exactly as GDAL keeps them."""
+COUNTED = ("windows", "skipped_windows")
+"""What a run record says only when the run is over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All parts of a run, and the ones to compute here."""
+
+    outputs: Outputs
+    store: PartStore
+    writer: LabelWriter
+    parts: tuple[Part, ...]
+    mine: tuple[Part, ...]
+    """the share of this process"""
+    kept: tuple[Part, ...]
+    """parts of it that were finished before"""
+
+    @property
+    def todo(self) -> list[tuple[Part, ...]]:
+        """Runs of parts to compute in one go each."""
+        return runs(part for part in self.mine if part not in self.kept)
+
+    def totals(self) -> dict[str, int]:
+        """Windows of the finished parts: all, without data, outside the area of interest, that could not be read."""
+        summaries = [self.store.summary(part) for part in self.parts if self.store.has(part)]
+        return {key: sum(s.get(key, 0) for s in summaries) for key in ("windows", "skipped", "outside", "failed")}
+
+    def legend(self) -> list[LegendEntry]:
+        """Codes, names, colours and pixels."""
+        return self.writer.legend([part for part in self.parts if self.store.has(part)])
+
+    def commit(self) -> None:
+        """Put the outputs together and remove the parts. Raises OutputError when some are missing."""
+        missing = [part for part in self.parts if not self.store.has(part)]
+        if missing:
+            raise OutputError(
+                f"{len(missing)} of {len(self.parts)} parts are missing in {self.store.folder}, the first "
+                f"{missing[0].name}; compute them with --resume or the shards they belong to"
+            )
+        totals = self.totals()
+        record = {**self.store.journal["record"], "windows": totals["windows"], "skipped_windows": totals["skipped"]}
+        self.writer.commit(json.dumps(record, ensure_ascii=False), self.parts)
+
+
+@contextmanager
+def open_run(
+    outputs: Outputs, scene: Scene, job: Job, *, resume: bool, overwrite: bool, shard: tuple[int, int] | None
+) -> Iterator[Run]:
+    """The run of a job: new, or with `resume` or `shard` the one whose parts are there.
+
+    Leaving it before its outputs are whole keeps finished parts; if there is none, nothing is left.
+    """
+    layout = Layout(_grid(scene), tuple((c.name, c.colour) for c in job.vocabulary.classes))
+    with writing(outputs.labels):
+        joined = resume or shard is not None
+        store = open_store(outputs.parts, journal(outputs, scene, job), resume=joined, overwrite=overwrite)
+        _keep_grid(store, layout.grid)
+        panels = tuple(Panel(*p) for p in _once(store, "panels.json", [[p.col_off, p.width] for p in job.panels]))
+    parts = job.plan.parts(panels)
+    mine = parts if shard is None else share(parts, *shard)
+    writer = LabelWriter(outputs, layout, store)
+    try:
+        with store.locked() if shard is None else _alone():
+            kept = tuple(part for part in mine if store.has(part))
+            yield Run(outputs=outputs, store=store, writer=writer, parts=parts, mine=mine, kept=kept)
+    finally:
+        writer.close()
+        if writer.finished or (shard is None and not any(store.has(part) for part in parts)):
+            shutil.rmtree(store.folder, ignore_errors=True)
+
+
+@contextmanager
+def open_finished(folder: Path, *, overwrite: bool) -> Iterator[Run]:
+    """The run in a folder of parts, to be put together without its scene. Raises OutputError where there is none."""
+    store = PartStore(folder)
+    said = store.journal
+    labels = (
+        folder.parent / said["outputs"]["labels"] if not said["outputs"]["work_dir"] else Path(said["outputs"]["path"])
+    )
+    confidence = said["outputs"]["confidence"]
+    outputs = Outputs(labels, Path(confidence) if confidence else None, folder.parent)
+    outputs.check([], overwrite=overwrite, resume=True)
+    layout = Layout(_kept_grid(store, said["scene"]), tuple((n, c) for n, _, c in said["record"]["classes"]))
+    plan = TilePlan(
+        height=layout.grid.height,
+        width=layout.grid.width,
+        tile=tuple(said["record"]["tile"]),
+        stride=said["record"]["stride"],
+    )
+    parts = plan.parts(Panel(*p) for p in json.loads((folder / "panels.json").read_text()))
+    writer = LabelWriter(outputs, layout, store)
+    with store.locked():
+        yield Run(outputs=outputs, store=store, writer=writer, parts=parts, mine=parts, kept=parts)
+    if writer.finished:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
+    """What must be the same for parts to be of one run: words, weights, settings, versions, batches, and the scene."""
+    record = json.loads(job.record(scene, skipped=0).to_json())
+    height, width = scene.shape
+    return {
+        "scene": {
+            "files": {os.path.basename(file): _stamp(file) for file in _pixels_of(scene)},
+            "height": height,
+            "width": width,
+            "crs": scene.crs.to_wkt() if scene.crs else None,
+            "transform": list(scene.transform)[:6],
+        },
+        "outputs": {
+            "labels": outputs.labels.name,
+            "path": str(outputs.labels.resolve()),
+            "work_dir": outputs.work_dir is not None,
+            "confidence": str(outputs.confidence.resolve()) if outputs.confidence else None,
+        },
+        "batch": job.micro_batch,
+        "aoi": job.area.digest if job.area else None,
+        "record": {key: value for key, value in record.items() if key not in COUNTED},
+    }
+
+
+def _pixels_of(scene: Scene) -> list[str]:
+    """The files of a scene, without those that viewers write statistics into."""
+    return sorted(file for file in set(scene.files) if not file.endswith(".aux.xml"))
+
+
+def _stamp(file: str) -> list[int] | None:
+    """Size and time of a file on disk."""
+    try:
+        found = os.stat(file)
+    except OSError:  # remote
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _once(store: PartStore, name: str, value: Any) -> Any:
+    """What was kept under this name by whoever came first: panels follow from memory, and change no pixel."""
+    path = store.folder / name
+    if not path.exists():
+        store.write(name, json.dumps(value).encode())
+    return json.loads(path.read_text())
+
+
+def _grid(scene: Scene) -> Grid:
+    height, width = scene.shape
+    return Grid(height=height, width=width, crs=scene.crs, transform=scene.transform)
+
+
+def _keep_grid(store: PartStore, grid: Grid) -> None:
+    if (store.folder / GRID).exists():
+        return
+    part = store.folder / f"{GRID}.{os.getpid()}.tmp"
+    profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        rasterio.open(part, "w", crs=grid.crs, transform=grid.transform, **profile).close()
+    for end in ("", ".aux.xml"):
+        side = part.with_name(part.name + end)
+        if side.exists():
+            side.replace(store.folder / f"{GRID}{end}")
+
+
+def _kept_grid(store: PartStore, scene: Mapping[str, Any]) -> Grid:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(store.folder / GRID) as src:
+            return Grid(height=scene["height"], width=scene["width"], crs=src.crs, transform=src.transform)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Shards work in one folder side by side."""
+    yield
