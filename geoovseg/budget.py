@@ -1,15 +1,19 @@
-"""How much memory the blend takes, and how wide a panel of it may be."""
+"""How much memory a run takes: how wide a panel may be, and how many windows go through a model together."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from geoovseg.errors import GeoOVSegWarning
 from geoovseg.mosaic import AT_ONCE, ScoreMosaic
+from geoovseg.scene import TileBatch
 from geoovseg.tiling import BAND, BLOCK, TilePlan
 
 
@@ -52,6 +56,32 @@ class Load:
             )
             warnings.warn(message, GeoOVSegWarning, 5)
         return width
+
+
+@dataclass
+class InFlight:
+    """How many windows go through the towers together: halved whenever the device's memory does not hold them."""
+
+    count: int
+
+    def run(self, scores: Callable[[TileBatch], Tensor], batch: TileBatch) -> Tensor:
+        """Scores of a batch, in pieces of `count`. Raises torch's error when not even one window fits."""
+        found: list[Tensor] = []
+        done = 0
+        while done < len(batch):
+            piece = batch.take(np.arange(done, min(done + self.count, len(batch))))
+            try:
+                found.append(scores(piece if len(piece) < len(batch) else batch))
+            except torch.OutOfMemoryError:
+                if len(piece) == 1:
+                    raise
+                self.count = len(piece) // 2
+                torch.cuda.empty_cache()
+                message = f"the device cannot hold {len(piece)} windows; going on with {self.count} at a time"
+                warnings.warn(message, GeoOVSegWarning, 4)
+            else:
+                done += len(piece)
+        return torch.cat(found) if len(found) > 1 else found[0]
 
 
 def _memory(device: torch.device) -> int:

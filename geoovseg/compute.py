@@ -16,7 +16,7 @@ from geoovseg.mosaic import Rows, ScoreMosaic
 from geoovseg.reader import read_ahead
 from geoovseg.run import Run
 from geoovseg.scene import Scene
-from geoovseg.tiling import BLOCK, Panel, Part, Span
+from geoovseg.tiling import BLOCK, Panel, Part
 
 Progress = Callable[[int, int], None]
 """Called with (windows done, windows to compute)."""
@@ -31,23 +31,26 @@ def compute(scene: Scene, job: Job, run: Run, *, on_error: str, progress: Progre
 
     Raises InterruptedRunError between parts when asked to stop.
     """
-    spans = [(parts[0].panel, (parts[0].row_off, parts[-1].end)) for parts in run.todo]
-    total = sum(job.plan.count(panel, span) for panel, span in spans)
+    total = sum(_windows(job, parts) for parts in run.todo)
     left, before = sum(map(len, run.todo)), 0
     _check_stop(run, left, stop)
-    for panel, span in spans:
-        for windows, finished in _stream(scene, job, run, panel, span, skip=on_error == "skip"):
+    for parts in run.claims():
+        for windows, finished in _stream(scene, job, run, parts, skip=on_error == "skip"):
             progress(before + windows, total)
             left -= len(finished)
             if finished:
                 _check_stop(run, left, stop)
-        before += job.plan.count(panel, span)
+        before += _windows(job, parts)
         progress(before, total)
+
+
+def _windows(job: Job, parts: Sequence[Part]) -> int:
+    return job.plan.count(parts[0].panel, (parts[0].row_off, parts[-1].end))
 
 
 def _check_stop(run: Run, left: int, stop: Stop) -> None:
     if left and (signal := stop()):
-        kept = len(run.mine) - left
+        kept = sum(run.store.has(part) for part in run.mine)
         hint = "--resume goes on" if kept else "nothing is left behind"
         raise InterruptedRunError(f"stopped with {kept} of {len(run.mine)} parts finished; {hint}", signal)
 
@@ -96,10 +99,9 @@ class Tally:
         return {"windows": owned, "outside": owned - needed, "failed": failed, "skipped": needed - failed - done}
 
 
-def _stream(
-    scene: Scene, job: Job, run: Run, panel: Panel, span: Span, *, skip: bool
-) -> Iterator[tuple[int, list[Part]]]:
+def _stream(scene: Scene, job: Job, run: Run, parts: Sequence[Part], *, skip: bool) -> Iterator[tuple[int, list[Part]]]:
     """Windows to scores to rows of labels for neighbouring parts; yields windows so far and parts just finished."""
+    panel, span = parts[0].panel, (parts[0].row_off, parts[-1].end)
     mosaic = ScoreMosaic(job.plan, panel, job.channels, job.device, span)
     tally, count = Tally(job, panel), 0
     tell = tally.fail if skip else None

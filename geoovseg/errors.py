@@ -55,7 +55,11 @@ class InterruptedRunError(GeoOVSegError):
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
-        self.exit_code = 128 + signal
+        self.signal, self.exit_code = signal, 128 + signal
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        """So that it can go from one process to another."""
+        return type(self), (str(self), self.signal)
 
 
 class GeoOVSegWarning(UserWarning):

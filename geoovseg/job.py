@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from geoovseg.aoi import Area
-from geoovseg.budget import Load
+from geoovseg.budget import InFlight, Load
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.methods import METHODS, Method, card, load_method, read_settings, upsampled
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
@@ -82,6 +82,7 @@ class Job:
     """windows that go through the towers together"""
     dropped: tuple[str, ...]
     """counter-words left out as too close to the user's"""
+    in_flight: InFlight
     area: Area | None
     """where labels are wanted; nowhere else windows are needed"""
 
@@ -114,13 +115,21 @@ class Job:
         if self.device.type == "cpu" and len(batch) < CPU_BATCH:
             index = np.arange(CPU_BATCH) % len(batch)
             full = batch.take(index)
-        scores = best_word(self.method.scores(full), [len(g) for g in self.vocabulary.groups])[: len(batch)]
+        scores = self.in_flight.run(self._class_scores, full)[: len(batch)]
         return self.upsample(scores, torch.from_numpy(batch.pixels).to(scores.device))
+
+    def _class_scores(self, batch: TileBatch) -> Tensor:
+        return best_word(self.method.scores(batch), [len(g) for g in self.vocabulary.groups])
 
     def windows_of(self, panel: Panel, span: Span | None = None) -> Iterator[Window]:
         """Windows that touch a panel, or a span of its rows, and may hold a pixel of the area."""
         windows = self.plan.windows(panel, span)
         return windows if self.area is None else (w for w in windows if self.area.touches(w))
+
+    @property
+    def halved(self) -> bool:
+        """Whether fewer windows than planned went through the towers together."""
+        return self.in_flight.count < self.micro_batch
 
     def decide(self, scores: Tensor, valid: Tensor, nodata: int) -> tuple[Tensor, Tensor]:
         """Finished scores (C, h, w) to codes (h, w) and confidence (h, w) in 0..1."""
@@ -207,6 +216,7 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings, area: 
         batch_size=batch_size,
         micro_batch=micro_batch,
         dropped=dropped,
+        in_flight=InFlight(micro_batch),
         area=area,
     )
 

@@ -64,6 +64,17 @@ class PartStore:
         return found
 
     @contextmanager
+    def claimed(self, number: int) -> Iterator[bool]:
+        """Whether this process may work on a group of parts now; a process that dies loses its claims."""
+        with (self.folder / f"claim_{number}").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+            else:
+                yield True
+
+    @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second process from the same work; a killed process loses its lock. Raises OutputError."""
         with (self.folder / "lock").open("w") as file:

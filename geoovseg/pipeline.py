@@ -94,6 +94,7 @@ def segment(
     aoi_crs: str | None = None,
     on_error: str = "stop",
     work_dir: str | None = None,
+    crew: int = 0,
     progress: Progress | None = None,
     stop: Stop = lambda: None,
 ) -> SegmentResult:
@@ -126,6 +127,7 @@ def segment(
         aoi_crs: coordinate system of `aoi`, where the file does not say; by default the scene's.
         on_error: `stop`, or `skip` windows that cannot be read.
         work_dir: folder for the parts, instead of beside the labels.
+        crew: how many processes call this alike and share the parts among themselves; makes no outputs.
         progress: called with (windows done, windows to compute).
         stop: asked after every part; a signal's number ends the run there.
 
@@ -159,17 +161,17 @@ def segment(
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
     with open_scene(scene, bands=bands) as src:
         find_weights(model_card(model))
-        outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None)
+        outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None or crew > 0)
         area = read_area(aoi, aoi_crs, crs=src.crs, transform=src.transform, shape=src.shape) if aoi else None
         with watch.stage("load"):
             job = prepare_job(src, words, given, area)
             job.method.prepare(lambda window: src.batch([window]))
-        with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard) as run:
+        with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard, crew=crew) as run:
             again = redone(job, run)
             with watch.stage("segment"):
                 compute(src, job, run, on_error=on_error, progress=progress or (lambda done, total: None), stop=stop)
             found = _result(job, src, run, again)
-            if shard is None:
+            if not run.together:
                 with watch.stage("assemble"):
                     run.commit()
     return replace(found, seconds=watch.seconds(), peak_rss_mb=peak_rss_mb())
@@ -187,7 +189,7 @@ def merge(folder: str | os.PathLike[str], *, overwrite: bool = False) -> str:
 
 def _result(job: Job, scene: Scene, run: Run, again: int) -> SegmentResult:
     """What there is to say before the parts are put together; a shard stops here."""
-    outputs, totals, shard = run.outputs, run.totals(), run.mine != run.parts
+    outputs, totals, shard = run.outputs, run.totals(), run.together
     return SegmentResult(
         scene=scene.path,
         labels=str(outputs.labels),
@@ -198,7 +200,7 @@ def _result(job: Job, scene: Scene, run: Run, again: int) -> SegmentResult:
         model=job.model.card.name,
         device=str(job.device),
         precision=job.precision,
-        batch_size=job.batch_size,
+        batch_size=min(job.batch_size, job.in_flight.count) if job.halved else job.batch_size,
         windows=totals["windows"],
         skipped_windows=totals["skipped"],
         failed_windows=totals["failed"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,10 @@ from geoovseg.tiling import Panel, Part, TilePlan, runs, share
 
 GRID = "grid.tif"
 """One pixel with the scene's coordinate system and transform, exactly as GDAL keeps them."""
+CLAIMS = 4
+"""Groups of parts for every process of a crew: fewer borders to compute twice, or work shared out more evenly."""
+WAIT = 0.5
+"""Seconds between looks at what the others of a crew have finished."""
 COUNTED = ("windows", "skipped_windows")
 """What a run record says only when the run is over."""
 
@@ -42,11 +47,37 @@ class Run:
     """the share of this process"""
     kept: tuple[Part, ...]
     """parts of it that were finished before"""
+    together: bool = False
+    """whether other processes compute other parts, so that `merge` or another one makes the outputs"""
+    crew: int = 0
+    """how many processes share the parts among themselves; none if this one is alone"""
 
     @property
     def todo(self) -> list[tuple[Part, ...]]:
         """Runs of parts to compute in one go each."""
         return runs(part for part in self.mine if part not in self.kept)
+
+    def claims(self) -> Iterator[tuple[Part, ...]]:
+        """Runs of parts, one after the other: all that are to do, or in a crew those that no other has taken.
+
+        A crew's member waits until all parts are finished, and takes over what another left unfinished by dying.
+        """
+        if not self.crew:
+            yield from self.todo
+            return
+        size = -(-len(self.mine) // (CLAIMS * self.crew))
+        groups = [self.mine[n : n + size] for n in range(0, len(self.mine), size)]
+        while not all(self.store.has(part) for part in self.mine):
+            worked = False
+            for number, group in enumerate(groups):
+                if all(self.store.has(part) for part in group):
+                    continue
+                with self.store.claimed(number) as granted:
+                    if granted:
+                        worked = True
+                        yield from runs(part for part in group if not self.store.has(part))
+            if not worked:
+                time.sleep(WAIT)
 
     def totals(self) -> dict[str, int]:
         """Windows of the finished parts: all, without data, outside the area of interest, that could not be read."""
@@ -72,15 +103,23 @@ class Run:
 
 @contextmanager
 def open_run(
-    outputs: Outputs, scene: Scene, job: Job, *, resume: bool, overwrite: bool, shard: tuple[int, int] | None
+    outputs: Outputs,
+    scene: Scene,
+    job: Job,
+    *,
+    resume: bool,
+    overwrite: bool,
+    shard: tuple[int, int] | None = None,
+    crew: int = 0,
 ) -> Iterator[Run]:
-    """The run of a job: new, or with `resume` or `shard` the one whose parts are there.
+    """The run of a job: new, or with `resume`, `shard` or `crew` the one whose parts are there.
 
     Leaving it before its outputs are whole keeps finished parts; if there is none, nothing is left.
     """
     layout = Layout(_grid(scene), tuple((c.name, c.colour) for c in job.vocabulary.classes))
     with writing(outputs.labels):
-        joined = resume or shard is not None
+        together = shard is not None or crew > 0
+        joined = resume or together
         store = open_store(outputs.parts, journal(outputs, scene, job), resume=joined, overwrite=overwrite)
         _keep_grid(store, layout.grid)
         panels = tuple(Panel(*p) for p in _once(store, "panels.json", [[p.col_off, p.width] for p in job.panels]))
@@ -88,12 +127,21 @@ def open_run(
     mine = parts if shard is None else share(parts, *shard)
     writer = LabelWriter(outputs, layout, store)
     try:
-        with store.locked() if shard is None else _alone():
+        with _side_by_side() if together else store.locked():
             kept = tuple(part for part in mine if store.has(part))
-            yield Run(outputs=outputs, store=store, writer=writer, parts=parts, mine=mine, kept=kept)
+            yield Run(
+                outputs=outputs,
+                store=store,
+                writer=writer,
+                parts=parts,
+                mine=mine,
+                kept=kept,
+                together=together,
+                crew=crew,
+            )
     finally:
         writer.close()
-        if writer.finished or (shard is None and not any(store.has(part) for part in parts)):
+        if writer.finished or (not together and not any(store.has(part) for part in parts)):
             shutil.rmtree(store.folder, ignore_errors=True)
 
 
@@ -196,6 +244,6 @@ def _kept_grid(store: PartStore, scene: Mapping[str, Any]) -> Grid:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Shards work in one folder side by side."""
+def _side_by_side() -> Iterator[None]:
+    """Shards and crews work in one folder together."""
     yield

@@ -148,17 +148,23 @@ def test_interruption_is_exit_130_and_leaves_nothing(
     assert [p.name for p in scene.parent.iterdir()] == ["scene.tif"]
 
 
-def test_sigterm_is_exit_143_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_second_sigterm_is_exit_143_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    """The part in hand would take minutes."""
     scene, _ = write_scene(tmp_path, 1, 1200, 1200)
     command = [sys.executable, "-m", "geoovseg", "segment", scene, "-c", "road", *DEMO, "--stride", "8"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True)
     parts = tmp_path / "scene_labels.tif.parts"
     for _ in range(600):
         if parts.exists():
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    assert process.stderr is not None
+    while "once more to stop at once" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
     assert not [p for p in tmp_path.iterdir() if "labels" in p.name]
 
 

@@ -22,7 +22,7 @@ RANKS = (
     {"models"},
     {"reader", "budget", "labels"},
     {"scene", "parts", "outputs", "truth", "aoi", "mosaic", "ops"},
-    {"vocabulary", "tiling", "record", "styles"},
+    {"vocabulary", "tiling", "record", "styles", "signals"},
     {"prompts"},
     {"errors"},
 )

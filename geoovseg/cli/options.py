@@ -64,6 +64,9 @@ AoiOpt = Annotated[
 ]
 AoiCrsOpt = Annotated[str | None, typer.Option(help="Coordinate system of --aoi; default the file's or the scene's.")]
 OnErrorOpt = Annotated[str, typer.Option(help="Windows that cannot be read: stop, or skip them (exit 3).")]
+WorkersOpt = Annotated[
+    int, typer.Option(help="Processes on this machine that share the parts: one a GPU, or sharing the cores.", min=1)
+]
 WorkDirOpt = Annotated[str | None, typer.Option(help="Folder for the parts; default beside the labels.")]
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and for how long; read no pixels.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]

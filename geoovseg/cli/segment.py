@@ -10,11 +10,11 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, progress_bar, talk
-from geoovseg.cli.signals import Stop
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, UsageError
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.prompts import DEFAULT_TEMPLATES
+from geoovseg.signals import Stop
 from geoovseg.vocabulary import read_classes
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def command(
     aoi: o.AoiOpt = None,
     aoi_crs: o.AoiCrsOpt = None,
     on_error: o.OnErrorOpt = "stop",
+    workers: o.WorkersOpt = 1,
     work_dir: o.WorkDirOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
@@ -89,8 +90,8 @@ def command(
     common |= {"output": output, "confidence": confidence, "overwrite": overwrite, "resume": resume}
     if dry_run:
         raise typer.Exit(_each(scenes, lambda scene: _plan(scene, common, json)))
-    common |= {"shard": o.read_shard(shard, os.environ), "on_error": on_error}
-    with Stop(quiet) as stop:
+    common |= {"shard": o.read_shard(shard, os.environ), "on_error": on_error, "workers": workers}
+    with Stop(lambda text: talk(text, quiet=quiet)) as stop:
         code = _each(scenes, lambda scene: _run(scene, {**common, "stop": stop}, json, quiet, stop))
     raise typer.Exit(code)
 
@@ -113,10 +114,14 @@ def _each(scenes: list[str], run: Callable[[str], int]) -> int:
 
 
 def _run(scene: str, arguments: dict[str, Any], json: bool, quiet: bool, stop: Stop) -> int:
+    from geoovseg.distributed import segment_with
     from geoovseg.pipeline import segment
 
+    run = segment if arguments["workers"] == 1 else segment_with
+    if run is segment:
+        arguments.pop("workers")
     with progress_bar(quiet) as progress:
-        result = segment(scene, progress=progress, **arguments)
+        result = run(scene, progress=progress, **arguments)
     for line in _remarks(result):
         talk(line, quiet=quiet)
     outputs = (result.parts_dir,) if result.parts_dir else (result.labels, result.confidence)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
-
-from geoovseg.cli.output import talk
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -14,9 +13,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Stop:
     """Catches SIGINT and SIGTERM while it is open; called, it gives the number of the first that came."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, tell: Callable[[str], None] = lambda text: None) -> None:
         self.signal: int | None = None
-        self._quiet = quiet
+        self._tell = tell
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Stop:
@@ -34,7 +33,7 @@ class Stop:
     def _catch(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = number
-            talk("stopping when the part in hand is finished; once more to stop at once", quiet=self._quiet)
+            self._tell("stopping when the part in hand is finished; once more to stop at once")
         else:
             self.__exit__(None, None, None)
             signal.raise_signal(number)

@@ -1,0 +1,501 @@
+"""Nothing is lost and nothing changes by how the work is cut: parts, resuming, shards, workers, areas, damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+from rasterio.features import geometry_mask
+from rasterio.windows import Window
+
+from geoovseg import job
+from geoovseg.budget import InFlight
+from geoovseg.demo.scenes import render
+from geoovseg.distributed import segment_with
+from geoovseg.errors import GeoOVSegError, InterruptedRunError, OutputError, ResumeError, SceneError, UsageError
+from geoovseg.parts import PartStore
+from geoovseg.pipeline import SegmentResult, merge, segment
+from geoovseg.scene import DEMO_TAG, Scene, TileBatch
+from geoovseg.tiling import BLOCK
+
+GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "stride": 112}
+HEIGHT, WIDTH, PARTS = 4 * BLOCK - 100, 130, 4
+
+
+@pytest.fixture(scope="module")
+def tall(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow scene of four parts."""
+    path = tmp_path_factory.mktemp("tall") / "scene.tif"
+    pixels = np.concatenate([render(1000 + n, 512, WIDTH)[0] for n in range(4)], axis=1)[:, :HEIGHT]
+    profile = {"driver": "GTiff", "height": HEIGHT, "width": WIDTH, "count": 3, "dtype": "uint8"}
+    place = rasterio.transform.from_origin(480_000, 5_460_000, 0.5, 0.5)
+    with rasterio.open(path, "w", crs="EPSG:32632", transform=place, **profile) as dst:
+        dst.write(pixels)
+        dst.update_tags(**{DEMO_TAG: "1000"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tall: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and confidence of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole")
+    _run(tall, folder)
+    return _read(folder / "labels.tif"), _read(folder / "sure.tif")
+
+
+def _run(scene: Path, folder: Path, **changes: Any) -> SegmentResult:
+    outputs = {"output": folder / "labels.tif", "confidence": str(folder / "sure.tif")}
+    return segment(scene, **{**GIVEN, **outputs, **changes})
+
+
+def _read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as src:
+        return src.read(1)
+
+
+def _same(folder: Path, expected: tuple[np.ndarray, np.ndarray]) -> None:
+    np.testing.assert_array_equal(_read(folder / "labels.tif"), expected[0])
+    np.testing.assert_array_equal(_read(folder / "sure.tif"), expected[1])
+    assert not [p for p in folder.iterdir() if ".parts" in p.name or "assembly" in p.name]
+
+
+def _stop_after(count: int) -> Callable[[], int | None]:
+    """Ask to stop when this many parts have been finished."""
+    asked = iter([None] * count + [signal.SIGTERM] * 100)
+    return lambda: next(asked)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_stopped_run_goes_on_where_it_was(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, count: int
+) -> None:
+    with pytest.raises(InterruptedRunError, match=f"stopped with {count} of 4 parts finished; --resume") as caught:
+        _run(tall, tmp_path, stop=_stop_after(count))
+    assert caught.value.exit_code == 143
+    assert not (tmp_path / "labels.tif").exists()
+    with pytest.raises(OutputError, match="--resume goes on with it, --overwrite removes it"):
+        _run(tall, tmp_path)
+    result = _run(tall, tmp_path, resume=True)
+    assert (result.parts, result.parts_kept) == (PARTS, count)
+    assert result.redone_windows == 2
+    _same(tmp_path, undisturbed)
+
+
+def test_counts_of_a_resumed_run_are_those_of_an_undisturbed_one(tall: Path, tmp_path: Path) -> None:
+    whole = _run(tall, tmp_path)
+    (tmp_path / "again").mkdir()
+    with pytest.raises(InterruptedRunError):
+        _run(tall, tmp_path / "again", stop=_stop_after(2))
+    again = _run(tall, tmp_path / "again", resume=True)
+    for name in ("windows", "skipped_windows", "failed_windows", "classes", "megapixels"):
+        assert getattr(again, name) == getattr(whole, name)
+    tags = [rasterio.open(f / "labels.tif").tags()["GEOOVSEG_RUN"] for f in (tmp_path, tmp_path / "again")]
+    assert tags[0] == tags[1]
+
+
+def test_a_run_stopped_before_its_first_part_leaves_nothing(tall: Path, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError, match="0 of 4 parts finished; nothing is left behind"):
+        _run(tall, tmp_path, stop=_stop_after(0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resuming_what_was_never_begun_begins_it(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    assert _run(tall, tmp_path, resume=True).parts_kept == 0
+    _same(tmp_path, undisturbed)
+
+
+def test_overwrite_begins_again(tall: Path, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError):
+        _run(tall, tmp_path, stop=_stop_after(2))
+    assert _run(tall, tmp_path, overwrite=True, vocabulary="loveda").parts_kept == 0
+
+
+CHANGES = {
+    "a word": ({"vocabulary": None, "classes": "building,road"}, "record classes"),
+    "a setting": ({"settings": {"class_token_weight": 0}}, "record settings class_token_weight was -0.3 and is now 0"),
+    "the method": ({"method": "clearclip"}, "record method was \"segearth\" and is now \"clearclip\""),
+    "the windows": ({"stride": 56}, "record stride was 112 and is now 56"),
+    "the area": ({"aoi": "480000,5459000,480020,5459999"}, "aoi was null"),
+    "the confidence": ({"confidence": None}, "outputs confidence was"),
+    "the upsampling": ({"upsample": "guided"}, "record upsample was \"bilinear\" and is now \"guided\""),
+    "the templates": ({"templates": "plain"}, "record templates was"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_resuming_with_something_changed_is_refused_with_the_reason(tall: Path, tmp_path: Path, what: str) -> None:
+    with pytest.raises(InterruptedRunError):
+        _run(tall, tmp_path, stop=_stop_after(1))
+    changes, message = CHANGES[what]
+    with pytest.raises(ResumeError, match=message) as caught:
+        _run(tall, tmp_path, resume=True, **changes)
+    assert caught.value.exit_code == 2
+    assert len(list((tmp_path / "labels.tif.parts").glob("part_*.json"))) == 1
+
+
+def test_a_changed_scene_or_changed_weights_are_refused(
+    tall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = tmp_path / "scene.tif"
+    scene.write_bytes(tall.read_bytes())
+    with pytest.raises(InterruptedRunError):
+        _run(scene, tmp_path, stop=_stop_after(1))
+    os.utime(scene, ns=(1, 1))
+    with pytest.raises(ResumeError, match=r"scene files scene.tif was \["):
+        _run(scene, tmp_path, resume=True)
+    scene.write_bytes(tall.read_bytes() + b"x")
+    with pytest.raises(ResumeError, match="scene files scene.tif"):
+        _run(scene, tmp_path, resume=True)
+    loaded = job.load_clip
+    monkeypatch.setattr(job, "load_clip", lambda *a: replace(loaded(*a), sha256="other"))
+    with pytest.raises(ResumeError, match="scene files|weights_sha256"):
+        _run(scene, tmp_path, resume=True)
+
+
+def test_two_processes_do_not_work_on_one_run(tall: Path, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError):
+        _run(tall, tmp_path, stop=_stop_after(1))
+    with PartStore(tmp_path / "labels.tif.parts").locked():
+        with pytest.raises(OutputError, match="another process is working in"):
+            _run(tall, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_shards_put_together_are_the_undisturbed_run(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, count: int
+) -> None:
+    for number in range(count, 0, -1):
+        result = _run(tall, tmp_path, shard=(number, count))
+        assert result.parts_dir == str(tmp_path / "labels.tif.parts")
+        assert not (tmp_path / "labels.tif").exists()
+    assert merge(result.parts_dir) == str(tmp_path / "labels.tif")
+    _same(tmp_path, undisturbed)
+    with rasterio.open(tmp_path / "labels.tif") as dst, rasterio.open(tall) as src:
+        assert (dst.crs, dst.transform, dst.shape) == (src.crs, src.transform, src.shape)
+
+
+def test_merging_says_what_is_missing(tall: Path, tmp_path: Path) -> None:
+    parts = _run(tall, tmp_path, shard=(1, 2)).parts_dir
+    with pytest.raises(OutputError, match="2 of 4 parts are missing .* the first part_0001024_0000000"):
+        merge(parts)
+    with pytest.raises(OutputError, match="holds no run"):
+        merge(tmp_path)
+    again = _run(tall, tmp_path, shard=(1, 2))
+    assert again.parts_kept == 2
+
+
+def test_a_scene_of_nothing_but_one_part_gives_other_shards_nothing(tall: Path, tmp_path: Path) -> None:
+    assert [_run(tall, tmp_path, shard=(n, 5)).parts for n in range(1, 6)] == [0, 1, 1, 1, 1]
+
+
+def test_panels_do_not_change_resumed_pixels(tmp_path: Path) -> None:
+    """A wide scene, stopped in two panels and resumed with a budget for one: the parts keep their panels."""
+    scene = tmp_path / "wide.tif"
+    profile = {"driver": "GTiff", "height": 600, "width": 700, "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
+    with rasterio.open(scene, "w", transform=rasterio.transform.from_origin(100, 100, 1, 1), **profile) as dst:
+        dst.write(render(1007, 600, 700)[0])
+        dst.update_tags(**{DEMO_TAG: "1007"})
+    (tmp_path / "whole").mkdir()
+    _run(scene, tmp_path / "whole")
+    with pytest.raises(InterruptedRunError, match="[12] of 4 parts"):
+        _run(scene, tmp_path, stop=_stop_after(1), max_memory=1)
+    assert _run(scene, tmp_path, resume=True).panels == 2
+    np.testing.assert_array_equal(_read(tmp_path / "labels.tif"), _read(tmp_path / "whole" / "labels.tif"))
+
+
+COMMAND = ["--vocabulary", "demo", "--model", "demo", "--background", "none", "--stride", "112"]
+
+
+def _start(scene: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
+    outputs = ["-o", str(folder / "labels.tif"), "--confidence", str(folder / "sure.tif")]
+    command = [sys.executable, "-m", "geoovseg", "segment", str(scene), *COMMAND, *outputs, *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _wait_for_work(folder: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(600):
+        if (folder / "labels.tif.parts" / "lock").exists() or process.poll() is not None:
+            return
+        time.sleep(0.05)
+
+
+def test_ten_kills_at_random_moments_lose_and_change_nothing(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    rng, kept = np.random.default_rng(time.time_ns()), []
+    for _ in range(10):
+        process = _start(tall, tmp_path, "--resume")
+        _wait_for_work(tmp_path, process)
+        time.sleep(rng.uniform(0, 0.5))
+        process.kill()
+        process.communicate()
+        if (tmp_path / "labels.tif").exists():  # it was faster
+            break
+        kept.append(len(list((tmp_path / "labels.tif.parts").glob("part_*.json"))))
+    assert kept == sorted(kept)
+    out, err = (process := _start(tall, tmp_path, "--resume", "--json")).communicate()
+    if process.returncode == 0:
+        result = json.loads(out)
+        assert result["parts_kept"] == kept[-1]
+        assert (f"{kept[-1]} of 4 parts were finished before" in err) == (kept[-1] > 0)
+    _same(tmp_path, undisturbed)
+
+
+def test_a_signal_lets_the_part_in_hand_be_finished_and_a_second_does_not(tall: Path, tmp_path: Path) -> None:
+    process = _start(tall, tmp_path)
+    _wait_for_work(tmp_path, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    assert "stopping when the part in hand is finished" in err
+    assert "parts finished; --resume goes on" in err or "nothing is left behind" in err
+    assert not (tmp_path / "labels.tif").exists()
+
+
+@pytest.mark.parametrize("workers", [2])
+def test_workers_make_the_labels_of_one(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, workers: int
+) -> None:
+    outputs = {"output": tmp_path / "labels.tif", "confidence": str(tmp_path / "sure.tif")}
+    result = segment_with(tall, workers=workers, **GIVEN, **outputs)
+    assert (result.parts, result.windows) == (PARTS, 2 * -(-(HEIGHT - 112) // 112 + 1 - 1) + 2)
+    _same(tmp_path, undisturbed)
+
+
+def test_the_parts_of_a_dying_worker_are_taken_over(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    """One of two is killed as soon as it has a claim."""
+    parts, seen = tmp_path / "labels.tif.parts", []
+
+    def kill_one(done: int, total: int) -> None:
+        children = [int(p) for p in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()]
+        workers = [pid for pid in children if b"multiprocessing.spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if not seen and len(workers) == 2 and list(parts.glob("claim_*")):
+            seen.append(workers[0])
+            os.kill(workers[0], signal.SIGKILL)
+
+    outputs = {"output": tmp_path / "labels.tif", "confidence": str(tmp_path / "sure.tif")}
+    with pytest.warns(UserWarning, match="died .exit code -9.; the others take over"):
+        segment_with(tall, workers=2, progress=kill_one, **GIVEN, **outputs)
+    _same(tmp_path, undisturbed)
+
+
+def test_an_error_of_a_worker_is_the_runs(tmp_path: Path, tall: Path) -> None:
+    with pytest.raises(GeoOVSegError, match="no model named"):
+        segment_with(tall, workers=2, **{**GIVEN, "model": "nothing", "output": tmp_path / "l.tif"})
+    with pytest.raises(UsageError, match="use one of them"):
+        segment_with(tall, workers=2, shard=(1, 2), **GIVEN, output=tmp_path / "l.tif")
+    assert list(tmp_path.iterdir()) == []
+
+
+SHAPE = shapely.Polygon([(480_010, 5_459_900), (480_060, 5_459_800), (480_040, 5_459_300), (480_005, 5_459_600)])
+
+
+@pytest.mark.parametrize("form", ["file", "other system", "box", "box in degrees"])
+def test_inside_the_area_labels_are_those_of_the_whole_run_and_outside_there_is_no_data(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, form: str
+) -> None:
+    frame = geopandas.GeoDataFrame(geometry=[SHAPE if "box" not in form else shapely.box(*SHAPE.bounds)], crs=32632)
+    given: dict[str, Any] = {"aoi": ",".join(map(str, SHAPE.bounds))}
+    if "box" not in form:
+        given = {"aoi": str(tmp_path / "area.gpkg")}
+        (frame if form == "file" else frame.to_crs(4326)).to_file(given["aoi"])
+    if form == "box in degrees":
+        frame = geopandas.GeoDataFrame(geometry=[shapely.box(*frame.to_crs(4326).total_bounds)], crs=4326)
+        given = {"aoi": ",".join(map(str, frame.total_bounds)), "aoi_crs": "EPSG:4326"}
+        frame = frame.to_crs(32632)
+    result = _run(tall, tmp_path, **given)
+    with rasterio.open(tall) as src:
+        inside = geometry_mask(frame.geometry, src.shape, src.transform, invert=True)
+    labels, sure = _read(tmp_path / "labels.tif"), _read(tmp_path / "sure.tif")
+    differing = (labels != np.where(inside, undisturbed[0], 255)) | (sure != np.where(inside, undisturbed[1], 255))
+    assert differing.sum() <= (0 if form in ("file", "box") else 3)  # centres on an edge that went there and back
+    assert 0 < result.outside_windows < result.windows
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"aoi": "nowhere.gpkg"}, "no such file, and no W,S,E,N either"),
+        ({"aoi": "1,2,3,4"}, "does not meet the scene, which lies within 480000"),
+        ({"aoi": "3,2,1,4"}, "must have W below E"),
+        ({"aoi": "8,49,9,50", "aoi_crs": "EPSG:nothing"}, "--aoi-crs EPSG:nothing is no coordinate system"),
+    ],
+)
+def test_areas_that_cannot_be_used_are_refused(tall: Path, tmp_path: Path, given: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        _run(tall, tmp_path, **given)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def damaged(monkeypatch: pytest.MonkeyPatch) -> list[Window]:
+    """Rows 1300 to 1320 of the scene cannot be read; the list tells what was tried."""
+    tried: list[Window] = []
+    read = Scene.read
+
+    def fail(self: Scene, window: Window) -> object:
+        if window.row_off < 1320 and window.row_off + window.height > 1300:
+            tried.append(window)
+            raise SceneError("cannot read rows: damaged")
+        return read(self, window)
+
+    monkeypatch.setattr(Scene, "read", fail)
+    monkeypatch.setattr("geoovseg.reader.RETRY_AFTER", 0)
+    return tried
+
+
+def test_a_window_that_cannot_be_read_stops_the_run_and_parts_are_kept(
+    tall: Path, tmp_path: Path, damaged: list[Window]
+) -> None:
+    with pytest.raises(SceneError, match="damaged"):
+        _run(tall, tmp_path)
+    assert len(damaged) == 2  # once with its neighbours, once alone
+    assert [p.name for p in (tmp_path / "labels.tif.parts").glob("part_*.json")] == ["part_0000000_0000000.json"]
+
+
+def test_windows_that_cannot_be_read_can_be_skipped_and_are_counted(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, damaged: list[Window]
+) -> None:
+    result = _run(tall, tmp_path, on_error="skip")
+    rows = [r for r in range(0, HEIGHT - 112, 112) if r < 1320 and r + 112 > 1300]
+    assert result.failed_windows == 2 * len(rows)
+    labels = _read(tmp_path / "labels.tif")
+    lost = np.zeros(HEIGHT, bool)
+    lost[rows[0] : rows[-1] + 112] = True
+    np.testing.assert_array_equal(labels[~lost], undisturbed[0][~lost])
+    assert (labels[lost] == 255).all()
+    (tmp_path / "shards").mkdir()
+    for n in (1, 2, 3):
+        result = _run(tall, tmp_path / "shards", on_error="skip", shard=(n, 3))
+    merge(result.parts_dir)
+    np.testing.assert_array_equal(_read(tmp_path / "shards" / "labels.tif"), labels)
+
+
+def test_a_window_that_can_be_read_the_second_time_is(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, failed = Scene.read, []
+
+    def fail(self: Scene, window: Window) -> object:
+        if window.row_off == 560 and not failed:
+            failed.append(window)
+            raise SceneError("the network blinked")
+        return read(self, window)
+
+    monkeypatch.setattr(Scene, "read", fail)
+    monkeypatch.setattr("geoovseg.reader.RETRY_AFTER", 0)
+    assert _run(tall, tmp_path).failed_windows == 0
+    assert failed
+    _same(tmp_path, undisturbed)
+
+
+def test_on_a_full_disk_nothing_is_lost(tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    """A small disk of its own where one can be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs rights this process does not have")
+    try:
+        (disk / "ballast").write_bytes(b"x" * 1_400_000)
+        process = _start(tall, disk)
+        _, err = process.communicate()
+        assert process.returncode == 1, err
+        assert "cannot write" in err
+        assert "Traceback" not in err
+        assert not (disk / "labels.tif").exists()
+        (disk / "ballast").unlink()
+        _, err = (process := _start(tall, disk, "--resume", "--json")).communicate()
+        assert process.returncode == 0, err
+        _same(disk, undisturbed)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_quota_that_is_used_up_is_one_message_and_keeps_parts(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file may grow beyond a limit, which the third part does: the system refuses the write."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    write, written = PartStore.write, []
+
+    def limited(self: PartStore, name: str, content: bytes) -> None:
+        written.append(name)
+        full = sum("_labels" in n for n in written) > 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100 if full else limits[0], limits[1]))
+        try:
+            write(self, name, content)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartStore, "write", limited)
+        with pytest.raises(OutputError, match="cannot write .*labels.tif: File too large; check free space"):
+            _run(tall, tmp_path)
+    assert not (tmp_path / "labels.tif").exists()
+    assert _run(tall, tmp_path, resume=True).parts_kept == 2
+    _same(tmp_path, undisturbed)
+
+
+def test_parts_can_lie_elsewhere(tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    with pytest.raises(OutputError, match="no folder that can be written to"):
+        _run(tall, tmp_path, work_dir=str(work))
+    work.mkdir()
+    with pytest.raises(InterruptedRunError):
+        _run(tall, tmp_path, work_dir=str(work), stop=_stop_after(1))
+    assert [p.name for p in tmp_path.iterdir()] == ["work"]
+    _run(tall, tmp_path, work_dir=str(work), resume=True)
+    assert list(work.iterdir()) == []
+    _same(tmp_path, undisturbed)
+
+
+def test_windows_in_flight_are_halved_until_they_fit() -> None:
+    batch = TileBatch(
+        windows=tuple(Window(n, 0, 8, 8) for n in range(7)),
+        pixels=np.arange(7, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 8, 8), np.float32),
+        valid=np.ones((7, 8, 8), bool),
+    )
+    sizes: list[int] = []
+
+    def scores(piece: TileBatch) -> torch.Tensor:
+        sizes.append(len(piece))
+        if len(piece) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return torch.from_numpy(piece.pixels[:, :1])
+
+    flight = InFlight(16)
+    with pytest.warns(UserWarning, match="cannot hold 7 windows; going on with 3"):
+        found = flight.run(scores, batch)
+    assert torch.equal(found, torch.from_numpy(batch.pixels[:, :1]))
+    assert flight.count == 1
+    assert sizes[-7:] == [1] * 7
+
+
+def test_a_window_that_does_not_fit_alone_is_an_error() -> None:
+    batch = TileBatch(windows=(Window(0, 0, 8, 8),), pixels=np.ones((1, 3, 8, 8), np.float32), valid=np.ones((1, 8, 8)))
+
+    def scores(piece: TileBatch) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        InFlight(4).run(scores, batch)
