@@ -33,8 +33,8 @@ def compute(scene: Scene, job: Job, run: Run, *, on_error: str, progress: Progre
     """
     total = sum(_windows(job, parts) for parts in run.todo)
     left, before = sum(map(len, run.todo)), 0
-    _check_stop(run, left, stop)
     for parts in run.claims():
+        _check_stop(run, max(left, 1), stop)  # a member of a crew may have waited long
         for windows, finished in _stream(scene, job, run, parts, skip=on_error == "skip"):
             progress(before + windows, total)
             left -= len(finished)

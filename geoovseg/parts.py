@@ -54,6 +54,21 @@ class PartStore:
         finally:
             part.unlink(missing_ok=True)
 
+    def write_once(self, name: str, content: bytes) -> bytes:
+        """Write a file unless another process was faster; returns what is in it."""
+        path, part = self.folder / name, self.folder / f"{name}.{os.getpid()}.tmp"
+        if not path.exists():
+            try:
+                part.write_bytes(content)
+                os.link(part, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        return path.read_bytes()
+
     @property
     def journal(self) -> dict[str, Any]:
         """What the run is. Raises OutputError where the folder holds no run."""

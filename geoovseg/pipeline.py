@@ -165,8 +165,8 @@ def segment(
         area = read_area(aoi, aoi_crs, crs=src.crs, transform=src.transform, shape=src.shape) if aoi else None
         with watch.stage("load"):
             job = prepare_job(src, words, given, area)
-            job.method.prepare(lambda window: src.batch([window]))
         with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard, crew=crew) as run:
+            run.prepare(job.method, lambda window: src.batch([window]))
             again = redone(job, run)
             with watch.stage("segment"):
                 compute(src, job, run, on_error=on_error, progress=progress or (lambda done, total: None), stop=stop)

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,16 @@ from typing import Any
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
+from safetensors.torch import load, save
 
 from geoovseg.errors import OutputError
 from geoovseg.job import Job
 from geoovseg.labels import Grid, LabelWriter, Layout
+from geoovseg.methods import Method
 from geoovseg.outputs import Outputs, writing
 from geoovseg.parts import PartStore, open_store
-from geoovseg.scene import Scene
+from geoovseg.scene import Scene, TileBatch
 from geoovseg.styles import LegendEntry
 from geoovseg.tiling import Panel, Part, TilePlan, runs, share
 
@@ -31,6 +34,8 @@ CLAIMS = 4
 """Groups of parts for every process of a crew: fewer borders to compute twice, or work shared out more evenly."""
 WAIT = 0.5
 """Seconds between looks at what the others of a crew have finished."""
+PREPARED = "prepared.safetensors"
+"""What the method learned from the scene before the first window."""
 COUNTED = ("windows", "skipped_windows")
 """What a run record says only when the run is over."""
 
@@ -78,6 +83,12 @@ class Run:
                         yield from runs(part for part in group if not self.store.has(part))
             if not worked:
                 time.sleep(WAIT)
+
+    def prepare(self, method: Method, read: Callable[[Window], TileBatch]) -> None:
+        """Let a method look at the scene, once for all processes and resumptions of the run."""
+        if not (self.store.folder / PREPARED).exists():
+            self.store.write_once(PREPARED, save(dict(method.prepare(read))))
+        method.use(load((self.store.folder / PREPARED).read_bytes()))
 
     def totals(self) -> dict[str, int]:
         """Windows of the finished parts: all, without data, outside the area of interest, that could not be read."""
@@ -211,10 +222,7 @@ def _stamp(file: str) -> list[int] | None:
 
 def _once(store: PartStore, name: str, value: Any) -> Any:
     """What was kept under this name by whoever came first: panels follow from memory, and change no pixel."""
-    path = store.folder / name
-    if not path.exists():
-        store.write(name, json.dumps(value).encode())
-    return json.loads(path.read_text())
+    return json.loads(store.write_once(name, json.dumps(value).encode()))
 
 
 def _grid(scene: Scene) -> Grid:

@@ -85,7 +85,7 @@ def test_a_method_says_what_it_wants_and_what_its_scores_are(name: str, tiny_cli
     assert method.unit == card.unit
     assert card.paper
     assert card.about.endswith(".")
-    method.prepare(lambda window: _batch(1, 32, 32))
+    method.use(method.prepare(lambda window: _batch(1, 32, 32)))
 
 
 FIELDS = [

@@ -28,6 +28,7 @@ from geoovseg.budget import InFlight
 from geoovseg.demo.scenes import render
 from geoovseg.distributed import segment_with
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, OutputError, ResumeError, SceneError, UsageError
+from geoovseg.methods.dense import DenseMethod
 from geoovseg.parts import PartStore
 from geoovseg.pipeline import SegmentResult, merge, segment
 from geoovseg.scene import DEMO_TAG, Scene, TileBatch
@@ -499,3 +500,27 @@ def test_a_window_that_does_not_fit_alone_is_an_error() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         InFlight(4).run(scores, batch)
+
+
+def test_what_a_method_prepares_is_computed_once_and_used_by_all(
+    tall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the run that begins, by the one that resumes, and by shards."""
+    made: list[float] = []
+    used: list[float] = []
+
+    def prepare(self: DenseMethod, read: Callable[[Window], TileBatch]) -> dict[str, torch.Tensor]:
+        made.append(float(read(Window(0, 0, 112, 112)).pixels.mean()) + len(made))
+        return {"mean": torch.tensor([made[-1]])}
+
+    monkeypatch.setattr(DenseMethod, "prepare", prepare)
+    monkeypatch.setattr(DenseMethod, "use", lambda self, prepared: used.append(float(prepared["mean"])))
+    with pytest.raises(InterruptedRunError):
+        _run(tall, tmp_path, stop=_stop_after(1))
+    _run(tall, tmp_path, resume=True)
+    assert len(made) == 1
+    assert used == pytest.approx([made[0]] * 2)
+    for number in (1, 2):
+        _run(tall, tmp_path, shard=(number, 2), overwrite=True)
+    assert len(made) == 2
+    assert used[2:] == pytest.approx([made[1]] * 2)

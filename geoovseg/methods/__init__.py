@@ -52,8 +52,11 @@ class Method(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What the run record should say beyond the settings, such as layers mapped to another depth."""
 
-    def prepare(self, read: Callable[[Window], TileBatch]) -> None:
-        """Look at samples of the scene, once before the stream."""
+    def prepare(self, read: Callable[[Window], TileBatch]) -> Mapping[str, Tensor]:
+        """Look at samples of the scene, once in a run; returns the numbers it needs of them."""
+
+    def use(self, prepared: Mapping[str, Tensor]) -> None:
+        """Take what `prepare` returned, here or in another process of the run."""
 
     def scores(self, batch: TileBatch) -> Tensor:
         """Query scores (B, Q, h, w), finite float32; (h, w) may be coarser than the tile."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
@@ -96,8 +96,12 @@ class DenseMethod:
         """Half a tile, as in the releases (224 and 112)."""
         return max(1, self.tile // 2)
 
-    def prepare(self, read: Callable[[Window], TileBatch]) -> None:
+    def prepare(self, read: Callable[[Window], TileBatch]) -> dict[str, Tensor]:
         """Nothing: every window is seen on its own."""
+        return {}
+
+    def use(self, prepared: Mapping[str, Tensor]) -> None:
+        """Nothing to take."""
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Features:
