@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import geopandas
 import numpy as np
 import shapely
 from affine import Affine
@@ -77,6 +76,8 @@ def read_area(text: str, crs_text: str | None, *, crs: CRS | None, transform: Af
 
 def _read(text: str, crs_text: str | None) -> Any:
     """A table of shapes with their coordinate system, if it is known."""
+    import geopandas  # slow to import, and needed only for areas
+
     try:
         if os.path.exists(text):
             found = geopandas.read_file(text)
