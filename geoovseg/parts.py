@@ -28,14 +28,19 @@ class PartStore:
     folder: Path
 
     def has(self, part: Part) -> bool:
-        """Whether a part is finished."""
-        return (self.folder / f"{part.name}.json").exists()
+        """Whether a part is finished: its summary can be read, and its files have the sizes that it states."""
+        try:
+            sizes = self.summary(part)["files"]
+            return all((self.folder / f"{part.name}{end}").stat().st_size == size for end, size in sizes.items())
+        except (OSError, ValueError, KeyError):
+            return False
 
     def commit(self, part: Part, rasters: Mapping[str, bytes], summary: Mapping[str, Any]) -> None:
         """Keep a finished part: its rasters by suffix, then its summary."""
         for suffix, content in rasters.items():
             self.write(f"{part.name}{suffix}", content)
-        self.write(f"{part.name}.json", json.dumps(summary).encode())
+        sizes = {suffix: len(content) for suffix, content in rasters.items()}
+        self.write(f"{part.name}.json", json.dumps({**summary, "files": sizes}).encode())
 
     def summary(self, part: Part) -> dict[str, Any]:
         """What was said of a finished part."""

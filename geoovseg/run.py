@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 from safetensors.torch import load, save
 
-from geoovseg.errors import OutputError
+from geoovseg.errors import GeoOVSegError, OutputError, first_line
 from geoovseg.job import Job
 from geoovseg.labels import Grid, LabelWriter, Layout
 from geoovseg.methods import Method
@@ -128,7 +128,7 @@ def open_run(
     Leaving it before its outputs are whole keeps finished parts; if there is none, nothing is left.
     """
     layout = Layout(_grid(scene), tuple((c.name, c.colour) for c in job.vocabulary.classes))
-    with writing(outputs.labels):
+    with writing(outputs.labels), _whole(outputs.parts):
         together = shard is not None or crew > 0
         joined = resume or together
         store = open_store(outputs.parts, journal(outputs, scene, job), resume=joined, overwrite=overwrite)
@@ -160,13 +160,35 @@ def open_run(
 def open_finished(folder: Path, *, overwrite: bool) -> Iterator[Run]:
     """The run in a folder of parts, to be put together without its scene. Raises OutputError where there is none."""
     store = PartStore(folder)
-    said = store.journal
+    with _whole(folder):
+        outputs, layout, parts = _finished(store)
+    outputs.check([], overwrite=overwrite, resume=True)
+    writer = LabelWriter(outputs, layout, store)
+    with store.locked():
+        yield Run(outputs=outputs, store=store, writer=writer, parts=parts, mine=parts, kept=parts)
+    if writer.finished:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """What cannot be understood in here is damage to the folder of parts."""
+    try:
+        yield
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, FileNotFoundError, RasterioError) as error:
+        if isinstance(error, GeoOVSegError):
+            raise
+        raise OutputError(f"{folder} is damaged: {first_line(error)}; compute the run again") from error
+
+
+def _finished(store: PartStore) -> tuple[Outputs, Layout, tuple[Part, ...]]:
+    """What a folder of parts says of itself."""
+    folder, said = store.folder, store.journal
     labels = (
         folder.parent / said["outputs"]["labels"] if not said["outputs"]["work_dir"] else Path(said["outputs"]["path"])
     )
     confidence = said["outputs"]["confidence"]
     outputs = Outputs(labels, Path(confidence) if confidence else None, folder.parent)
-    outputs.check([], overwrite=overwrite, resume=True)
     layout = Layout(_kept_grid(store, said["scene"]), tuple((n, c) for n, _, c in said["record"]["classes"]))
     plan = TilePlan(
         height=layout.grid.height,
@@ -175,11 +197,7 @@ def open_finished(folder: Path, *, overwrite: bool) -> Iterator[Run]:
         stride=said["record"]["stride"],
     )
     parts = plan.parts(Panel(*p) for p in json.loads((folder / "panels.json").read_text()))
-    writer = LabelWriter(outputs, layout, store)
-    with store.locked():
-        yield Run(outputs=outputs, store=store, writer=writer, parts=parts, mine=parts, kept=parts)
-    if writer.finished:
-        shutil.rmtree(folder, ignore_errors=True)
+    return outputs, layout, parts
 
 
 def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:

@@ -524,3 +524,33 @@ def test_what_a_method_prepares_is_computed_once_and_used_by_all(
         _run(tall, tmp_path, shard=(number, 2), overwrite=True)
     assert len(made) == 2
     assert used[2:] == pytest.approx([made[1]] * 2)
+
+
+@pytest.mark.parametrize("name", ["part_0000512_0000000_labels.tif", "part_0000512_0000000.json"])
+def test_a_damaged_part_is_missing_and_computed_again(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, name: str
+) -> None:
+    parts = Path(str(_run(tall, tmp_path, shard=(1, 1)).parts_dir))
+    (parts / name).write_bytes((parts / name).read_bytes()[:50])
+    with pytest.raises(OutputError, match="1 of 4 parts are missing .* the first part_0000512_0000000"):
+        merge(parts)
+    assert _run(tall, tmp_path, resume=True).parts_kept == 3
+    _same(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("name", ["run.json", "panels.json", "grid.tif"])
+def test_a_damaged_folder_of_parts_is_one_message(tall: Path, tmp_path: Path, name: str) -> None:
+    parts = Path(str(_run(tall, tmp_path, shard=(1, 4)).parts_dir))
+    (parts / name).write_text("{")
+    with pytest.raises(OutputError, match="holds no run|is damaged"):
+        merge(parts)
+
+
+def test_parts_can_be_moved_before_they_are_merged(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    parts = Path(str(_run(tall, tmp_path, shard=(1, 1), confidence=None).parts_dir))
+    (tmp_path / "elsewhere").mkdir()
+    moved = parts.rename(tmp_path / "elsewhere" / "x.parts")
+    assert merge(moved) == str(tmp_path / "elsewhere" / "labels.tif")
+    np.testing.assert_array_equal(_read(tmp_path / "elsewhere" / "labels.tif"), undisturbed[0])
