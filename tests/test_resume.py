@@ -234,10 +234,13 @@ def _start(scene: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def _wait_for_work(folder: Path, process: subprocess.Popen[str]) -> None:
-    for _ in range(600):
-        if (folder / "labels.tif.parts" / "lock").exists() or process.poll() is not None:
+    """Until the process holds the lock of its parts, as the system lists it."""
+    lock = folder / "labels.tif.parts" / "lock"
+    for _ in range(3000):
+        held = lock.exists() and f":{lock.stat().st_ino} " in Path("/proc/locks").read_text()
+        if held or process.poll() is not None:
             return
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def test_ten_kills_at_random_moments_lose_and_change_nothing(
@@ -247,7 +250,7 @@ def test_ten_kills_at_random_moments_lose_and_change_nothing(
     for _ in range(10):
         process = _start(tall, tmp_path, "--resume")
         _wait_for_work(tmp_path, process)
-        time.sleep(rng.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, 0.4))
         process.kill()
         process.communicate()
         if (tmp_path / "labels.tif").exists():  # it was faster
