@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -60,10 +61,12 @@ def read_area(text: str, crs_text: str | None, *, crs: CRS | None, transform: Af
         found = found.set_crs(crs.to_wkt())
     if crs is not None:
         found = _to_scene(found, crs, text)
-    polygons = [shape for shape in found.geometry if shape is not None and shape.area > 0]
+    polygons = [
+        valid for shape in found.geometry if shape is not None and (valid := shapely.make_valid(shape)).area > 0
+    ]
     if not polygons:
         raise UsageError(f"--aoi {text} has no polygons")
-    polygon = shapely.union_all([shapely.make_valid(p) for p in polygons])
+    polygon = shapely.union_all(polygons)
     shapely.prepare(polygon)
     scene = _outline(transform, Window(0, 0, shape[1], shape[0]))
     if not polygon.intersects(scene):
@@ -81,15 +84,19 @@ def _read(text: str, crs_text: str | None) -> Any:
     try:
         if os.path.exists(text):
             found = geopandas.read_file(text)
+            if not isinstance(found, geopandas.GeoDataFrame):
+                raise UsageError(f"--aoi {text} has no shapes")
             return found if crs_text is None else found.set_crs(crs_text, allow_override=True)
         west, south, east, north = (float(number) for number in text.split(","))
+    except UsageError:
+        raise
     except ProjError as error:
         raise UsageError(f"--aoi-crs {crs_text} is no coordinate system: {first_line(error)}") from error
     except ValueError as error:
         raise UsageError(f"--aoi {text}: no such file, and no W,S,E,N either") from error
     except Exception as error:  # pyogrio's errors have no base of their own
         raise UsageError(f"--aoi {text} cannot be read: {first_line(error)}") from error
-    if not (west < east and south < north):
+    if not (west < east and south < north and all(map(math.isfinite, (west, south, east, north)))):
         raise UsageError(f"--aoi {text}: W,S,E,N must have W below E and S below N")
     box = shapely.segmentize(shapely.box(west, south, east, north), max(east - west, north - south) / VERTICES)
     try:

@@ -18,10 +18,13 @@ import torch
 
 from geoovseg.compute import Progress, Stop
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, UsageError
+from geoovseg.models.cards import DEFAULT_MODEL, model_card
+from geoovseg.models.weights import find_weights
 from geoovseg.outputs import output_names
 from geoovseg.pipeline import SegmentResult, segment
 from geoovseg.record import Stopwatch
 from geoovseg.run import open_finished
+from geoovseg.scene import open_scene
 from geoovseg.signals import Stop as StopOnSignal
 
 LOOK = 0.2
@@ -51,7 +54,9 @@ def segment_with(
     watch = Stopwatch()
     names = (arguments.get(key) for key in ("output", "confidence", "work_dir"))
     outputs = output_names(os.fspath(scene), *names)
-    outputs.check([], overwrite=overwrite, resume=resume)
+    with open_scene(scene, bands=arguments.get("bands")) as src:  # before anything is removed
+        outputs.check(src.files, overwrite=overwrite, resume=resume)
+    find_weights(model_card(arguments.get("model", DEFAULT_MODEL)))
     if outputs.parts.exists() and not resume:
         shutil.rmtree(outputs.parts)
     common = {**arguments, "overwrite": overwrite, "crew": workers}

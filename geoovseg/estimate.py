@@ -67,7 +67,9 @@ def dry_run(
     check_settings(given)
     with open_scene(scene, bands=bands) as src:
         outputs.check(src.files, overwrite=overwrite, resume=resume)
-        area = read_area(aoi, aoi_crs, crs=src.crs, transform=src.transform, shape=src.shape) if aoi else None
+        area = (
+            read_area(aoi, aoi_crs, crs=src.crs, transform=src.transform, shape=src.shape) if aoi is not None else None
+        )
         job = prepare_job(src, words, given, area)
         height, width = src.shape
         windows = [sum(1 for _ in job.windows_of(panel)) for panel in job.panels]

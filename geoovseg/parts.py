@@ -30,9 +30,10 @@ class PartStore:
     def has(self, part: Part) -> bool:
         """Whether a part is finished: its summary can be read, and its files have the sizes that it states."""
         try:
-            sizes = self.summary(part)["files"]
-            return all((self.folder / f"{part.name}{end}").stat().st_size == size for end, size in sizes.items())
-        except (OSError, ValueError, KeyError):
+            said = self.summary(part)
+            files = {self.folder / f"{part.name}{end}": size for end, size in said["files"].items()}
+            return "counts" in said and all(file.stat().st_size == size for file, size in files.items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def commit(self, part: Part, rasters: Mapping[str, bytes], summary: Mapping[str, Any]) -> None:
@@ -89,8 +90,10 @@ class PartStore:
         with (self.folder / f"claim_{number}").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 yield False
+            except OSError as error:
+                raise OutputError(f"{self.folder} is on a file system without locks, which workers need") from error
             else:
                 yield True
 

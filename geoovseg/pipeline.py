@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from geoovseg.aoi import read_area
 from geoovseg.compute import ON_ERROR, Progress, Stop, compute, redone
@@ -158,11 +159,15 @@ def segment(
     check_settings(given)
     if on_error not in ON_ERROR:
         raise UsageError(f"--on-error {on_error}: choose stop or skip")
+    if aoi is None and aoi_crs is not None:
+        raise UsageError(f"--aoi-crs {aoi_crs} needs --aoi")
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
     with open_scene(scene, bands=bands) as src:
         find_weights(model_card(model))
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None or crew > 0)
-        area = read_area(aoi, aoi_crs, crs=src.crs, transform=src.transform, shape=src.shape) if aoi else None
+        area = (
+            read_area(aoi, aoi_crs, crs=src.crs, transform=src.transform, shape=src.shape) if aoi is not None else None
+        )
         with watch.stage("load"):
             job = prepare_job(src, words, given, area)
         with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard, crew=crew) as run:
@@ -177,14 +182,26 @@ def segment(
     return replace(found, seconds=watch.seconds(), peak_rss_mb=peak_rss_mb())
 
 
-def merge(folder: str | os.PathLike[str], *, overwrite: bool = False) -> str:
-    """Put the finished parts of all shards of a run together; returns the label raster's name.
+class Merged(NamedTuple):
+    """What `merge` made, and the windows of all shards together."""
+
+    labels: str
+    windows: int
+    skipped_windows: int
+    failed_windows: int
+    outside_windows: int
+
+
+def merge(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Merged:
+    """Put the finished parts of all shards of a run together.
 
     Raises OutputError, which says how many parts are missing.
     """
     with open_finished(Path(folder), overwrite=overwrite) as run:
+        totals = run.totals()
         run.commit()
-        return str(run.outputs.labels)
+    counts = (totals[key] for key in ("windows", "skipped", "failed", "outside"))
+    return Merged(str(run.outputs.labels), *counts)
 
 
 def _result(job: Job, scene: Scene, run: Run, again: int) -> SegmentResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from geoovseg.labels import Grid, LabelWriter, Layout
 from geoovseg.methods import Method
 from geoovseg.outputs import Outputs, writing
 from geoovseg.parts import PartStore, open_store
+from geoovseg.prompts import templates
 from geoovseg.scene import Scene, TileBatch
 from geoovseg.styles import LegendEntry
 from geoovseg.tiling import Panel, Part, TilePlan, runs, share
@@ -137,8 +139,8 @@ def open_run(
     parts = job.plan.parts(panels)
     mine = parts if shard is None else share(parts, *shard)
     writer = LabelWriter(outputs, layout, store)
-    try:
-        with _side_by_side() if together else store.locked():
+    with _side_by_side() if together else store.locked():
+        try:
             kept = tuple(part for part in mine if store.has(part))
             yield Run(
                 outputs=outputs,
@@ -150,15 +152,16 @@ def open_run(
                 together=together,
                 crew=crew,
             )
-    finally:
-        writer.close()
-        if writer.finished or (not together and not any(store.has(part) for part in parts)):
-            shutil.rmtree(store.folder, ignore_errors=True)
+        finally:
+            writer.close()
+            if writer.finished or (not together and not any(store.has(part) for part in parts)):
+                shutil.rmtree(store.folder, ignore_errors=True)
 
 
 @contextmanager
 def open_finished(folder: Path, *, overwrite: bool) -> Iterator[Run]:
     """The run in a folder of parts, to be put together without its scene. Raises OutputError where there is none."""
+    folder = folder.resolve()  # its parent is where the outputs go, also when it is given as `.` or by a link
     store = PartStore(folder)
     with _whole(folder):
         outputs, layout, parts = _finished(store)
@@ -206,7 +209,9 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
     height, width = scene.shape
     return {
         "scene": {
-            "files": {os.path.basename(file): _stamp(file) for file in _pixels_of(scene)},
+            "files": {
+                os.path.relpath(file, os.path.dirname(scene.path) or "."): _stamp(file) for file in _pixels_of(scene)
+            },
             "height": height,
             "width": width,
             "crs": scene.crs.to_wkt() if scene.crs else None,
@@ -221,6 +226,7 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
         "batch": job.micro_batch,
         "aoi": job.area.digest if job.area else None,
         "record": {key: value for key, value in record.items() if key not in COUNTED},
+        "sentences": hashlib.sha256("\n".join(templates(job.settings.templates)).encode()).hexdigest()[:16],
     }
 
 

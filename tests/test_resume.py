@@ -189,7 +189,7 @@ def test_shards_put_together_are_the_undisturbed_run(
         result = _run(tall, tmp_path, shard=(number, count))
         assert result.parts_dir == str(tmp_path / "labels.tif.parts")
         assert not (tmp_path / "labels.tif").exists()
-    assert merge(result.parts_dir) == str(tmp_path / "labels.tif")
+    assert merge(result.parts_dir).labels == str(tmp_path / "labels.tif")
     _same(tmp_path, undisturbed)
     with rasterio.open(tmp_path / "labels.tif") as dst, rasterio.open(tall) as src:
         assert (dst.crs, dst.transform, dst.shape) == (src.crs, src.transform, src.shape)
@@ -393,7 +393,7 @@ def test_windows_that_cannot_be_read_can_be_skipped_and_are_counted(
     (tmp_path / "shards").mkdir()
     for n in (1, 2, 3):
         result = _run(tall, tmp_path / "shards", on_error="skip", shard=(n, 3))
-    merge(result.parts_dir)
+    assert merge(result.parts_dir).failed_windows == 2 * len(rows)
     np.testing.assert_array_equal(_read(tmp_path / "shards" / "labels.tif"), labels)
 
 
@@ -558,5 +558,32 @@ def test_parts_can_be_moved_before_they_are_merged(
     parts = Path(str(_run(tall, tmp_path, shard=(1, 1), confidence=None).parts_dir))
     (tmp_path / "elsewhere").mkdir()
     moved = parts.rename(tmp_path / "elsewhere" / "x.parts")
-    assert merge(moved) == str(tmp_path / "elsewhere" / "labels.tif")
+    assert merge(moved).labels == str(tmp_path / "elsewhere" / "labels.tif")
     np.testing.assert_array_equal(_read(tmp_path / "elsewhere" / "labels.tif"), undisturbed[0])
+
+
+def test_merging_from_inside_the_folder_keeps_what_it_makes(
+    tall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = Path(str(_run(tall, tmp_path, shard=(1, 1)).parts_dir))
+    monkeypatch.chdir(parts)
+    assert merge(".").labels == str(tmp_path / "labels.tif")
+    assert (tmp_path / "labels.tif").exists()
+
+
+def test_a_refused_resume_does_not_remove_the_parts_of_the_process_at_work(tall: Path, tmp_path: Path) -> None:
+    parts = Path(str(_run(tall, tmp_path, shard=(1, 5)).parts_dir))  # a share without parts: none is finished
+    with PartStore(parts).locked():
+        with pytest.raises(OutputError, match="another process"):
+            _run(tall, tmp_path, resume=True)
+        assert (parts / "run.json").exists()
+
+
+def test_changed_sentences_of_one_name_are_refused(tall: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("a photo of a {}.\n")
+    with pytest.raises(InterruptedRunError):
+        _run(tall, tmp_path, templates=str(mine), stop=_stop_after(1))
+    mine.write_text("a picture of a {}.\n")
+    with pytest.raises(ResumeError, match="sentences was"):
+        _run(tall, tmp_path, templates=str(mine), resume=True)

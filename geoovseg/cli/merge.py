@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from geoovseg.cli import options as o
-from geoovseg.cli.output import data
+from geoovseg.cli.output import data, talk
 
 
 def command(
@@ -20,5 +20,8 @@ def command(
     """Put the parts of all shards together: geoovseg merge scene_labels.tif.parts."""
     from geoovseg.pipeline import merge
 
-    labels = merge(parts, overwrite=overwrite)
-    data(jsonlib.dumps({"labels": labels}) if json else labels)
+    merged = merge(parts, overwrite=overwrite)
+    data(jsonlib.dumps(merged._asdict()) if json else merged.labels)
+    if merged.failed_windows:
+        talk(f"{merged.failed_windows} windows could not be read; where no other covers them there is no data")
+        raise typer.Exit(3)
