@@ -9,7 +9,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,7 @@ def open_run(
     parts = job.plan.parts(panels)
     mine = parts if shard is None else share(parts, *shard)
     writer = LabelWriter(outputs, layout, store)
-    with _side_by_side() if together else store.locked():
+    with nullcontext() if together else store.locked():
         try:
             kept = tuple(part for part in mine if store.has(part))
             yield Run(
@@ -273,9 +273,3 @@ def _kept_grid(store: PartStore, scene: Mapping[str, Any]) -> Grid:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(store.folder / GRID) as src:
             return Grid(height=scene["height"], width=scene["width"], crs=src.crs, transform=src.transform)
-
-
-@contextmanager
-def _side_by_side() -> Iterator[None]:
-    """Shards and crews work in one folder together."""
-    yield

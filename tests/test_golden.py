@@ -38,7 +38,7 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Method and settings of the entries whose name says everything; those of GEM and ResCLIP carry figures."""
 
-TODO = ("coninfer",)
+NOT_YET = ("coninfer",)
 """Entries of methods this package does not have yet."""
 
 
@@ -91,7 +91,7 @@ DENSE = [
     pytest.param(case, entry, output, id=f"{case.path.name}-{output}")
     for case in find("dense")
     for entry, output in case.entries()
-    if output.count("/") == 2 and not output.startswith(TODO)
+    if output.count("/") == 2 and not output.startswith(NOT_YET)
 ]
 
 

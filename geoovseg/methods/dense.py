@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.methods import Method, read_settings
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import Mix
 from geoovseg.scene import TileBatch
+from geoovseg.vocabulary import Vocabulary
 
 
 class Features(NamedTuple):
@@ -138,3 +140,21 @@ def last_block(clip: ClipVit, x: Tensor, mix: Mix, *, residual: bool) -> Tensor:
     if residual:
         return clip.readout(clip.block(last, x, mix))
     return clip.readout(clip.merge(last, mix(*clip.qkv(last, x))))
+
+
+def builder(name: str, make: Callable[..., DenseMethod]) -> Callable[..., DenseMethod]:
+    """What the card of `name` points to: `make(clip, text, **settings)` with every setting of the card."""
+
+    def build(
+        clip: ClipVit,
+        text: Tensor,
+        vocabulary: Vocabulary,
+        *,
+        vfm: Any = None,
+        sam: Any = None,
+        base: Method | None = None,
+        **fields: Any,
+    ) -> DenseMethod:
+        return make(clip, text, **read_settings(name, fields))
+
+    return build

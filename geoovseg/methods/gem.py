@@ -10,10 +10,8 @@ from torch.nn import functional as F
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from geoovseg.errors import MethodError
-from geoovseg.methods import Method, read_settings
-from geoovseg.methods.dense import DenseMethod, Features
+from geoovseg.methods.dense import DenseMethod, Features, builder
 from geoovseg.models.vit import ClipVit
-from geoovseg.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -69,17 +67,8 @@ class Gem:
         return sdpa(beta * s, s, v, scale=1.0)
 
 
-def build(
-    clip: ClipVit,
-    text: Tensor,
-    vocabulary: Vocabulary,
-    *,
-    vfm: Any = None,
-    sam: Any = None,
-    base: Method | None = None,
-    **fields: Any,
-) -> DenseMethod:
-    """GEM with the settings of its card."""
-    values: dict[str, Any] = read_settings("gem", fields)
-    scale = values.pop("scale")
+def _make(clip: ClipVit, text: Tensor, *, scale: float, **values: Any) -> DenseMethod:
     return DenseMethod(Gem(clip, **values), text, scale=scale)
+
+
+build = builder("gem", _make)

@@ -8,12 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from geoovseg.methods import Method, read_settings
-from geoovseg.methods.dense import DenseMethod, Features, last_block
+from geoovseg.methods.dense import DenseMethod, Features, builder, last_block
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops import attention
 from geoovseg.ops.attention import Policy, anywhere
-from geoovseg.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -32,25 +30,15 @@ class LastBlock:
 
 
 def _builder(name: str, policy: Callable[..., Policy]) -> Callable[..., DenseMethod]:
-    """What the card of `name` points to; `policy` is given the settings that are not everyone's."""
+    """`policy` is given the settings that are not everyone's."""
 
-    def build(
-        clip: ClipVit,
-        text: Tensor,
-        vocabulary: Vocabulary,
-        *,
-        vfm: Any = None,
-        sam: Any = None,
-        base: Method | None = None,
-        **fields: Any,
+    def make(
+        clip: ClipVit, text: Tensor, *, residual: bool, scale: float, class_token_weight: float = 0.0, **values: Any
     ) -> DenseMethod:
-        values: dict[str, Any] = read_settings(name, fields)
-        residual, scale = values.pop("residual"), values.pop("scale")
-        weight = values.pop("class_token_weight", 0.0)
         encoder = LastBlock(clip, policy(**values), residual)
-        return DenseMethod(encoder, text, scale=scale, class_token_weight=weight)
+        return DenseMethod(encoder, text, scale=scale, class_token_weight=class_token_weight)
 
-    return build
+    return builder(name, make)
 
 
 def _naclip(mixing: str, sigma: float) -> Policy:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.methods import Method, read_settings
-from geoovseg.methods.dense import DenseMethod, Features, last_block
+from geoovseg.methods.dense import DenseMethod, Features, builder, last_block
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops import attention
-from geoovseg.vocabulary import Vocabulary
 
 SHARPEN = 100.0
 """Factor on cosines before the softmaxes of both refinements (release, maskclip_head.py)."""
@@ -62,20 +59,11 @@ class Refinement:
         return scores
 
 
-def build(
-    clip: ClipVit,
-    text: Tensor,
-    vocabulary: Vocabulary,
-    *,
-    vfm: Any = None,
-    sam: Any = None,
-    base: Method | None = None,
-    **fields: Any,
+def _make(
+    clip: ClipVit, text: Tensor, *, residual: bool, scale: float, original: bool, denoise: float, smooth: float
 ) -> DenseMethod:
-    """MaskCLIP with the settings of its card."""
-    values: dict[str, Any] = read_settings("maskclip", fields)
-    refine = Refinement(values["denoise"], values["smooth"])
-    encoder = MaskClip(clip, values["residual"], values["original"])
-    return DenseMethod(
-        encoder, text, scale=values["scale"], refine=refine if any((refine.denoise, refine.smooth)) else None
-    )
+    refine = Refinement(denoise, smooth) if denoise or smooth else None
+    return DenseMethod(MaskClip(clip, residual, original), text, scale=scale, refine=refine)
+
+
+build = builder("maskclip", _make)

@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from geoovseg.methods import Method, read_settings
-from geoovseg.methods.dense import DenseMethod, Features, last_block, on_the_grid
+from geoovseg.methods.dense import DenseMethod, Features, builder, last_block, on_the_grid
 from geoovseg.methods.feedback import feedback, patch_labels, surest_word, word_shares
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import Mix, neighbourhood
-from geoovseg.vocabulary import Vocabulary
 
 MIDDLE = (5, 6, 7, 8)
 """Blocks whose attention is added, from 0 (layers 6 to 9 of the paper), absolute whatever the depth."""
@@ -146,16 +144,9 @@ def _summing(total: list[Tensor], times: int) -> Mix:
     return mix
 
 
-def build(
-    clip: ClipVit,
-    text: Tensor,
-    vocabulary: Vocabulary,
-    *,
-    vfm: Any = None,
-    sam: Any = None,
-    base: Method | None = None,
-    **fields: Any,
-) -> DenseMethod:
-    """ResCLIP with the settings of its card; the words are used one by one, as in the release."""
-    values: dict[str, Any] = read_settings("resclip", fields)
+def _make(clip: ClipVit, text: Tensor, **values: Any) -> DenseMethod:
+    """The words are used one by one in the feedback, as in the release."""
     return DenseMethod(ResClip(clip=clip, text=text, **values), text, scale=values["scale"])
+
+
+build = builder("resclip", _make)

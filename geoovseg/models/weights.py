@@ -31,7 +31,8 @@ def local_weights(card: ModelCard) -> Path | None:
     if card.path is not None:
         return card.path if card.path.is_file() else None
     if card.url is not None:
-        return next((kept for kept in (_kept(card.url),) if kept.is_file()), None)
+        kept = _kept(card.url)
+        return kept if kept.is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
     found = (try_to_load_from_cache(str(card.repo), file) for file in card.files)
