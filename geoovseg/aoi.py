@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyproj
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj.exceptions import CRSError as ProjError
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.features import geometry_mask
+from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from geoovseg.errors import UsageError, first_line
+from geoovseg.errors import GeoOVSegWarning, UsageError, first_line
 
 VERTICES = 100
-"""Points put along each side of a box before it is brought to another system, in which sides may be curved."""
+"""Points put along each side of a box that is brought to another system, in which sides may be curved."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,12 @@ def read_area(text: str, crs_text: str | None, *, crs: CRS | None, transform: Af
     Raises UsageError for what cannot be read, has no polygons, or does not meet the scene.
     """
     found = _read(text, crs_text)
-    if found.crs is None and crs is not None:
-        found = found.set_crs(crs.to_wkt())
-    if crs is not None:
-        found = _to_scene(found, crs, text)
+    scene = _outline(transform, Window(0, 0, shape[1], shape[0]))
+    if crs is None and found.crs is not None:
+        message = f"the scene has no coordinate system: the numbers of --aoi {text} are taken for its own"
+        warnings.warn(message, GeoOVSegWarning, 5)
+    if crs is not None and found.crs is not None:
+        found = _to_scene(found, crs, scene.bounds, text)
     polygons = [
         valid for shape in found.geometry if shape is not None and (valid := shapely.make_valid(shape)).area > 0
     ]
@@ -68,8 +74,7 @@ def read_area(text: str, crs_text: str | None, *, crs: CRS | None, transform: Af
         raise UsageError(f"--aoi {text} has no polygons")
     polygon = shapely.union_all(polygons)
     shapely.prepare(polygon)
-    scene = _outline(transform, Window(0, 0, shape[1], shape[0]))
-    if not polygon.intersects(scene):
+    if not polygon.intersection(scene).area > 0:
         raise UsageError(
             f"--aoi {text} does not meet the scene, which lies within {_bounds(scene.bounds)}; is --aoi-crs right? "
             f"The area lies within {_bounds(polygon.bounds)}"
@@ -98,16 +103,36 @@ def _read(text: str, crs_text: str | None) -> Any:
         raise UsageError(f"--aoi {text} cannot be read: {first_line(error)}") from error
     if not (west < east and south < north and all(map(math.isfinite, (west, south, east, north)))):
         raise UsageError(f"--aoi {text}: W,S,E,N must have W below E and S below N")
-    box = shapely.segmentize(shapely.box(west, south, east, north), max(east - west, north - south) / VERTICES)
     try:
-        return geopandas.GeoDataFrame(geometry=[box], crs=crs_text)
+        return geopandas.GeoDataFrame(geometry=[shapely.box(west, south, east, north)], crs=crs_text)
     except ProjError as error:
         raise UsageError(f"--aoi-crs {crs_text} is no coordinate system: {first_line(error)}") from error
 
 
-def _to_scene(found: Any, crs: CRS, text: str) -> Any:
+def _near(found: Any, crs: CRS, bounds: tuple[float, ...]) -> Any:
+    """What of an area lies near a scene, with points along its sides, which may be curved in the scene's system.
+
+    Far from where a system is meant for, as at the poles, points cannot be brought to it.
+    """
+    there = CRS.from_user_input(found.crs.to_wkt())
     try:
-        return found.to_crs(crs.to_wkt())
+        west, south, east, north = transform_bounds(crs, there, *bounds)
+    except RasterioError:
+        return found
+    margin = max(east - west, north - south)
+    if not 0 < margin < math.inf:  # across the antimeridian
+        return found
+    near = found.set_geometry(found.geometry.make_valid()).clip(
+        shapely.box(west - margin, south - margin, east + margin, north + margin)
+    )
+    return near.set_geometry(near.geometry.segmentize(3 * margin / VERTICES)) if len(near) else found
+
+
+def _to_scene(found: Any, crs: CRS, bounds: tuple[float, ...], text: str) -> Any:
+    try:
+        if found.crs == pyproj.CRS(crs.to_wkt()):
+            return found
+        return _near(found, crs, bounds).to_crs(crs.to_wkt())
     except Exception as error:  # pyproj's, of many kinds
         raise UsageError(f"--aoi {text} cannot be brought to the scene's system: {first_line(error)}") from error
 

@@ -22,11 +22,9 @@ Progress = Callable[[int, int], None]
 """Called with (windows done, windows to compute)."""
 Stop = Callable[[], int | None]
 """The number of the signal that asked to stop, if one did."""
-ON_ERROR = ("stop", "skip")
-"""What can be done about windows that cannot be read."""
 
 
-def compute(scene: Scene, job: Job, run: Run, *, on_error: str, progress: Progress, stop: Stop) -> None:
+def compute(scene: Scene, job: Job, run: Run, *, progress: Progress, stop: Stop) -> None:
     """All parts that are missing, in runs of neighbours.
 
     Raises InterruptedRunError between parts when asked to stop.
@@ -35,7 +33,9 @@ def compute(scene: Scene, job: Job, run: Run, *, on_error: str, progress: Progre
     left, before = sum(map(len, run.todo)), 0
     for parts in run.claims():
         _check_stop(run, max(left, 1), stop)  # a member of a crew may have waited long
-        for windows, finished in _stream(scene, job, run, parts, skip=on_error == "skip"):
+        if not parts:
+            continue
+        for windows, finished in _stream(scene, job, run, parts):
             progress(before + windows, total)
             left -= len(finished)
             if finished:
@@ -51,7 +51,9 @@ def _windows(job: Job, parts: Sequence[Part]) -> int:
 def _check_stop(run: Run, left: int, stop: Stop) -> None:
     if left and (signal := stop()):
         kept = sum(run.store.has(part) for part in run.mine)
-        hint = "--resume goes on" if kept else "nothing is left behind"
+        hint = "nothing is left behind"
+        if kept or run.together:
+            hint = "the same command goes on" if run.together and not run.crew else "--resume goes on"
         raise InterruptedRunError(f"stopped with {kept} of {len(run.mine)} parts finished; {hint}", signal)
 
 
@@ -99,12 +101,12 @@ class Tally:
         return {"windows": owned, "outside": owned - needed, "failed": failed, "skipped": needed - failed - done}
 
 
-def _stream(scene: Scene, job: Job, run: Run, parts: Sequence[Part], *, skip: bool) -> Iterator[tuple[int, list[Part]]]:
+def _stream(scene: Scene, job: Job, run: Run, parts: Sequence[Part]) -> Iterator[tuple[int, list[Part]]]:
     """Windows to scores to rows of labels for neighbouring parts; yields windows so far and parts just finished."""
     panel, span = parts[0].panel, (parts[0].row_off, parts[-1].end)
     mosaic = ScoreMosaic(job.plan, panel, job.channels, job.device, span)
     tally, count = Tally(job, panel), 0
-    tell = tally.fail if skip else None
+    tell = tally.fail if job.settings.on_error == "skip" else None
     for batch in read_ahead(scene, job.windows_of(panel, span), batch=job.micro_batch, depth=job.depth, skip=tell):
         valid = torch.from_numpy(batch.valid).to(job.device)
         finished: list[Part] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 import warnings
 from collections.abc import Iterator
@@ -17,10 +16,12 @@ from typing import Any
 import torch
 
 from geoovseg.compute import Progress, Stop
-from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, UsageError
+from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError
+from geoovseg.job import check_shares
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.outputs import output_names
+from geoovseg.parts import remove_store
 from geoovseg.pipeline import SegmentResult, segment
 from geoovseg.record import Stopwatch
 from geoovseg.run import open_finished
@@ -49,8 +50,7 @@ def segment_with(
 
     Raises what `segment` raises, and GeoOVSegError when all workers died.
     """
-    if shard is not None:
-        raise UsageError("--workers shares a run's parts on one machine, --shard between machines: use one of them")
+    check_shares(shard, workers)
     watch = Stopwatch()
     names = (arguments.get(key) for key in ("output", "confidence", "work_dir"))
     outputs = output_names(os.fspath(scene), *names)
@@ -58,7 +58,7 @@ def segment_with(
         outputs.check(src.files, overwrite=overwrite, resume=resume)
     find_weights(model_card(arguments.get("model", DEFAULT_MODEL)))
     if outputs.parts.exists() and not resume:
-        shutil.rmtree(outputs.parts)
+        remove_store(outputs.parts)
     common = {**arguments, "overwrite": overwrite, "crew": workers}
     with watch.stage("segment"), Crew(scene, args, common, workers) as crew:
         results = crew.work(progress or (lambda done, total: None), stop)
@@ -87,6 +87,7 @@ class Crew:
     ) -> None:
         self.results: list[SegmentResult] = []
         self.errors: list[GeoOVSegError] = []
+        self._told = False
         self._windows: dict[Connection, int] = {}
         context = multiprocessing.get_context("spawn")
         threads = max(1, len(os.sched_getaffinity(0)) // count)
@@ -110,17 +111,19 @@ class Crew:
 
     def work(self, progress: Progress, stop: Stop) -> list[SegmentResult]:
         """Wait until the parts are finished. Raises what a worker raised, or GeoOVSegError when all died."""
-        told = False
         while self._workers:
-            if not told and (stop() or self.errors):
-                told = True
+            if not self._told and (stop() or self.errors):
+                self._told = True
                 for process in self._workers.values():
                     process.terminate()  # which lets the part in hand be finished
             for connection in wait(list(self._workers), LOOK):
                 self._receive(connection, progress)  # type: ignore[arg-type]
-        if self.errors and not self.results:
-            raise self.errors[0]
-        return self.results
+        if self.results:
+            return self.results
+        if signal_to_stop := stop():
+            hint = next((str(error) for error in self.errors), "stopped before the first part")
+            raise InterruptedRunError(hint, signal_to_stop)
+        raise self.errors[0]
 
     def _receive(self, connection: Connection, progress: Progress) -> None:
         try:
@@ -128,7 +131,7 @@ class Crew:
         except EOFError:  # it is gone: after a result, an error, or by dying
             process = self._workers.pop(connection)
             process.join()
-            if process.exitcode:
+            if process.exitcode and not (self._told and process.exitcode == -signal.SIGTERM):
                 self._died(process)
             return
         if isinstance(found, tuple):

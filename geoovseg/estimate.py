@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from geoovseg.aoi import read_area
-from geoovseg.job import Job, Settings, check_settings, prepare_job, random_batch
+import numpy as np
+
+from geoovseg.job import Job, Settings, check_settings, check_shares, prepare_job
 from geoovseg.outputs import output_names
 from geoovseg.record import peak_rss_mb
-from geoovseg.scene import open_scene
+from geoovseg.scene import TileBatch, open_scene
+from geoovseg.tiling import Panel, TilePlan
 from geoovseg.vocabulary import Vocabulary, read_classes
 
 
@@ -55,22 +57,23 @@ def dry_run(
     confidence: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    aoi: str | None = None,
-    aoi_crs: str | None = None,
+    shard: tuple[int, int] | None = None,
+    workers: int = 1,
     work_dir: str | None = None,
     bands: Sequence[int] | None = None,
     **settings: Any,
 ) -> Estimate:
-    """Estimate a run with the arguments of `segment`. Raises what `segment` would raise before it reads pixels."""
+    """Estimate a run, with all its shards, by the arguments of `segment`.
+
+    Raises what `segment` would raise before it reads pixels.
+    """
+    check_shares(shard, workers)
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
     words, given = read_classes(classes, vocabulary), Settings(**settings)
     check_settings(given)
     with open_scene(scene, bands=bands) as src:
-        outputs.check(src.files, overwrite=overwrite, resume=resume)
-        area = (
-            read_area(aoi, aoi_crs, crs=src.crs, transform=src.transform, shape=src.shape) if aoi is not None else None
-        )
-        job = prepare_job(src, words, given, area)
+        outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None)
+        job = prepare_job(src, words, given)
         height, width = src.shape
         windows = [sum(1 for _ in job.windows_of(panel)) for panel in job.panels]
         batches = sum(-(-count // job.micro_batch) for count in windows)
@@ -91,8 +94,15 @@ def dry_run(
         )
 
 
+def _random_batch(plan: TilePlan, size: int) -> TileBatch:
+    """Windows of random pixels, to time a model without reading a scene."""
+    window = next(plan.windows(Panel(0, plan.width)))
+    pixels = np.random.default_rng(0).random((size, 3, *plan.tile), dtype=np.float32)
+    return TileBatch(windows=(window,) * size, pixels=pixels, valid=np.ones((size, *plan.tile), bool))
+
+
 def _seconds_per_batch(job: Job) -> float:
-    batch = random_batch(job.plan, job.micro_batch)
+    batch = _random_batch(job.plan, job.micro_batch)
     job.class_scores(batch).cpu()  # the first batch warms up
     start = time.perf_counter()
     job.class_scores(batch).cpu()

@@ -15,7 +15,7 @@ import torch
 from rasterio.windows import Window
 from torch import Tensor
 
-from geoovseg.aoi import Area
+from geoovseg.aoi import Area, read_area
 from geoovseg.budget import InFlight, Load
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.methods import METHODS, Method, card, load_method, read_settings, upsampled
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 CPU_BATCH = 8
 """On a CPU the towers always see exactly this many windows, which makes results independent of what shares a batch."""
 GPU_BATCH = 32
+ON_ERROR = ("stop", "skip")
+"""What can be done about windows that cannot be read."""
 CLOSE = 0.92
 """Counter-words whose features are closer than this cosine to a word of the user's are left out."""
 
@@ -58,6 +60,9 @@ class Settings:
     precision: str = "auto"
     batch_size: int | None = None
     max_memory: float | None = None
+    aoi: str | None = None
+    aoi_crs: str | None = None
+    on_error: str = "stop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,19 +112,19 @@ class Job:
         return self.load.nbytes(max(p.width for p in self.panels)) / 1e6
 
     def class_scores(self, batch: TileBatch) -> Tensor:
-        """Class scores (B, C, H, W) of a batch at pixel resolution, on the device.
+        """Class scores (B, C, H, W) of a batch at pixel resolution, on the device."""
+        return self.in_flight.run(self._class_scores, batch)
+
+    def _class_scores(self, batch: TileBatch) -> Tensor:
+        """Scores of a batch that fits into memory.
 
         On the CPU the last, smaller batch is filled up by repetition: sums then run in the same order for every window.
         """
         full = batch
         if self.device.type == "cpu" and len(batch) < CPU_BATCH:
-            index = np.arange(CPU_BATCH) % len(batch)
-            full = batch.take(index)
-        scores = self.in_flight.run(self._class_scores, full)[: len(batch)]
+            full = batch.take(np.arange(CPU_BATCH) % len(batch))
+        scores = best_word(self.method.scores(full), [len(g) for g in self.vocabulary.groups])[: len(batch)]
         return self.upsample(scores, torch.from_numpy(batch.pixels).to(scores.device))
-
-    def _class_scores(self, batch: TileBatch) -> Tensor:
-        return best_word(self.method.scores(batch), [len(g) for g in self.vocabulary.groups])
 
     def windows_of(self, panel: Panel, span: Span | None = None) -> Iterator[Window]:
         """Windows that touch a panel, or a span of its rows, and may hold a pixel of the area."""
@@ -176,6 +181,10 @@ def check_settings(settings: Settings) -> None:
             raise UsageError(f"--upsample {settings.upsample}: choose from {names}; jbu_one@FILE uses weights on disk")
         find_weights(model_card(settings.upsample, "upsampler"))
     templates(settings.templates)
+    if settings.on_error not in ON_ERROR:
+        raise UsageError(f"--on-error {settings.on_error}: choose stop or skip")
+    if settings.aoi is None and settings.aoi_crs is not None:
+        raise UsageError(f"--aoi-crs {settings.aoi_crs} needs --aoi")
     if settings.threshold is not None:
         if not method.confidence:
             able = ", ".join(n for n, c in METHODS.items() if c.confidence)
@@ -188,8 +197,21 @@ def check_settings(settings: Settings) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {value} must be a positive number")
 
 
-def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings, area: Area | None = None) -> Job:
-    """Load the model, decide the words, lay the windows. Raises the errors of all of these."""
+def check_shares(shard: tuple[int, int] | None, workers: int = 1) -> None:
+    """Refuse shares of a run that there cannot be. Raises UsageError."""
+    if workers < 1:
+        raise UsageError(f"--workers {workers} must be at least 1")
+    if shard is not None and workers > 1:
+        raise UsageError("--workers shares a run's parts on one machine, --shard between machines: use one of them")
+    if shard is not None and not 1 <= shard[0] <= shard[1]:
+        raise UsageError(f"--shard {shard[0]}/{shard[1]}: the first number runs from 1 to the second")
+
+
+def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job:
+    """Read the area, load the model, decide the words, lay the windows. Raises the errors of all of these."""
+    area = None
+    if settings.aoi is not None:
+        area = read_area(settings.aoi, settings.aoi_crs, crs=scene.crs, transform=scene.transform, shape=scene.shape)
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
     model = load_clip(settings.model, device, precision, settings.templates)
@@ -271,10 +293,3 @@ def _warn(scene: Scene, words: Vocabulary, model: ClipModel) -> None:
     model.warn_unknown(words)
     if bf16_would_pay(model.vit):
         warnings.warn("this CPU computes bfloat16: --precision bf16 may be several times faster", GeoOVSegWarning, 3)
-
-
-def random_batch(plan: TilePlan, size: int) -> TileBatch:
-    """Windows of random pixels, to time a model without reading a scene."""
-    window = next(plan.windows(Panel(0, plan.width)))
-    pixels = np.random.default_rng(0).random((size, 3, *plan.tile), dtype=np.float32)
-    return TileBatch(windows=(window,) * size, pixels=pixels, valid=np.ones((size, *plan.tile), bool))

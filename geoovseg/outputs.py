@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,8 +26,14 @@ class Outputs:
 
     @property
     def parts(self) -> Path:
-        """The folder of a run's parts, there until its outputs are whole."""
-        return (self.work_dir or self.labels.parent) / f"{self.labels.name}.parts"
+        """The folder of a run's parts, there until its outputs are whole.
+
+        In a work_dir it is named also after the folder of the labels: runs of like-named scenes may share one.
+        """
+        if self.work_dir is None:
+            return self.labels.with_name(f"{self.labels.name}.parts")
+        place = hashlib.sha256(os.fsencode(self.labels.resolve())).hexdigest()[:8]
+        return self.work_dir / f"{self.labels.name}.{place}.parts"
 
     @property
     def bench(self) -> Path:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from geoovseg.errors import OutputError, ResumeError
 from geoovseg.tiling import Part
 
 JOURNAL = "run.json"
+LOCK = "lock"
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What file systems without hard links answer."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +54,36 @@ class PartStore:
 
     def write(self, name: str, content: bytes) -> None:
         """A file, on disk and complete before it has its name."""
+        with self._written(name, content) as part:
+            part.replace(self.folder / name)
+
+    def write_once(self, name: str, content: bytes) -> bytes:
+        """Write a file unless another process was faster; returns what is in it."""
+        path = self.folder / name
+        if not path.exists():
+            with self._written(name, content) as part:
+                try:
+                    os.link(part, path)
+                except FileExistsError:
+                    pass
+                except OSError as error:
+                    if error.errno not in NO_LINKS:
+                        raise
+                    part.replace(path)
+        return path.read_bytes()
+
+    @contextmanager
+    def _written(self, name: str, content: bytes) -> Iterator[Path]:
+        """A file on disk and complete, under a passing name."""
         part = self.folder / f"{name}.{os.getpid()}.tmp"
         try:
             with part.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(self.folder / name)
+            yield part
         finally:
             part.unlink(missing_ok=True)
-
-    def write_once(self, name: str, content: bytes) -> bytes:
-        """Write a file unless another process was faster; returns what is in it."""
-        path, part = self.folder / name, self.folder / f"{name}.{os.getpid()}.tmp"
-        if not path.exists():
-            try:
-                part.write_bytes(content)
-                os.link(part, path)
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without links
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
-        return path.read_bytes()
 
     @property
     def journal(self) -> dict[str, Any]:
@@ -98,44 +108,85 @@ class PartStore:
                 yield True
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second process from the same work; a killed process loses its lock. Raises OutputError."""
-        with (self.folder / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(f"another process is working in {self.folder}; wait for it, or stop it") from error
-            except OSError:  # a file system without locks
-                yield
-            else:
-                yield
+    def locked(self, *, shared: bool = False) -> Iterator[None]:
+        """Keep others from the same work, or with `shared` from all but shared work; a killed process loses its lock.
+
+        Raises OutputError where others are at work, or have removed the folder.
+        """
+        with self._lock(fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+            yield
+
+    def _lock(self, kind: int) -> IO[str]:
+        """The open lock file, which keeps the lock until it is closed."""
+        file = None
+        try:
+            file = (self.folder / LOCK).open("w")
+            _try_lock(file, kind)
+            if os.path.samestat(os.fstat(file.fileno()), (self.folder / LOCK).stat()):
+                return file
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        if file is not None:
+            file.close()
+        raise OutputError(f"another process is working in {self.folder}; wait for it, or stop it")
+
+    def remove(self) -> None:
+        """Remove the folder; at once, for others that look: it loses its name first."""
+        gone = self.folder.with_name(f"{self.folder.name}.{os.getpid()}.tmp")
+        try:
+            self.folder.rename(gone)
+        except OSError:
+            gone = self.folder
+        shutil.rmtree(gone, ignore_errors=True)
 
 
-def open_store(folder: Path, journal: Mapping[str, Any], *, resume: bool, overwrite: bool) -> PartStore:
-    """The store of this run: a new one, or with `resume` the one that is there if it is of the same run.
+def _try_lock(file: IO[str], kind: int) -> None:
+    """Lock at once, or raise BlockingIOError; a file system without locks has none to take."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass
 
-    Raises ResumeError, which says what changed.
+
+def remove_store(folder: Path) -> None:
+    """Remove the parts of a run that did not finish. Raises OutputError while a process works on them."""
+    with PartStore(folder).locked():
+        PartStore(folder).remove()
+
+
+@contextmanager
+def open_store(folder: Path, journal: Mapping[str, Any], *, resume: bool, shared: bool) -> Iterator[PartStore]:
+    """The store of this run, locked: a new one, or with `resume` the one that is there if it is of the same run.
+
+    With `shared`, other processes may compute other parts meanwhile.
+
+    Raises ResumeError, which says what changed, and OutputError while others are at work.
     """
     store, said = PartStore(folder), json.loads(json.dumps(journal))
-    if folder.exists() and resume:
+    if not (folder.exists() and resume):
+        _make(folder, said)
+    with store.locked(shared=shared):
         _check_same(store.journal, said, folder)
-        return store
-    if folder.exists() and overwrite:
-        shutil.rmtree(folder)
-    # Made under another name: processes that start together must not see a folder without its journal.
+        yield store
+
+
+def _make(folder: Path, journal: Mapping[str, Any]) -> None:
+    """A folder with a journal, unless another process was faster.
+
+    It is made under another name: processes that start together must not see a folder without its journal.
+    """
     fresh = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     fresh.mkdir()
     try:
-        PartStore(fresh).write(JOURNAL, json.dumps(said, indent=1, ensure_ascii=False).encode())
+        PartStore(fresh).write(JOURNAL, json.dumps(journal, indent=1, ensure_ascii=False).encode())
         fresh.rename(folder)
     except OSError:
         if not (folder / JOURNAL).exists():
             raise
-        _check_same(store.journal, said, folder)  # another process was faster
     finally:
-        with suppress(OSError):
-            shutil.rmtree(fresh)
-    return store
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
@@ -145,7 +196,7 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) ->
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise ResumeError(
             f"{folder} is of another run: {where} was {_short(before)} and is now {_short(now)}{more}; run it as "
-            "before to go on, or use --overwrite to start again"
+            "before to go on, or remove that folder to start again"
         )
 
 

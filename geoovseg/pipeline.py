@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from geoovseg.aoi import read_area
-from geoovseg.compute import ON_ERROR, Progress, Stop, compute, redone
-from geoovseg.errors import UsageError
-from geoovseg.job import Job, Settings, check_settings, prepare_job
+from geoovseg.compute import Progress, Stop, compute, redone
+from geoovseg.job import Job, Settings, check_settings, check_shares, prepare_job
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.outputs import output_names
@@ -121,7 +119,7 @@ def segment(
         precision: `auto`, `fp32`, `bf16`, `fp16`.
         batch_size: windows in flight; on a CPU it does not change any result.
         max_memory: MB for the blend; a quarter of the memory by default. Wider scenes are done in column panels.
-        overwrite: replace existing outputs, and remove the parts of a run that did not finish.
+        overwrite: replace existing outputs, and remove the parts of a run that did not finish, unless this goes on.
         resume: go on with the parts of a run that did not finish, if it was this one.
         shard: (I, N) computes the I-th (from 1) of N shares of the parts, for `merge`; makes no outputs.
         aoi: a polygon file, or "W,S,E,N"; outside it pixels are nodata.
@@ -154,27 +152,23 @@ def segment(
         precision=precision,
         batch_size=batch_size,
         max_memory=max_memory,
+        aoi=aoi,
+        aoi_crs=aoi_crs,
+        on_error=on_error,
     )
-
     check_settings(given)
-    if on_error not in ON_ERROR:
-        raise UsageError(f"--on-error {on_error}: choose stop or skip")
-    if aoi is None and aoi_crs is not None:
-        raise UsageError(f"--aoi-crs {aoi_crs} needs --aoi")
+    check_shares(shard)
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
     with open_scene(scene, bands=bands) as src:
         find_weights(model_card(model))
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None or crew > 0)
-        area = (
-            read_area(aoi, aoi_crs, crs=src.crs, transform=src.transform, shape=src.shape) if aoi is not None else None
-        )
         with watch.stage("load"):
-            job = prepare_job(src, words, given, area)
+            job = prepare_job(src, words, given)
         with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard, crew=crew) as run:
             run.prepare(job.method, lambda window: src.batch([window]))
             again = redone(job, run)
             with watch.stage("segment"):
-                compute(src, job, run, on_error=on_error, progress=progress or (lambda done, total: None), stop=stop)
+                compute(src, job, run, progress=progress or (lambda done, total: None), stop=stop)
             found = _result(job, src, run, again)
             if not run.together:
                 with watch.stage("assemble"):

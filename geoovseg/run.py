@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from geoovseg.errors import GeoOVSegError, OutputError, first_line
@@ -24,7 +24,7 @@ from geoovseg.job import Job
 from geoovseg.labels import Grid, LabelWriter, Layout
 from geoovseg.methods import Method
 from geoovseg.outputs import Outputs, writing
-from geoovseg.parts import PartStore, open_store
+from geoovseg.parts import PartStore, open_store, remove_store
 from geoovseg.prompts import templates
 from geoovseg.scene import Scene, TileBatch
 from geoovseg.styles import LegendEntry
@@ -38,6 +38,11 @@ WAIT = 0.5
 """Seconds between looks at what the others of a crew have finished."""
 PREPARED = "prepared.safetensors"
 """What the method learned from the scene before the first window."""
+PANELS = "panels.json"
+DAMAGE = (
+    json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, FileNotFoundError, RasterioError, SafetensorError,
+)  # fmt: skip
+"""What reading a folder of parts raises when it is not as it was written."""
 COUNTED = ("windows", "skipped_windows")
 """What a run record says only when the run is over."""
 
@@ -67,7 +72,8 @@ class Run:
     def claims(self) -> Iterator[tuple[Part, ...]]:
         """Runs of parts, one after the other: all that are to do, or in a crew those that no other has taken.
 
-        A crew's member waits until all parts are finished, and takes over what another left unfinished by dying.
+        A crew's member waits until all parts are finished, and takes over what another left unfinished by dying;
+        while it waits, an empty run now and then lets it be stopped.
         """
         if not self.crew:
             yield from self.todo
@@ -85,21 +91,25 @@ class Run:
                         yield from runs(part for part in group if not self.store.has(part))
             if not worked:
                 time.sleep(WAIT)
+                yield ()
 
     def prepare(self, method: Method, read: Callable[[Window], TileBatch]) -> None:
         """Let a method look at the scene, once for all processes and resumptions of the run."""
         if not (self.store.folder / PREPARED).exists():
-            self.store.write_once(PREPARED, save(dict(method.prepare(read))))
-        method.use(load((self.store.folder / PREPARED).read_bytes()))
+            found = save(dict(method.prepare(read)))
+            with writing(self.outputs.labels):
+                self.store.write_once(PREPARED, found)
+        with _whole(self.store.folder):
+            method.use(load((self.store.folder / PREPARED).read_bytes()))
 
     def totals(self) -> dict[str, int]:
-        """Windows of the finished parts: all, without data, outside the area of interest, that could not be read."""
-        summaries = [self.store.summary(part) for part in self.parts if self.store.has(part)]
+        """Windows of the finished parts of this share: all, without data, outside the area, that cannot be read."""
+        summaries = [self.store.summary(part) for part in self.mine if self.store.has(part)]
         return {key: sum(s.get(key, 0) for s in summaries) for key in ("windows", "skipped", "outside", "failed")}
 
     def legend(self) -> list[LegendEntry]:
         """Codes, names, colours and pixels."""
-        return self.writer.legend([part for part in self.parts if self.store.has(part)])
+        return self.writer.legend([part for part in self.mine if self.store.has(part)])
 
     def commit(self) -> None:
         """Put the outputs together and remove the parts. Raises OutputError when some are missing."""
@@ -127,35 +137,47 @@ def open_run(
 ) -> Iterator[Run]:
     """The run of a job: new, or with `resume`, `shard` or `crew` the one whose parts are there.
 
-    Leaving it before its outputs are whole keeps finished parts; if there is none, nothing is left.
+    Leaving it before its outputs are whole keeps finished parts; if there is none, nothing is left. `overwrite` removes
+    the parts of a run that did not finish, unless this one joins them.
     """
-    layout = Layout(_grid(scene), tuple((c.name, c.colour) for c in job.vocabulary.classes))
-    with writing(outputs.labels), _whole(outputs.parts):
-        together = shard is not None or crew > 0
-        joined = resume or together
-        store = open_store(outputs.parts, journal(outputs, scene, job), resume=joined, overwrite=overwrite)
-        _keep_grid(store, layout.grid)
-        panels = tuple(Panel(*p) for p in _once(store, "panels.json", [[p.col_off, p.width] for p in job.panels]))
-    parts = job.plan.parts(panels)
-    mine = parts if shard is None else share(parts, *shard)
-    writer = LabelWriter(outputs, layout, store)
-    with nullcontext() if together else store.locked():
+    together = shard is not None or crew > 0
+    with _store(outputs, scene, job, join=resume or together, overwrite=overwrite, shared=together) as store:
+        layout = Layout(_grid(scene), tuple((c.name, c.colour) for c in job.vocabulary.classes))
+        parts = job.plan.parts(_fixed(store, layout.grid, job.panels, outputs))
+        mine = parts if shard is None else share(parts, *shard)
+        kept = tuple(part for part in mine if store.has(part))
+        writer = LabelWriter(outputs, layout, store)
+        run = Run(
+            outputs=outputs, store=store, writer=writer, parts=parts, mine=mine, kept=kept, together=together, crew=crew
+        )
         try:
-            kept = tuple(part for part in mine if store.has(part))
-            yield Run(
-                outputs=outputs,
-                store=store,
-                writer=writer,
-                parts=parts,
-                mine=mine,
-                kept=kept,
-                together=together,
-                crew=crew,
-            )
+            yield run
         finally:
             writer.close()
             if writer.finished or (not together and not any(store.has(part) for part in parts)):
-                shutil.rmtree(store.folder, ignore_errors=True)
+                store.remove()
+
+
+@contextmanager
+def _store(
+    outputs: Outputs, scene: Scene, job: Job, *, join: bool, overwrite: bool, shared: bool
+) -> Iterator[PartStore]:
+    """The locked store of a run; what goes wrong with it is an OutputError, but not what goes wrong in its use."""
+    with ExitStack() as stack:
+        with writing(outputs.labels), _whole(outputs.parts):
+            if overwrite and not join and outputs.parts.exists():
+                remove_store(outputs.parts)
+            said = journal(outputs, scene, job)
+            store = stack.enter_context(open_store(outputs.parts, said, resume=join, shared=shared))
+        yield store
+
+
+def _fixed(store: PartStore, grid: Grid, panels: Sequence[Panel], outputs: Outputs) -> tuple[Panel, ...]:
+    """Keep with the parts what `merge` needs; returns the panels of whoever came first, which follow from memory."""
+    with writing(outputs.labels), _whole(store.folder):
+        _keep_grid(store, grid)
+        said = json.dumps([[panel.col_off, panel.width] for panel in panels]).encode()
+        return tuple(Panel(*panel) for panel in json.loads(store.write_once(PANELS, said)))
 
 
 @contextmanager
@@ -169,8 +191,8 @@ def open_finished(folder: Path, *, overwrite: bool) -> Iterator[Run]:
     writer = LabelWriter(outputs, layout, store)
     with store.locked():
         yield Run(outputs=outputs, store=store, writer=writer, parts=parts, mine=parts, kept=parts)
-    if writer.finished:
-        shutil.rmtree(folder, ignore_errors=True)
+        if writer.finished:
+            store.remove()
 
 
 @contextmanager
@@ -178,20 +200,21 @@ def _whole(folder: Path) -> Iterator[None]:
     """What cannot be understood in here is damage to the folder of parts."""
     try:
         yield
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, FileNotFoundError, RasterioError) as error:
-        if isinstance(error, GeoOVSegError):
-            raise
-        raise OutputError(f"{folder} is damaged: {first_line(error)}; compute the run again") from error
+    except GeoOVSegError:
+        raise
+    except DAMAGE as error:
+        raise OutputError(
+            f"{folder} is damaged: {first_line(error)}; remove that folder and compute the run again"
+        ) from error
 
 
 def _finished(store: PartStore) -> tuple[Outputs, Layout, tuple[Part, ...]]:
     """What a folder of parts says of itself."""
     folder, said = store.folder, store.journal
-    labels = (
-        folder.parent / said["outputs"]["labels"] if not said["outputs"]["work_dir"] else Path(said["outputs"]["path"])
-    )
-    confidence = said["outputs"]["confidence"]
-    outputs = Outputs(labels, Path(confidence) if confidence else None, folder.parent)
+    named = said["outputs"]
+    labels = Path(named["path"]) if named["path"] else folder.parent / named["labels"]
+    confidence = Path(os.path.normpath(labels.parent / named["confidence"])) if named["confidence"] else None
+    outputs = Outputs(labels, confidence, folder.parent if named["path"] else None)
     layout = Layout(_kept_grid(store, said["scene"]), tuple((n, c) for n, _, c in said["record"]["classes"]))
     plan = TilePlan(
         height=layout.grid.height,
@@ -199,7 +222,7 @@ def _finished(store: PartStore) -> tuple[Outputs, Layout, tuple[Part, ...]]:
         tile=tuple(said["record"]["tile"]),
         stride=said["record"]["stride"],
     )
-    parts = plan.parts(Panel(*p) for p in json.loads((folder / "panels.json").read_text()))
+    parts = plan.parts(Panel(*p) for p in json.loads((folder / PANELS).read_text()))
     return outputs, layout, parts
 
 
@@ -219,9 +242,8 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
         },
         "outputs": {
             "labels": outputs.labels.name,
-            "path": str(outputs.labels.resolve()),
-            "work_dir": outputs.work_dir is not None,
-            "confidence": str(outputs.confidence.resolve()) if outputs.confidence else None,
+            "path": str(outputs.labels.resolve()) if outputs.work_dir else None,
+            "confidence": _from_here(outputs.confidence, outputs.labels) if outputs.confidence else None,
         },
         "batch": job.micro_batch,
         "aoi": job.area.digest if job.area else None,
@@ -244,9 +266,9 @@ def _stamp(file: str) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _once(store: PartStore, name: str, value: Any) -> Any:
-    """What was kept under this name by whoever came first: panels follow from memory, and change no pixel."""
-    return json.loads(store.write_once(name, json.dumps(value).encode()))
+def _from_here(path: Path, labels: Path) -> str:
+    """A path as seen from the labels, so that all can be moved together."""
+    return os.path.relpath(path.resolve(), labels.parent.resolve())
 
 
 def _grid(scene: Scene) -> Grid:

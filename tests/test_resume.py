@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -587,3 +588,211 @@ def test_changed_sentences_of_one_name_are_refused(tall: Path, tmp_path: Path) -
     mine.write_text("a picture of a {}.\n")
     with pytest.raises(ResumeError, match="sentences was"):
         _run(tall, tmp_path, templates=str(mine), resume=True)
+
+
+def test_a_shard_at_work_keeps_its_parts_from_everyone_but_other_shards(tall: Path, tmp_path: Path) -> None:
+    parts = Path(str(_run(tall, tmp_path, shard=(1, 4)).parts_dir))
+    outputs = {"output": tmp_path / "labels.tif", "confidence": str(tmp_path / "sure.tif")}
+    with PartStore(parts).locked(shared=True):
+        for others in (
+            lambda: _run(tall, tmp_path, overwrite=True),
+            lambda: _run(tall, tmp_path, resume=True),
+            lambda: segment_with(tall, workers=2, overwrite=True, **GIVEN, **outputs),
+            lambda: merge(parts),
+        ):
+            with pytest.raises(OutputError, match="another process is working in"):
+                others()
+        assert _run(tall, tmp_path, shard=(2, 4)).parts == 1
+    assert len(list(parts.glob("part_*.json"))) == 2
+
+
+def test_a_lock_of_a_folder_that_was_replaced_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = PartStore(tmp_path / "x.parts")
+    store.folder.mkdir()
+
+    def replace_folder(file: Any, kind: int) -> None:
+        store.remove()
+        store.folder.mkdir()
+        (store.folder / "lock").touch()
+
+    monkeypatch.setattr("geoovseg.parts.fcntl.flock", replace_folder)
+    with pytest.raises(OutputError, match="another process"), store.locked():
+        pass
+
+
+def test_like_named_scenes_share_a_work_dir(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    for name in ("work", "a", "b"):
+        (tmp_path / name).mkdir()
+    work = str(tmp_path / "work")
+    with pytest.raises(InterruptedRunError):
+        _run(tall, tmp_path / "a", work_dir=work, stop=_stop_after(1))
+    _run(tall, tmp_path / "b", work_dir=work)
+    _same(tmp_path / "b", undisturbed)
+    assert _run(tall, tmp_path / "a", work_dir=work, resume=True).parts_kept == 1
+    _same(tmp_path / "a", undisturbed)
+
+
+def test_parts_in_a_work_dir_are_merged_to_where_they_belong(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    (tmp_path / "work").mkdir()
+    parts = _run(tall, tmp_path, shard=(1, 1), work_dir=str(tmp_path / "work")).parts_dir
+    assert merge(str(parts)).labels == str(tmp_path / "labels.tif")
+    _same(tmp_path, undisturbed)
+
+
+def test_all_of_a_run_can_be_moved_before_it_is_merged(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    (tmp_path / "here").mkdir()
+    _run(tall, tmp_path / "here", shard=(1, 2))
+    (tmp_path / "here").rename(tmp_path / "there")
+    _run(tall, tmp_path / "there", shard=(2, 2))
+    merge(tmp_path / "there" / "labels.tif.parts")
+    _same(tmp_path / "there", undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_workers_start_is_no_death(tall: Path, tmp_path: Path, number: int) -> None:
+    process = _start(tall, tmp_path, "--workers", "2")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not any(b"spawn" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()):
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == 128 + number, err
+    assert "died" not in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EIO])
+def test_what_cannot_be_linked_for_want_of_space_has_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    def fail(*names: Path) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "link", fail)
+    with pytest.raises(OSError, match=os.strerror(reason)):
+        PartStore(tmp_path).write_once("panels.json", b"[]")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_links_still_gets_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*names: Path) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", fail)
+    assert PartStore(tmp_path).write_once("panels.json", b"[]") == b"[]"
+    assert [p.name for p in tmp_path.iterdir()] == ["panels.json"]
+
+
+def test_a_full_disk_while_a_method_prepares_is_one_message(
+    tall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = PartStore.write_once
+
+    def full(self: PartStore, name: str, content: bytes) -> bytes:
+        if name == "prepared.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return once(self, name, content)
+
+    monkeypatch.setattr(PartStore, "write_once", full)
+    with pytest.raises(OutputError, match="cannot write .*labels.tif: .*No space left"):
+        _run(tall, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shortened_preparation_is_damage(tall: Path, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError):
+        _run(tall, tmp_path, stop=_stop_after(1))
+    (tmp_path / "labels.tif.parts" / "prepared.safetensors").write_bytes(b"\x08")
+    with pytest.raises(OutputError, match="is damaged: .*; remove that folder and compute the run again"):
+        _run(tall, tmp_path, resume=True)
+
+
+def test_windows_that_fit_the_model_but_not_the_upsampling_are_halved(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upsample = job.UPSAMPLERS["bilinear"]
+
+    def small(scores: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        if len(scores) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return upsample(scores, pixels)
+
+    monkeypatch.setitem(job.UPSAMPLERS, "bilinear", small)
+    with pytest.warns(UserWarning, match="cannot hold 8 windows; going on with 4"):
+        _run(tall, tmp_path)
+    _same(tmp_path, undisturbed)
+
+
+def test_the_windows_of_shards_add_up_to_those_of_the_run(tall: Path, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    whole = _run(tall, tmp_path / "whole")
+    shards = [_run(tall, tmp_path, shard=(n, 3)) for n in (1, 2, 3)]
+    assert sum(shard.windows for shard in shards) == whole.windows
+    for name, entry in whole.classes.items():
+        assert sum(shard.classes[name]["pixels"] for shard in shards) == entry["pixels"]
+
+
+def test_a_stopped_shard_says_that_its_folder_stays(tall: Path, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError, match="stopped with 0 of 2 parts finished; the same command goes on"):
+        _run(tall, tmp_path, shard=(1, 2), stop=lambda: signal.SIGTERM)
+    assert (tmp_path / "labels.tif.parts").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--shard", "3/2"], "--shard 3/2: the first number runs from 1 to the second"),
+        (["--on-error", "ignore"], "--on-error ignore: choose stop or skip"),
+        (["--shard", "1/2", "--workers", "2"], "use one of them"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(tall: Path, tmp_path: Path, args: list[str], message: str) -> None:
+    for more in ([], ["--dry-run"]):
+        process = _start(tall, tmp_path, *args, *more)
+        _, err = process.communicate()
+        assert (process.returncode, message in err) == (2, True), err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_a_shard_is_possible_beside_the_parts_of_another(tall: Path, tmp_path: Path) -> None:
+    _run(tall, tmp_path, shard=(1, 2))
+    process = _start(tall, tmp_path, "--shard", "2/2", "--dry-run")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "windows in" in out
+
+
+@pytest.mark.parametrize("box", ["-180,-90,180,90", "-170,-80,170,84"])
+def test_a_box_around_the_world_is_everywhere(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, box: str
+) -> None:
+    _run(tall, tmp_path, aoi=box, aoi_crs="EPSG:4326")
+    _same(tmp_path, undisturbed)
+
+
+def test_an_area_that_only_touches_the_scene_is_refused(tall: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not meet the scene"):
+        _run(tall, tmp_path, aoi="479000,5459000,480000,5460000")
+
+
+def test_an_area_smaller_than_a_pixel_is_told(tall: Path, tmp_path: Path) -> None:
+    process = _start(tall, tmp_path, "--aoi", "480000.01,5459999.6,480000.02,5459999.7")
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "no pixel has a label" in err
+
+
+def test_an_areas_system_on_a_scene_without_one_is_told(tall: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.tif"
+    with rasterio.open(tall) as src:
+        profile = {**src.profile, "crs": None}
+        with rasterio.open(bare, "w", **profile) as dst:
+            dst.write(src.read())
+    with pytest.warns(UserWarning, match="no coordinate system: the numbers of --aoi .* are taken for its own"):
+        _run(bare, tmp_path, aoi="480000,5459900,480060,5460000", aoi_crs="EPSG:32632")

@@ -53,7 +53,9 @@ DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOpt = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 BatchSizeOpt = Annotated[int | None, typer.Option(help="Windows in flight; on a CPU no result depends on it.")]
 MaxMemoryOpt = Annotated[float | None, typer.Option(help="MB for the blend; default a quarter of the memory.")]
-OverwriteOpt = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+OverwriteOpt = Annotated[
+    bool, typer.Option("--overwrite", help="Replace existing outputs, and the parts of a run that did not finish.")
+]
 ResumeOpt = Annotated[bool, typer.Option("--resume", help="Go on with the parts of a run that did not finish.")]
 ShardOpt = Annotated[
     str | None,
@@ -99,6 +101,4 @@ def read_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, i
         number, count = (int(part) for part in text.split("/"))
     except ValueError as error:
         raise UsageError(f"--shard {text}: write I/N, as in 2/5, or slurm") from error
-    if not 1 <= number <= count:
-        raise UsageError(f"--shard {text}: the first number runs from 1 to the second")
     return number, count

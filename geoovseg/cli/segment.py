@@ -76,7 +76,10 @@ def command(
         "max_memory": max_memory,
         "aoi": aoi,
         "aoi_crs": aoi_crs,
+        "on_error": on_error,
         "work_dir": work_dir,
+        "shard": o.read_shard(shard, os.environ),
+        "workers": workers,
     }
     read_classes(classes, vocabulary)  # before the heavy libraries are loaded: mistakes should be cheap
     read_settings(method, common["settings"])
@@ -90,7 +93,6 @@ def command(
     common |= {"output": output, "confidence": confidence, "overwrite": overwrite, "resume": resume}
     if dry_run:
         raise typer.Exit(_each(scenes, lambda scene: _plan(scene, common, json)))
-    common |= {"shard": o.read_shard(shard, os.environ), "on_error": on_error, "workers": workers}
     with Stop(lambda text: talk(text, quiet=quiet)) as stop:
         code = _each(scenes, lambda scene: _run(scene, {**common, "stop": stop}, json, quiet, stop))
     raise typer.Exit(code)
@@ -130,6 +132,8 @@ def _run(scene: str, arguments: dict[str, Any], json: bool, quiet: bool, stop: S
         talk(f"when all shards are done: geoovseg merge {result.parts_dir}", quiet=quiet or json)
     else:
         talk(f"see it: geoovseg preview {scene} {result.labels} preview.png", quiet=quiet or json)
+    if not any(entry["pixels"] for entry in result.classes.values()):
+        talk("no pixel has a label", quiet=quiet)
     if result.failed_windows:
         talk(f"{result.failed_windows} windows could not be read; where no other covers them there is no data")
     if stop.signal:
