@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from geoovseg.errors import GeoOVSegWarning
 from geoovseg.mosaic import AT_ONCE, ScoreMosaic
-from geoovseg.scene import TileBatch
 from geoovseg.tiling import BAND, BLOCK, TilePlan
 
 
@@ -58,20 +58,36 @@ class Load:
         return width
 
 
+CPU_BATCH = 8
+"""On a CPU the towers always see exactly this many windows, which makes results independent of what shares a batch."""
+
+
 @dataclass
 class InFlight:
     """How many windows go through the towers together: halved whenever the device's memory does not hold them."""
 
-    count: int
+    planned: int
+    count: int = 0
 
-    def run(self, scores: Callable[[TileBatch], Tensor], batch: TileBatch) -> Tensor:
-        """Scores of a batch, in pieces of `count`. Raises torch's error when not even one window fits."""
+    def __post_init__(self) -> None:
+        self.count = self.count or self.planned
+
+    @property
+    def halved(self) -> bool:
+        """Whether fewer windows than planned went through together."""
+        return self.count < self.planned
+
+    def run(self, scores: Callable[[NDArray[np.int64]], Tensor], windows: int) -> Tensor:
+        """Scores of windows by their numbers, in pieces of `count`.
+
+        Raises torch's error when not even one window fits.
+        """
         found: list[Tensor] = []
         done = 0
-        while done < len(batch):
-            piece = batch.take(np.arange(done, min(done + self.count, len(batch))))
+        while done < windows:
+            piece = np.arange(done, min(done + self.count, windows))
             try:
-                found.append(scores(piece if len(piece) < len(batch) else batch))
+                found.append(scores(piece))
             except torch.OutOfMemoryError:
                 if len(piece) == 1:
                     raise

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from rasterio.windows import Window
 
@@ -15,7 +16,7 @@ from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS
 from geoovseg.mosaic import Rows, ScoreMosaic
 from geoovseg.reader import read_ahead
 from geoovseg.run import Run
-from geoovseg.scene import Scene
+from geoovseg.scene import Scene, TileBatch
 from geoovseg.tiling import BLOCK, Panel, Part
 
 Progress = Callable[[int, int], None]
@@ -55,6 +56,19 @@ def _check_stop(run: Run, left: int, stop: Stop) -> None:
         if kept or run.together:
             hint = "the same command goes on" if run.together and not run.crew else "--resume goes on"
         raise InterruptedRunError(f"stopped with {kept} of {len(run.mine)} parts finished; {hint}", signal)
+
+
+def sample(scene: Scene, job: Job, window: Window) -> TileBatch:
+    """A window for a method to look at before the run; one that may be skipped and cannot be read has no data."""
+    try:
+        return scene.batch([window])
+    except SceneError:
+        if job.settings.on_error != "skip":
+            raise
+        shape = (1, window.height, window.width)
+        return TileBatch(
+            windows=(window,), pixels=np.zeros((1, 3, *shape[1:]), np.float32), valid=np.zeros(shape, bool)
+        )
 
 
 def redone(job: Job, run: Run) -> int:

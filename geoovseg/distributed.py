@@ -17,7 +17,6 @@ import torch
 
 from geoovseg.compute import Progress, Stop
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError
-from geoovseg.job import check_shares
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.outputs import output_names
@@ -26,6 +25,7 @@ from geoovseg.pipeline import SegmentResult, segment
 from geoovseg.record import Stopwatch
 from geoovseg.run import open_finished
 from geoovseg.scene import open_scene
+from geoovseg.settings import check_shares
 from geoovseg.signals import Stop as StopOnSignal
 
 LOOK = 0.2

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from geoovseg.job import Job, Settings, check_settings, check_shares, prepare_job
+from geoovseg.job import Job, prepare_job
 from geoovseg.outputs import output_names
 from geoovseg.record import peak_rss_mb
 from geoovseg.scene import TileBatch, open_scene
+from geoovseg.settings import Settings, check_settings, check_shares
 from geoovseg.tiling import Panel, TilePlan
 from geoovseg.vocabulary import Vocabulary, read_classes
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,53 +15,27 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from geoovseg.aoi import Area, read_area
-from geoovseg.budget import InFlight, Load
+from geoovseg.budget import CPU_BATCH, InFlight, Load
 from geoovseg.errors import GeoOVSegWarning, UsageError
-from geoovseg.methods import METHODS, Method, card, load_method, read_settings, upsampled
-from geoovseg.models.cards import DEFAULT_MODEL, model_card
+from geoovseg.methods import Method, card, load_method, read_settings, upsampled
+from geoovseg.methods.blocks import Cut
 from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
-from geoovseg.models.upsamplers import STEPS, Upsampler, check_fit, load_upsampler
-from geoovseg.models.weights import find_weights
+from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
+from geoovseg.models.vfm import Vfm, load_vfm
 from geoovseg.ops.classes import best_word, decide
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
-from geoovseg.prompts import DEFAULT_TEMPLATES, templates
 from geoovseg.record import RunRecord
 from geoovseg.scene import Scene, TileBatch
+from geoovseg.settings import Settings
 from geoovseg.tiling import Panel, Span, TilePlan, plan_tiles
 from geoovseg.vocabulary import Vocabulary, parse_background
 
 if TYPE_CHECKING:
     from geoovseg.models.text import TextEncoder
 
-CPU_BATCH = 8
-"""On a CPU the towers always see exactly this many windows, which makes results independent of what shares a batch."""
 GPU_BATCH = 32
-ON_ERROR = ("stop", "skip")
-"""What can be done about windows that cannot be read."""
 CLOSE = 0.92
 """Counter-words whose features are closer than this cosine to a word of the user's are left out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What a user decides about a run, as given; see `geoovseg.segment` for the meaning of each."""
-
-    method: str = "segearth"
-    model: str = DEFAULT_MODEL
-    templates: str = DEFAULT_TEMPLATES
-    background: str = "auto"
-    threshold: float | None = None
-    upsample: str = "bilinear"
-    settings: Mapping[str, str | bool | int | float] = field(default_factory=dict)
-    tile: int | None = None
-    stride: int | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    batch_size: int | None = None
-    max_memory: float | None = None
-    aoi: str | None = None
-    aoi_crs: str | None = None
-    on_error: str = "stop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +45,8 @@ class Job:
     settings: Settings
     vocabulary: Vocabulary
     model: ClipModel
+    vfm: Vfm | None
+    """the vision model besides, for methods that use one"""
     method: Method
     upsample: Upsample
     """what brings class scores to pixels"""
@@ -98,8 +73,8 @@ class Job:
 
     @property
     def depth(self) -> int:
-        """Batches the reader may be ahead."""
-        return max(1, -(-self.batch_size // self.micro_batch))
+        """Batches the reader may be ahead; blocks are large, so one of them."""
+        return 1 if self.method.at_once else max(1, -(-self.batch_size // self.micro_batch))
 
     @property
     def channels(self) -> int:
@@ -113,7 +88,9 @@ class Job:
 
     def class_scores(self, batch: TileBatch) -> Tensor:
         """Class scores (B, C, H, W) of a batch at pixel resolution, on the device."""
-        return self.in_flight.run(self._class_scores, batch)
+        if self.method.at_once:  # blocks see to their windows themselves
+            return self._upsampled(self.method.scores(batch), batch)
+        return self.in_flight.run(lambda index: self._class_scores(batch.take(index)), len(batch))
 
     def _class_scores(self, batch: TileBatch) -> Tensor:
         """Scores of a batch that fits into memory.
@@ -123,18 +100,18 @@ class Job:
         full = batch
         if self.device.type == "cpu" and len(batch) < CPU_BATCH:
             full = batch.take(np.arange(CPU_BATCH) % len(batch))
-        scores = best_word(self.method.scores(full), [len(g) for g in self.vocabulary.groups])[: len(batch)]
-        return self.upsample(scores, torch.from_numpy(batch.pixels).to(scores.device))
+        return self._upsampled(self.method.scores(full)[: len(batch)], batch)
+
+    def _upsampled(self, scores: Tensor, batch: TileBatch) -> Tensor:
+        classes = best_word(scores, [len(g) for g in self.vocabulary.groups])
+        if classes.shape[-2:] == batch.pixels.shape[-2:]:
+            return classes
+        return self.upsample(classes, torch.from_numpy(batch.pixels).to(classes.device))
 
     def windows_of(self, panel: Panel, span: Span | None = None) -> Iterator[Window]:
         """Windows that touch a panel, or a span of its rows, and may hold a pixel of the area."""
         windows = self.plan.windows(panel, span)
         return windows if self.area is None else (w for w in windows if self.area.touches(w))
-
-    @property
-    def halved(self) -> bool:
-        """Whether fewer windows than planned went through the towers together."""
-        return self.in_flight.count < self.micro_batch
 
     def decide(self, scores: Tensor, valid: Tensor, nodata: int) -> tuple[Tensor, Tensor]:
         """Finished scores (C, h, w) to codes (h, w) and confidence (h, w) in 0..1."""
@@ -145,6 +122,12 @@ class Job:
             codes = torch.where(confidence < self.settings.threshold, 0, codes)
         return torch.where(valid, codes, nodata), confidence
 
+    @property
+    def _windows_of_blocks(self) -> tuple[int, int] | None:
+        """(side, step) of the windows in a tile, for methods that see blocks."""
+        blocks = getattr(self.method, "blocks", None)
+        return (blocks.window, blocks.stride) if blocks else None
+
     def record(self, scene: Scene, *, skipped: int) -> RunRecord:
         """The run record."""
         given = self.settings
@@ -154,6 +137,8 @@ class Job:
             settings=read_settings(given.method, given.settings),
             model=self.model.card.name,
             weights_sha256=self.model.sha256,
+            vfm=self.vfm.name if self.vfm else None,
+            vfm_sha256=self.vfm.sha256 if self.vfm else None,
             classes=tuple((c.name, c.words, c.colour) for c in self.vocabulary.classes),
             templates=given.templates,
             background=self.vocabulary.background,
@@ -163,48 +148,13 @@ class Job:
             bands=scene.bands,
             tile=self.plan.tile,
             stride=self.plan.stride,
+            windows_of_blocks=self._windows_of_blocks,
             device=self.device.type,
             precision=self.precision,
             windows=self.windows,
             skipped_windows=skipped,
             notes=self.method.notes,
         )
-
-
-def check_settings(settings: Settings) -> None:
-    """Refuse what can be refused before a model is loaded. Raises UsageError."""
-    method = card(settings.method)
-    read_settings(settings.method, settings.settings)
-    if settings.upsample not in UPSAMPLERS:
-        if settings.upsample.partition("@")[0] not in STEPS:
-            names = ", ".join((*UPSAMPLERS, *STEPS))
-            raise UsageError(f"--upsample {settings.upsample}: choose from {names}; jbu_one@FILE uses weights on disk")
-        find_weights(model_card(settings.upsample, "upsampler"))
-    templates(settings.templates)
-    if settings.on_error not in ON_ERROR:
-        raise UsageError(f"--on-error {settings.on_error}: choose stop or skip")
-    if settings.aoi is None and settings.aoi_crs is not None:
-        raise UsageError(f"--aoi-crs {settings.aoi_crs} needs --aoi")
-    if settings.threshold is not None:
-        if not method.confidence:
-            able = ", ".join(n for n, c in METHODS.items() if c.confidence)
-            raise UsageError(f"{settings.method} has no score between 0 and 1 for --threshold; these have: {able}")
-        if not 0 <= settings.threshold <= 1:
-            raise UsageError(f"--threshold {settings.threshold:g} must lie between 0 and 1")
-    for name in ("tile", "stride", "batch_size", "max_memory"):
-        value = getattr(settings, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UsageError(f"--{name.replace('_', '-')} {value} must be a positive number")
-
-
-def check_shares(shard: tuple[int, int] | None, workers: int = 1) -> None:
-    """Refuse shares of a run that there cannot be. Raises UsageError."""
-    if workers < 1:
-        raise UsageError(f"--workers {workers} must be at least 1")
-    if shard is not None and workers > 1:
-        raise UsageError("--workers shares a run's parts on one machine, --shard between machines: use one of them")
-    if shard is not None and not 1 <= shard[0] <= shard[1]:
-        raise UsageError(f"--shard {shard[0]}/{shard[1]}: the first number runs from 1 to the second")
 
 
 def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job:
@@ -216,17 +166,21 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
     precision = resolve_precision(settings.precision, device)
     model = load_clip(settings.model, device, precision, settings.templates)
     words, dropped = _with_background(vocabulary, settings.background, model.text)
-    method, upsampler = _method(settings, model, words, device)
+    batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)
+    in_flight = InFlight(CPU_BATCH if device.type == "cpu" else batch_size)
+    vfm = _vfm(settings, model, device, precision)
+    method, upsampler = _method(settings, model, words, vfm, in_flight)
     plan = _plan(scene, method, settings, upsampler)
     _warn(scene, words, model)
-    batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)
-    micro_batch = CPU_BATCH if device.type == "cpu" else batch_size
+    micro_batch = method.at_once or in_flight.planned
     channels = len(words.groups)
-    load = Load(plan, channels, len(words.queries) if upsampler else channels, micro_batch)
+    by_word = upsampler is not None or method.at_once is not None
+    load = Load(plan, channels, len(words.queries) if by_word else channels, micro_batch)
     return Job(
         settings=settings,
         vocabulary=words,
         model=model,
+        vfm=vfm,
         method=method,
         upsample=UPSAMPLERS.get(settings.upsample, bilinear),
         upsampler=upsampler,
@@ -238,17 +192,24 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
         batch_size=batch_size,
         micro_batch=micro_batch,
         dropped=dropped,
-        in_flight=InFlight(micro_batch),
+        in_flight=in_flight,
         area=area,
     )
 
 
+def _vfm(settings: Settings, model: ClipModel, device: torch.device, precision: str) -> Vfm | None:
+    method = card(settings.method)
+    return load_vfm(settings.vfm or method.vfm, model, device, precision) if "vfm" in method.needs else None
+
+
 def _method(
-    settings: Settings, model: ClipModel, words: Vocabulary, device: torch.device
+    settings: Settings, model: ClipModel, words: Vocabulary, vfm: Vfm | None, in_flight: InFlight
 ) -> tuple[Method, Upsampler | None]:
-    """The method on its model, seeing pixels through an upsampler of features if one is asked for."""
+    """The method on its models, seeing pixels through an upsampler of features if one is asked for."""
+    device = model.vit.device
     text = model.text.embed(words.queries).to(device)
-    method = load_method(settings.method, model.vit, text, words, settings=settings.settings)
+    cut = Cut(settings.tile, settings.stride, settings.block, in_flight)
+    method = load_method(settings.method, model.vit, text, words, vfm=vfm, cut=cut, settings=settings.settings)
     if settings.upsample in UPSAMPLERS:
         return method, None
     upsampler = load_upsampler(settings.upsample, device)
@@ -258,9 +219,11 @@ def _method(
 
 def _plan(scene: Scene, method: Method, settings: Settings, upsampler: Upsampler | None) -> TilePlan:
     """The windows. Raises UsageError where they are too small for an upsampler."""
-    tile = method.tile if settings.tile is None else settings.tile
-    default = method.stride if settings.tile is None else max(1, tile // 2)
-    stride = default if settings.stride is None else settings.stride
+    tile, stride = method.tile, method.stride
+    if method.at_once is None:  # blocks have theirs from the method: settings are those of their windows
+        tile = method.tile if settings.tile is None else settings.tile
+        default = method.stride if settings.tile is None else max(1, tile // 2)
+        stride = default if settings.stride is None else settings.stride
     plan = plan_tiles(*scene.shape, tile=tile, stride=stride, patch=method.patch)
     least = upsampler.jbu.least_grid * method.patch if upsampler else 0
     if min(plan.tile) < least:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from geoovseg.compute import Progress, Stop, compute, redone
-from geoovseg.job import Job, Settings, check_settings, check_shares, prepare_job
+from geoovseg.compute import Progress, Stop, compute, redone, sample
+from geoovseg.job import Job, prepare_job
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.outputs import output_names
@@ -18,6 +18,7 @@ from geoovseg.prompts import DEFAULT_TEMPLATES
 from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.run import Run, open_finished, open_run
 from geoovseg.scene import Scene, open_scene
+from geoovseg.settings import Settings, check_settings, check_shares
 from geoovseg.vocabulary import Vocabulary, read_classes
 
 
@@ -81,6 +82,8 @@ def segment(
     settings: Mapping[str, str | bool | int | float] | None = None,
     tile: int | None = None,
     stride: int | None = None,
+    block: int | None = None,
+    vfm: str | None = None,
     bands: Sequence[int] | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -114,6 +117,8 @@ def segment(
         settings: fields of the method by name.
         tile: side of a window in pixels, at most; by default what the model was trained on.
         stride: step between windows; by default half a tile.
+        block: side of a block in pixels, for methods that see blocks; tile and stride are those of its windows.
+        vfm: the vision model of methods that use one besides CLIP; `clip` is the model itself, `demo` the demo model.
         bands: 1-based indexes of red, green, blue.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         precision: `auto`, `fp32`, `bf16`, `fp16`.
@@ -148,6 +153,8 @@ def segment(
         settings=settings or {},
         tile=tile,
         stride=stride,
+        block=block,
+        vfm=vfm,
         device=device,
         precision=precision,
         batch_size=batch_size,
@@ -165,7 +172,7 @@ def segment(
         with watch.stage("load"):
             job = prepare_job(src, words, given)
         with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard, crew=crew) as run:
-            run.prepare(job.method, lambda window: src.batch([window]))
+            run.prepare(job.method, lambda window: sample(src, job, window), src.shape)
             again = redone(job, run)
             with watch.stage("segment"):
                 compute(src, job, run, progress=progress or (lambda done, total: None), stop=stop)
@@ -211,7 +218,7 @@ def _result(job: Job, scene: Scene, run: Run, again: int) -> SegmentResult:
         model=job.model.card.name,
         device=str(job.device),
         precision=job.precision,
-        batch_size=min(job.batch_size, job.in_flight.count) if job.halved else job.batch_size,
+        batch_size=min(job.batch_size, job.in_flight.count) if job.in_flight.halved else job.batch_size,
         windows=totals["windows"],
         skipped_windows=totals["skipped"],
         failed_windows=totals["failed"],

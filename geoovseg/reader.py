@@ -6,13 +6,13 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError
-from geoovseg.scene import Scene, TileBatch, raster_env
+from geoovseg.scene import Scene, TileBatch, join, raster_env
 
 RETRY_AFTER = 0.2
 """Seconds before what could not be read is read again."""
@@ -74,11 +74,11 @@ def _occupied(scene: Scene, windows: Iterable[Window], size: int, skip: Skip | N
             continue
         held.append(read.take(np.flatnonzero(read.valid.any(axis=(1, 2)))))
         if sum(map(len, held)) >= size:
-            joined = _join(held)
+            joined = join(held)
             yield joined.take(np.arange(size))
             held = [joined.take(np.arange(size, len(joined)))]
     if any(map(len, held)):
-        yield _join(held)
+        yield join(held)
 
 
 def _read(scene: Scene, group: list[Window], skip: Skip | None) -> TileBatch | None:
@@ -95,15 +95,7 @@ def _read(scene: Scene, group: list[Window], skip: Skip | None) -> TileBatch | N
             if skip is None:
                 raise
             skip(window, error)
-    return _join(good) if good else None
-
-
-def _join(batches: Sequence[TileBatch]) -> TileBatch:
-    return TileBatch(
-        windows=tuple(w for b in batches for w in b.windows),
-        pixels=np.concatenate([b.pixels for b in batches]),
-        valid=np.concatenate([b.valid for b in batches]),
-    )
+    return join(good) if good else None
 
 
 def _grouped(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:

@@ -32,6 +32,9 @@ class RunRecord:
     settings: Mapping[str, bool | int | float | str]
     model: str
     weights_sha256: str
+    vfm: str | None = None
+    """the vision model besides, and its weights"""
+    vfm_sha256: str | None = None
     classes: tuple[tuple[str, tuple[str, ...], str], ...]
     """name, words, colour of codes 1..N"""
     templates: str
@@ -43,6 +46,8 @@ class RunRecord:
     bands: tuple[int, int, int]
     tile: tuple[int, int]
     stride: int
+    windows_of_blocks: tuple[int, int] | None = None
+    """(side, step) of the windows in a tile, for methods that see blocks"""
     device: str
     precision: str
     windows: int

@@ -93,10 +93,10 @@ class Run:
                 time.sleep(WAIT)
                 yield ()
 
-    def prepare(self, method: Method, read: Callable[[Window], TileBatch]) -> None:
+    def prepare(self, method: Method, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> None:
         """Let a method look at the scene, once for all processes and resumptions of the run."""
         if not (self.store.folder / PREPARED).exists():
-            found = save(dict(method.prepare(read)))
+            found = save(dict(method.prepare(read, shape)))
             with writing(self.outputs.labels):
                 self.store.write_once(PREPARED, found)
         with _whole(self.store.folder):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,22 @@ class TileBatch:
         regions = None if self.regions is None else self.regions[index]
         windows = tuple(self.windows[i] for i in index)
         return TileBatch(windows=windows, pixels=self.pixels[index], valid=self.valid[index], regions=regions)
+
+
+def join(batches: Sequence[TileBatch]) -> TileBatch:
+    """Batches of windows of one size as one."""
+    return TileBatch(
+        windows=tuple(w for b in batches for w in b.windows),
+        pixels=np.concatenate([b.pixels for b in batches]),
+        valid=np.concatenate([b.valid for b in batches]),
+    )
+
+
+def in_batches(batches: Iterable[TileBatch], size: int) -> Iterator[TileBatch]:
+    """`size` batches at a time as one, the last one of fewer."""
+    stream = iter(batches)
+    while group := list(itertools.islice(stream, size)):
+        yield join(group)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file
 
 from geoovseg.methods import load_method
-from geoovseg.methods.dense import DenseMethod
 from geoovseg.models.vit import ClipVit
 from geoovseg.vocabulary import parse_classes
 
@@ -90,7 +89,8 @@ def folders() -> list[Path]:
 
 
 def _outputs(meta: Mapping[str, Any]) -> list[str]:
-    return [*meta.get("outputs", ()), *(o for e in meta.get("entries", ()) for o in e["outputs"])]
+    listed = meta.get("outputs") or meta.get("what") or ()
+    return [*listed, *(o for e in meta.get("entries", ()) for o in e["outputs"])]
 
 
 KINDS = {
@@ -100,6 +100,13 @@ KINDS = {
     "jbu": lambda meta: any(o in ("jbu_one.out", "adaptive_conv.out") for o in _outputs(meta)),
     "pamr": lambda meta: any(re.search(r"iter\d+\.dil[\d_]+\.out", o) for o in _outputs(meta)),
     "slide": lambda meta: any("/slide.logits" in o for o in _outputs(meta)),
+    "direct_op": lambda meta: meta.get("method") == "direct_op",
+    "direct_mv": lambda meta: meta.get("method") == "direct_mv",
+    "direct_jbu": lambda meta: meta.get("method") == "direct_jbu",
+    "reattnclip": lambda meta: meta.get("method") == "reattnclip",
+    "dinov3": lambda meta: any(o.endswith(".patch") for o in _outputs(meta)),
+    "coninfer_gmm": lambda meta: any(o.endswith(".z_trace") for o in _outputs(meta)),
+    "coninfer_e2e": lambda meta: {"dino_features", "z"} <= set(_outputs(meta)),
 }
 
 
@@ -108,11 +115,11 @@ def find(kind: str) -> list[Case]:
     return [case for case in map(Case, folders()) if KINDS[kind](case.meta)]
 
 
-def build(vit: ClipVit, name: str, text: torch.Tensor | None = None, **settings: Any) -> DenseMethod:
+def build(vit: ClipVit, name: str, text: torch.Tensor | None = None, *, vfm: Any = None, **settings: Any) -> Any:
     """A method as the tool builds it, with its published settings unless given."""
     words = torch.eye(1, vit.dim) if text is None else text
     vocabulary = parse_classes([",".join(f"word{n}" for n in range(len(words)))])
-    return load_method(name, vit, words, vocabulary, settings=settings)
+    return load_method(name, vit, words, vocabulary, vfm=vfm, settings=settings)
 
 
 def case_id(value: object) -> str:

@@ -14,6 +14,7 @@ from golden_cases import Case, assert_close, build, case_id, find, sampled
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.methods.feedback import feedback
 from geoovseg.models.text import TextEncoder
+from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.prompts import templates
 
@@ -38,9 +39,6 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Method and settings of the entries whose name says everything; those of GEM and ResCLIP carry figures."""
 
-NOT_YET = ("coninfer",)
-"""Entries of methods this package does not have yet."""
-
 
 def _method(case: Case, entry: str, hyper: dict[str, Any]) -> DenseMethod:
     if entry.startswith("gem"):
@@ -48,6 +46,8 @@ def _method(case: Case, entry: str, hyper: dict[str, Any]) -> DenseMethod:
         return build(
             case.vit, "gem", depth=hyper["gem_depth"], iterations=hyper["ss_attn_iter"], temperature=temperature
         )
+    if entry.startswith("coninfer_"):
+        return _coninfer(case, entry)
     if entry.startswith("resclip_"):
         return _resclip(case, entry, hyper)
     if entry == "maskclip_original_released_config":
@@ -73,6 +73,15 @@ def _resclip(case: Case, entry: str, hyper: dict[str, Any]) -> DenseMethod:
     )  # fmt: skip
 
 
+def _coninfer(case: Case, entry: str) -> DenseMethod:
+    """The score model with earlier attention."""
+    found = re.fullmatch(r"coninfer_lambda([\d.]+)(?:_(\w+))?", entry)
+    assert found is not None, entry
+    settings = {"attn_lambda": float(found[1]), "base": found[2] or "segearth"}
+    method = build(case.vit, "coninfer", vfm=ClipVfm("clip", case.vit), **settings)
+    return method.scorer
+
+
 def _weights(case: Case) -> tuple[list[float], list[float]]:
     hyper = case.meta["hyper"]["resclip"]
     return hyper["rcs"], hyper["sfr"]
@@ -91,7 +100,7 @@ DENSE = [
     pytest.param(case, entry, output, id=f"{case.path.name}-{output}")
     for case in find("dense")
     for entry, output in case.entries()
-    if output.count("/") == 2 and not output.startswith(NOT_YET)
+    if output.count("/") == 2
 ]
 
 

@@ -18,6 +18,7 @@ RANKS = (
     {"compute"},
     {"run"},
     {"job"},
+    {"settings"},
     {"methods"},
     {"models"},
     {"reader", "budget", "labels"},

@@ -25,10 +25,19 @@ def command(
     elif name:
         data(_show(name, card(name)))
     else:
-        data("\n".join(f"{key:<12}{entry.title:<14}{entry.about}" for key, entry in METHODS.items()))
+        wide = max(len(entry.title) for entry in METHODS.values())
+        data("\n".join(f"{key:<12}{entry.title:<{wide + 2}}{entry.about}" for key, entry in METHODS.items()))
 
 
 def _show(name: str, entry: MethodCard) -> str:
-    lines = [f"{name}: {entry.title}", entry.paper, entry.about, f"scores: {entry.unit}; cost: {entry.cost:g} x clip"]
+    vfm = f", a vision model (--vfm, default {entry.vfm})" if entry.vfm else ""
+    sees = "blocks of windows (--block)" if entry.blocks else "one window at a time"
+    lines = [
+        f"{name}: {entry.title}",
+        entry.paper,
+        entry.about,
+        f"scores: {entry.unit}; cost: {entry.cost:g} x clip",
+        f"needs: a CLIP model (--model){vfm}; sees {sees}",
+    ]
     lines += [f"  --set {f.name}={str(f.default).lower()}   {f.about}" for f in entry.fields]
     return "\n".join(lines)

@@ -46,6 +46,16 @@ SetOpt = Annotated[
 ]
 TileOpt = Annotated[int | None, typer.Option(help="Side of a window in pixels; default what the model was trained on.")]
 StrideOpt = Annotated[int | None, typer.Option(help="Step between windows; default half a tile.")]
+BlockOpt = Annotated[
+    int | None, typer.Option(help="Side of a block in pixels, for methods that see many windows at once.")
+]
+VfmOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="Vision model of methods that use one besides CLIP: a name, clip (the model itself) or demo.",
+        metavar="NAME",
+    ),
+]
 BandsOpt = Annotated[
     str | None, typer.Option(help="Bands for red, green, blue, as in 3,2,1; default what the file says, else 1,2,3.")
 ]

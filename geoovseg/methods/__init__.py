@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from geoovseg.errors import MethodError, did_you_mean
 from geoovseg.methods.cards import METHODS as METHODS
-from geoovseg.methods.cards import Field, Value
-from geoovseg.methods.cards import MethodCard as MethodCard
+from geoovseg.methods.fields import Field, Value
+from geoovseg.methods.fields import MethodCard as MethodCard
 
 if TYPE_CHECKING:
     from rasterio.windows import Window
     from torch import Tensor
 
+    from geoovseg.methods.blocks import Cut
     from geoovseg.methods.dense import Compare
     from geoovseg.models.vit import ClipVit
     from geoovseg.scene import TileBatch
@@ -52,8 +53,12 @@ class Method(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What the run record should say beyond the settings, such as layers mapped to another depth."""
 
-    def prepare(self, read: Callable[[Window], TileBatch]) -> Mapping[str, Tensor]:
-        """Look at samples of the scene, once in a run; returns the numbers it needs of them."""
+    @property
+    def at_once(self) -> int | None:
+        """For methods that see to their windows themselves, tiles to hand over together; None for any number."""
+
+    def prepare(self, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> Mapping[str, Tensor]:
+        """Look at samples of a scene (height, width), once in a run; returns the numbers it needs of them."""
 
     def use(self, prepared: Mapping[str, Tensor]) -> None:
         """Take what `prepare` returned, here or in another process of the run."""
@@ -102,15 +107,22 @@ def load_method(
     vfm: Any = None,
     sam: Any = None,
     base: Method | None = None,
+    cut: Cut | None = None,
     settings: Mapping[str, str | Value] | None = None,
 ) -> Method:
     """Build a method on a model: `text` are unit word features (Q, D) in the order of `vocabulary.queries`.
+
+    `vfm` is a vision model, `base` another method as score model, `cut` the sizes of blocks, for methods that use them.
 
     Raises MethodError for unknown names and settings.
     """
     module, _, attribute = card(name).build.partition(":")
     build = getattr(importlib.import_module(module), attribute)
-    method: Method = build(clip, text, vocabulary, vfm=vfm, sam=sam, base=base, **(settings or {}))
+    fields = dict(settings or {})
+    named = fields.pop("base", None)  # a setting, and the name of the argument that carries a method
+    method: Method = build(
+        clip, text, vocabulary, vfm=vfm, sam=sam, base=named if base is None else base, cut=cut, **fields
+    )
     return method
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -16,6 +16,9 @@ from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import Mix
 from geoovseg.scene import TileBatch
 from geoovseg.vocabulary import Vocabulary
+
+PAPER_DEPTH = 12
+"""Blocks of the towers most methods were published with."""
 
 
 class Features(NamedTuple):
@@ -72,6 +75,7 @@ class DenseMethod:
     """where features become scores: on the patch grid, or at pixels by an upsampler of features"""
 
     unit: ClassVar[Literal["cosine"]] = "cosine"
+    at_once: ClassVar[None] = None
 
     @property
     def clip(self) -> ClipVit:
@@ -98,7 +102,7 @@ class DenseMethod:
         """Half a tile, as in the releases (224 and 112)."""
         return max(1, self.tile // 2)
 
-    def prepare(self, read: Callable[[Window], TileBatch]) -> dict[str, Tensor]:
+    def prepare(self, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> dict[str, Tensor]:
         """Nothing: every window is seen on its own."""
         return {}
 
@@ -142,6 +146,17 @@ def last_block(clip: ClipVit, x: Tensor, mix: Mix, *, residual: bool) -> Tensor:
     return clip.readout(clip.merge(last, mix(*clip.qkv(last, x))))
 
 
+def blocks_of(published: Sequence[int], depth: int, *, before_last: bool = True) -> tuple[int, ...]:
+    """Blocks, from 0, that stand for those of a published tower of 12: the same if it has them, else in proportion.
+
+    With `before_last` none of them is the last block.
+    """
+    last = depth - 2 if before_last else depth - 1
+    if last >= max(published):
+        return tuple(published)
+    return tuple(min(round(i * depth / PAPER_DEPTH), max(last, 0)) for i in published)
+
+
 def builder(name: str, make: Callable[..., DenseMethod]) -> Callable[..., DenseMethod]:
     """What the card of `name` points to: `make(clip, text, **settings)` with every setting of the card."""
 
@@ -153,6 +168,7 @@ def builder(name: str, make: Callable[..., DenseMethod]) -> Callable[..., DenseM
         vfm: Any = None,
         sam: Any = None,
         base: Method | None = None,
+        cut: Any = None,
         **fields: Any,
     ) -> DenseMethod:
         return make(clip, text, **read_settings(name, fields))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.methods.coninfer import ConInfer
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.ops.pamr import pamr
 from geoovseg.ops.upsample import bilinear
@@ -54,6 +55,7 @@ RELEASES = {
     "naclip": Protocol(resize=(2048, 336), scale=40, pad=False, pamr_steps=10, renormalise=True),
     "resclip": Protocol(resize=(2048, 336), scale=40, pad=False, renormalise=True),
     "segearth": Protocol(),
+    "coninfer": Protocol(resize=(448, 448), keep_ratio=False, crop=0, scale=5),
 }
 """What each release does unless a data set's configuration says otherwise."""
 
@@ -89,6 +91,23 @@ def run(image: Tensor, protocol: Protocol, method: DenseMethod, *, size: tuple[i
         guide = F.interpolate(clip.normalise(image), size=size, mode="bilinear", align_corners=False)
         found = pamr(guide, found, steps=protocol.pamr_steps)
     return found
+
+
+def predict_context(
+    method: ConInfer,
+    images: Tensor,
+    looked_at: Tensor,
+    groups: Sequence[int],
+    protocol: Protocol,
+    size: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """Labels (B, *size) and class probabilities (B, C, *size) of images that are one context (ConInfer; 50 there).
+
+    Images (B, 3, H, W) are resized for CLIP as `resize` does; `looked_at` is for the vision model, resized from the
+    files with antialiasing.
+    """
+    shares = F.interpolate(method.together(images, looked_at), size=size, mode="bilinear", align_corners=False)
+    return predict(shares, groups, protocol)
 
 
 def window_logits(method: DenseMethod) -> Logits:

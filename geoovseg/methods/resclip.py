@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from geoovseg.methods.dense import DenseMethod, Features, builder, last_block, on_the_grid
+from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, builder, last_block, on_the_grid
 from geoovseg.methods.feedback import feedback, patch_labels, surest_word, word_shares
 from geoovseg.models.vit import ClipVit, Grid
-from geoovseg.ops.attention import Mix, neighbourhood
+from geoovseg.ops.attention import Mix, attention_logits, neighbourhood, summing
 
 MIDDLE = (5, 6, 7, 8)
 """Blocks whose attention is added, from 0 (layers 6 to 9 of the paper), absolute whatever the depth."""
-PAPER_DEPTH = 12
 BASES = {"naclip": ("kk",), "clearclip": ("qq",), "sclip": ("qq", "kk"), "vanilla": ("qk",)}
 """Products of queries and keys whose softmaxes are summed."""
 
@@ -97,7 +96,7 @@ class ResClip:
         total: list[Tensor] = []
         middle = middle_blocks(clip.depth) if self.rcs else ()
         for i in range(clip.depth - 1):
-            x = clip.block(i, x, _summing(total, middle.count(i)) if i in middle else None)
+            x = clip.block(i, x, summing(total, middle.count(i)) if i in middle else None)
         return x, grid, total[0] / len(middle) if total else None
 
     def _last(self, x: Tensor, grid: Grid, middle: Tensor | None, correction: Tensor | None) -> Tensor:
@@ -109,7 +108,7 @@ class ResClip:
         def mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             weights = torch.zeros((), device=v.device)
             for pair in BASES[self.mixing]:
-                logits = _logits(*({"q": q, "k": k}[side] for side in pair))
+                logits = attention_logits(*({"q": q, "k": k}[side] for side in pair))
                 if correction is not None:
                     logits = self.sfr_gain * ((1 - self.sfr_share) * logits + correction[:, None])
                 if self.mixing == "naclip":
@@ -124,24 +123,7 @@ class ResClip:
 
 def middle_blocks(depth: int) -> tuple[int, ...]:
     """The blocks of MIDDLE in a tower: as published where it has them before its last, else in proportion."""
-    if depth > MIDDLE[-1] + 1:
-        return MIDDLE
-    return tuple(min(round(i * depth / PAPER_DEPTH), max(depth - 2, 0)) for i in MIDDLE)
-
-
-def _logits(a: Tensor, b: Tensor) -> Tensor:
-    return (a @ b.mT).float() * a.shape[-1] ** -0.5
-
-
-def _summing(total: list[Tensor], times: int) -> Mix:
-    """CLIP's own attention, its weights added to what `total` holds, as often as the block stands for one."""
-
-    def mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        weights = _logits(q, k).softmax(-1)
-        total[:] = [total[0] + times * weights if total else times * weights]
-        return weights.to(v.dtype) @ v
-
-    return mix
+    return blocks_of(MIDDLE, depth)
 
 
 def _make(clip: ClipVit, text: Tensor, **values: Any) -> DenseMethod:

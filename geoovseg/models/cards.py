@@ -17,8 +17,10 @@ FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """What open_clip calls weights on the hub, the preferred name first."""
 
 
-Kind = Literal["clip", "upsampler"]
-"""What `--model` takes, and what `--upsample` takes."""
+OWN = ("clip", "demo")
+"""What `--vfm` takes besides: the run's own CLIP, and the demo model."""
+Kind = Literal["clip", "upsampler", "vfm"]
+"""What `--model` takes, what `--upsample` takes, and what `--vfm` takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class ModelCard:
     name: str
     kind: Kind = "clip"
     arch: str
-    """open_clip's configuration; OpenAI's weights need one with quickgelu"""
+    """open_clip's configuration, where OpenAI's weights need one with quickgelu; for a vfm timm's name"""
     url: str | None = None
     """where a single file is, when not on the model hub"""
     repo: str | None = None
@@ -42,6 +44,28 @@ class ModelCard:
     megabytes: int | None = None
     licence: str = "not stated"
     about: str = ""
+
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SAT_MEAN, SAT_STD = (0.430, 0.411, 0.296), (0.213, 0.156, 0.143)
+"""What DINO's families and DINOv3's satellite models subtract and divide by."""
+
+
+def _vfm(name: str, arch: str, megabytes: int, about: str, *, sat: bool = False) -> ModelCard:
+    """A model of the DINO family, from timm's copies on the hub."""
+    licence = "DINOv3 licence (Meta): terms of use, see the repository" if "dinov3" in name else "Apache-2.0"
+    return ModelCard(
+        name=name,
+        kind="vfm",
+        arch=arch,
+        repo=f"timm/{arch}",
+        files=("model.safetensors", "pytorch_model.bin"),
+        mean=SAT_MEAN if sat else IMAGENET_MEAN,
+        std=SAT_STD if sat else IMAGENET_STD,
+        megabytes=megabytes,
+        licence=licence,
+        about=about,
+    )
 
 
 _SEGEARTH = "https://github.com/likyoo/SegEarth-OV/raw/3e22a969b32c6d751bdbba64a88a0b670e630f55/simfeatup_dev/weights"
@@ -139,6 +163,20 @@ _CARDS = (
         licence="SegEarth-OV states none; the training code (mhamilton723/FeatUp) is MIT",
         about="FeatUp, --upsample jbu_stack for ViT-B-16: trained on COCO-Stuff",
     ),
+    _vfm("dino_vitb16", "vit_base_patch16_224.dino", 343, "DINO"),
+    _vfm("dino_vitb8", "vit_base_patch8_224.dino", 343, "DINO with small patches, four times slower"),
+    _vfm("dinov2_vitb14_reg4", "vit_base_patch14_reg4_dinov2.lvd142m", 346, "DINOv2 with registers"),
+    _vfm("dinov2_vitl14_reg4", "vit_large_patch14_reg4_dinov2.lvd142m", 1217, "DINOv2 with registers, larger"),
+    _vfm("dinov3_vitb16", "vit_base_patch16_dinov3.lvd1689m", 343, "DINOv3"),
+    _vfm("dinov3_vitl16", "vit_large_patch16_dinov3.lvd1689m", 1212, "DINOv3, larger"),
+    _vfm("dinov3_vitl16_sat", "vit_large_patch16_dinov3.sat493m", 1212, "DINOv3 trained on satellite images", sat=True),
+    _vfm(
+        "dinov3_vith16plus",
+        "vit_huge_plus_patch16_dinov3.lvd1689m",
+        3360,
+        "DINOv3, largest; colours scaled as for satellite images, as ConInfer's release does",
+        sat=True,
+    ),
 )
 MODELS: dict[str, ModelCard] = {c.name: c for c in _CARDS}
 """The weights known by name; `ARCH@FILE` names some on disk, and every ARCH/TAG of open_clip works too."""
@@ -159,10 +197,15 @@ def model_card(name: str, kind: Kind = "clip") -> ModelCard:
         )
     if kind == "clip" and (found := _from_open_clip(name)):
         return found
-    example = {"clip": "ViT-B-16-quickgelu@weights.safetensors", "upsampler": "jbu_one@weights.ckpt"}[kind]
+    example = {
+        "clip": "ViT-B-16-quickgelu@weights.safetensors",
+        "upsampler": "jbu_one@weights.ckpt",
+        "vfm": "dinov2_vitb14_reg4@weights.safetensors",
+    }[kind]
+    names = [*known, *(OWN if kind == "vfm" else ())]
     raise ModelError(
-        f"no {'model' if kind == 'clip' else kind} named {name!r}{did_you_mean(name, known)}. There are "
-        f"{', '.join(known)}; ARCH@FILE uses weights on disk, for example {example}"
+        f"no {'model' if kind == 'clip' else kind} named {name!r}{did_you_mean(name, names)}. There are "
+        f"{', '.join(names)}; ARCH@FILE uses weights on disk, for example {example}"
     )
 
 

@@ -74,8 +74,10 @@ class ClipVit:
         self.native_grid: Grid = (side, side)
         self.width, self.dim = int(width), int(self._tower.proj.shape[1])
         weight = self._tower.conv1.weight
-        self._mean = torch.tensor(mean, device=weight.device).view(1, 3, 1, 1)
-        self._std = torch.tensor(std, device=weight.device).view(1, 3, 1, 1)
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        self._mean, self._std = (
+            torch.tensor(v, device=weight.device, dtype=dtype).view(1, 3, 1, 1) for v in (mean, std)
+        )
         self._positions: dict[tuple[Grid, Positions], Tensor] = {}
 
     @property
@@ -137,13 +139,17 @@ class ClipVit:
             return table
         key = (grid, rule)
         if key not in self._positions or table.requires_grad:
-            self._positions[key] = _resize_positions(table, self.native_grid, grid, rule)
+            self._positions[key] = resize_positions(table, self.native_grid, grid, rule)
         return self._positions[key]
+
+    def attended(self, i: int, x: Tensor) -> Tensor:
+        """What block `i` projects to queries, keys and values: its input x (B, L, E) through its first norm."""
+        return cast("Tensor", self.blocks[i].ln_1(x))
 
     def qkv(self, i: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of block `i` for its input x (B, L, E): three of (B, heads, L, d)."""
-        block = self.blocks[i]
-        y = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+        attn = self.blocks[i].attn
+        y = F.linear(self.attended(i, x), attn.in_proj_weight, attn.in_proj_bias)
         q, k, v = y.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return q, k, v
 
@@ -164,9 +170,13 @@ class ClipVit:
         x = x + self.blocks[i].ls_1(self.merge(i, heads))
         return x + self.ffn(i, x)
 
+    def final_norm(self, x: Tensor) -> Tensor:
+        """Tokens (B, L, E) through the norm after the last block."""
+        return cast("Tensor", self._tower.ln_post(x))
+
     def readout(self, x: Tensor) -> Tensor:
-        """Tokens (B, L, E) into the joint space (B, L, D): ln_post and projection, for every token; not normalised."""
-        return cast("Tensor", self._tower.ln_post(x) @ self._tower.proj)
+        """Tokens (B, L, E) into the joint space (B, L, D) by the last norm and the projection; not normalised."""
+        return self.final_norm(x) @ self._tower.proj
 
     def trunk(self, pixels: Tensor, positions: Positions = "offset") -> tuple[Tensor, Grid]:
         """Tokens (B, 1 + N, E) entering the last block, and the grid: the part all last-block methods share."""
@@ -176,7 +186,8 @@ class ClipVit:
         return x, grid
 
 
-def _resize_positions(table: Tensor, native: Grid, grid: Grid, rule: Positions) -> Tensor:
+def resize_positions(table: Tensor, native: Grid, grid: Grid, rule: Positions) -> Tensor:
+    """A position table (1 + N, E) of a native grid for another one, by one of the rules of `ClipVit.positions`."""
     patches = table[1:].T.unflatten(1, native)[None].float()  # (1, E, s, s)
     if rule == "offset":
         scale = ((grid[0] + 0.1) / native[0], (grid[1] + 0.1) / native[1])

@@ -15,7 +15,7 @@ _OFFLINE = (
     "For a machine without network: fetch on another one and copy its cache folders (see `geoovseg doctor`), or give a "
     "file, as in --model ARCH@FILE or --upsample jbu_one@FILE."
 )
-OPTIONS = {"clip": "model", "upsampler": "upsample"}
+OPTIONS = {"clip": "model", "upsampler": "upsample", "vfm": "vfm"}
 """The option that names weights of a kind."""
 
 

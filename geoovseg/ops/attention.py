@@ -56,6 +56,31 @@ def segearth(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return sdpa(q, q, v) + sdpa(k, k, v) + sdpa(v, v, v)
 
 
+def full(x: Tensor) -> Tensor:
+    """Numbers in float32, or in float64 where they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def attention_logits(a: Tensor, b: Tensor) -> Tensor:
+    """Logits a b^T / sqrt d of (B, heads, L, d) twice: (B, heads, L, L), at least in float32."""
+    return full(a @ b.mT) * a.shape[-1] ** -0.5
+
+
+def summing(total: list[Tensor], times: int = 1, *, heads: bool = True) -> Mix:
+    """CLIP's own attention; its weights, `times` over, are added to what `total` holds.
+
+    Weights are (B, heads, L, L), or without `heads` their mean over heads (B, L, L).
+    """
+
+    def mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = attention_logits(q, k).softmax(-1)
+        kept = times * (weights if heads else weights.mean(1))
+        total[:] = [total[0] + kept if total else kept]
+        return weights.to(v.dtype) @ v
+
+    return mix
+
+
 @lru_cache(maxsize=8)
 def neighbourhood(grid: tuple[int, int], sigma: float) -> Tensor:
     """NACLIP's Gaussian of grid distance exp(-d^2 / (2 sigma^2)), (1 + N, 1 + N) (Hajimiri et al. 2024).

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,21 +34,50 @@ def guided(scores: Tensor, pixels: Tensor) -> Tensor:
     The guide of a cell is its mean colour. Weights are positive and normalised, so constant scores stay constant.
     Works tap by tap: memory is a few times that of the result.
     """
+    total, weights = _gather(scores, pixels, Reach(RADIUS, SIGMA_SPACE, SIGMA_COLOUR), repeat_edge=True, least=1e-12)
+    return total / weights
+
+
+def bilateral(scores: Tensor, pixels: Tensor) -> Tensor:
+    """The same with the reach of Direct segmentation (arXiv 2604.07723, eq. 23), and no cells outside the grid.
+
+    Where no cell looks like the pixel at all, in the numbers' range, it is bilinear. Constants are those of M2N2.
+    """
+    total, weights = _gather(scores, pixels, Reach(3, 1.0, 0.1), repeat_edge=False, least=0)
+    tiny = torch.finfo(scores.dtype).tiny
+    return torch.where(weights > tiny, total / weights.clamp_min(tiny), bilinear(scores, pixels))
+
+
+class Reach(NamedTuple):
+    """How far a pixel draws."""
+
+    radius: int
+    """cells on every side"""
+    space: float
+    """standard deviation in cells"""
+    colour: float
+    """standard deviation of RGB in 0..1"""
+
+
+def _gather(scores: Tensor, pixels: Tensor, reach: Reach, *, repeat_edge: bool, least: float) -> tuple[Tensor, Tensor]:
+    """Weighted sums (B, C, H, W) of the cells around each pixel, and of the weights (B, 1, H, W)."""
     height, width = pixels.shape[-2:]
     grid = (scores.shape[-2], scores.shape[-1])
     cells = F.adaptive_avg_pool2d(pixels, grid)
     rows, cols = _places(height, grid[0], scores), _places(width, grid[1], scores)
     total = torch.zeros(len(scores), scores.shape[1], height, width, dtype=scores.dtype, device=scores.device)
     weights = torch.zeros_like(total[:, :1])
-    for dy in range(-RADIUS, RADIUS + 1):
-        for dx in range(-RADIUS, RADIUS + 1):
-            (r, far_r), (c, far_c) = _tap(rows, grid[0], dy), _tap(cols, grid[1], dx)
-            colour = (pixels - cells[:, :, r][:, :, :, c]).square().sum(1, keepdim=True)
-            space = far_r[:, None] + far_c[None, :]
-            weight = torch.exp(-space / (2 * SIGMA_SPACE**2) - colour / (2 * SIGMA_COLOUR**2)) + 1e-12
-            total += weight * scores[:, :, r][:, :, :, c]
-            weights += weight
-    return total / weights
+    steps = range(-reach.radius, reach.radius + 1)
+    for dy, dx in itertools.product(steps, steps):
+        (r, far_r, in_r), (c, far_c, in_c) = _tap(rows, grid[0], dy), _tap(cols, grid[1], dx)
+        colour = (pixels - cells[:, :, r][:, :, :, c]).square().sum(1, keepdim=True)
+        space = far_r[:, None] + far_c[None, :]
+        weight = torch.exp(-space / (2 * reach.space**2) - colour / (2 * reach.colour**2)) + least
+        if not repeat_edge:
+            weight = weight * (in_r[:, None] & in_c[None, :])
+        total += weight * scores[:, :, r][:, :, :, c]
+        weights += weight
+    return total, weights
 
 
 def _places(length: int, cells: int, like: Tensor) -> Tensor:
@@ -54,10 +85,11 @@ def _places(length: int, cells: int, like: Tensor) -> Tensor:
     return (torch.arange(length, device=like.device, dtype=like.dtype) + 0.5) * (cells / length)
 
 
-def _tap(places: Tensor, cells: int, offset: int) -> tuple[Tensor, Tensor]:
-    """The cell `offset` steps from each pixel's own, kept inside, and its squared distance in cells."""
-    cell = (places.floor().long() + offset).clamp(0, cells - 1)
-    return cell, (places - (cell + 0.5)).square()
+def _tap(places: Tensor, cells: int, offset: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The cell `offset` steps from each pixel's own, kept inside; its squared distance in cells; if it was inside."""
+    cell = places.floor().long() + offset
+    kept = cell.clamp(0, cells - 1)
+    return kept, (places - (kept + 0.5)).square(), kept == cell
 
 
 UPSAMPLERS: dict[str, Upsample] = {"bilinear": bilinear, "guided": guided}

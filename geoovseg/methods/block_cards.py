@@ -1,0 +1,146 @@
+"""Cards of the methods that see blocks of windows."""
+
+from __future__ import annotations
+
+from geoovseg.methods.fields import Field, MethodCard
+
+KK = "kk"
+"""The plainest score model for `base`: key-key attention."""
+BASES = ("segearth", KK, "clip", "maskclip", "sclip", "clearclip", "naclip", "gem", "resclip", "reattnclip")
+
+
+def base(default: str, source: str) -> Field:
+    """Another method as the score model."""
+    about = f"the method whose scores it starts from, at its defaults and without class token; kk is key-key ({source})"
+    return Field("base", default, about, choices=BASES)
+
+
+def _direct(variant: str) -> tuple[Field, ...]:
+    """Fields that both answers of Direct have."""
+    mass = 0.5 if variant == "op" else 0.0
+    return (
+        base(KK, "paper"),
+        Field(
+            "threshold",
+            0.5,
+            "confidence a patch needs to speak for a class (open; the paper's drop is below 0.5)",
+            at_least=0,
+            at_most=1,
+        ),
+        Field(
+            "sharpness",
+            30.0,
+            "factor on cosines before the softmax over patches (open)",
+            at_least=0.001,
+            at_most=10_000,
+        ),
+        Field(
+            "mass_power",
+            mass,
+            "how much the mass of a class's sure patches counts; 0 is the paper's (ours)",
+            at_least=0,
+            at_most=10,
+        ),
+        Field(
+            "attention_blocks",
+            0,
+            "blocks of the vision model, from the last, whose attention is averaged; 0 is 4, and all of a CLIP, whose "
+            "last blocks attend to few patches (open; the paper averages layers)",
+            at_least=0,
+            at_most=1000,
+        ),
+        Field("jbu", True, "bring the answer to pixels by joint bilateral upsampling (paper, eq. 23)"),
+    )
+
+
+BLOCK_METHODS: dict[str, MethodCard] = {
+    "coninfer": MethodCard(
+        title="ConInfer",
+        paper="Yang et al. 2026, ConInfer: Context-Aware Inference for Training-Free Open-Vocabulary Remote Sensing "
+        "Segmentation",
+        about="Patches of 49 windows that look alike to a vision model correct each other's words.",
+        unit="posterior",
+        needs=("clip", "vfm"),
+        vfm="dinov3_vitl16_sat",
+        blocks=True,
+        cost=1.1,
+        fields=(
+            base("segearth", "ConInfer release, model_type"),
+            Field(
+                "attn_lambda",
+                0.6,
+                "share of earlier blocks' attention in the last, for bases that only change the last block (ConInfer "
+                "release; 0.1 on UAVid, Vaihingen, xBD)",
+                at_least=0,
+                at_most=1,
+            ),
+            Field(
+                "temperature",
+                50.0,
+                "how little likeness counts beside words (ConInfer release, gmm_temp; 150 on iSAID)",
+                at_least=0.1,
+                at_most=100_000,
+            ),
+            Field(
+                "context",
+                "group",
+                "group: a mixture for every block, as the release for 50 images; scene: one for the whole scene, so "
+                "that neighbouring blocks never disagree (ours)",
+                choices=("group", "scene"),
+            ),
+            Field(
+                "sample",
+                50,
+                "windows of the scene its mixture is fitted to, with context=scene (ours)",
+                at_least=1,
+                at_most=10_000,
+            ),
+        ),
+        build="geoovseg.methods.coninfer:build",
+    ),
+    "direct-op": MethodCard(
+        title="Direct, optimal path",
+        paper="Direct segmentation without logits optimisation, arXiv 2604.07723 (code not released)",
+        about="A patch takes the class that reaches it most over a vision model's attention.",
+        unit="probability",
+        needs=("clip", "vfm"),
+        vfm="dinov2_vitb14_reg4",
+        blocks=True,
+        cost=1.3,
+        fields=(
+            *_direct("op"),
+            Field("epsilon", 0.1, "entropy of the transport (paper)", at_least=0.01, at_most=1000),
+            Field("iterations", 50, "Sinkhorn iterations (paper)", at_least=1, at_most=1000),
+        ),
+        build="geoovseg.methods.direct:optimal_path_method",
+    ),
+    "direct-mv": MethodCard(
+        title="Direct, maximum velocity",
+        paper="Direct segmentation without logits optimisation, arXiv 2604.07723 (code not released)",
+        about="A patch takes the class that reaches it first over a vision model's attention.",
+        unit="probability",
+        needs=("clip", "vfm"),
+        vfm="dinov2_vitb14_reg4",
+        blocks=True,
+        cost=1.3,
+        fields=(
+            *_direct("mv"),
+            Field(
+                "reach",
+                0.3,
+                "share of its largest value at which a class has arrived (paper's tau; criterion of M2N2)",
+                at_least=0.001,
+                at_most=0.999,
+            ),
+            Field(
+                "max_steps",
+                40,
+                "steps after which a class never arrives (open; 10 is faster)",
+                at_least=1,
+                at_most=10_000,
+            ),
+            Field("sweeps", 15, "times columns and rows are made to add to 1 (paper)", at_least=0, at_most=1000),
+        ),
+        build="geoovseg.methods.direct:maximum_velocity_method",
+    ),
+}

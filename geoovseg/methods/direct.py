@@ -1,0 +1,201 @@
+"""Direct segmentation (arXiv 2604.07723): labels from how far words must travel over a vision model's attention.
+
+The paper's code is not released. What it leaves open is a setting, with the value that experiments settled on; see
+docs/methods.md. Maths is per image: cosines (C, N) of classes and patches, attention (N, N) whose rows add to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from geoovseg.errors import MethodError
+from geoovseg.methods import Method, read_settings
+from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks, score_model
+from geoovseg.models.vit import ClipVit, Grid
+from geoovseg.ops.classes import best_word
+from geoovseg.ops.upsample import bilateral
+from geoovseg.scene import TileBatch
+from geoovseg.vocabulary import Vocabulary
+
+SHARPEN = 100.0
+"""Factor on cosines before the softmax over classes that says how sure a patch is."""
+ROWS = 1024
+"""Rows of N x N work made at once beside the attention and its kernel."""
+LEAST_GRID = 32
+"""Patches along the longer side that attention is looked at with, at least."""
+
+
+class Seeds(NamedTuple):
+    """Where each class surely is."""
+
+    shares: Tensor
+    """(C, N) of each class, adding to 1 over the patches; 0 for rejected classes"""
+    alive: Tensor
+    """(C,) classes that win a patch"""
+    mass: Tensor
+    """(C,) sum of confidences above the threshold / N"""
+
+
+def seeds(cosines: Tensor, threshold: float, sharpness: float) -> Seeds:
+    """Suppress unsure patches, normalise over patches, reject classes that win none (sec. 3.2)."""
+    confidence = (SHARPEN * cosines).softmax(0)
+    sure = confidence >= threshold
+    shares = torch.where(sure, sharpness * cosines, -torch.inf).softmax(1).nan_to_num(0)
+    winner = shares.argmax(0)[shares.amax(0) > 0]
+    alive = torch.bincount(winner, minlength=len(cosines)) > 0
+    return Seeds(shares * alive[:, None], alive, (confidence * sure).sum(1) / cosines.shape[1])
+
+
+def optimal_path(attention: Tensor, found: Seeds, *, epsilon: float, iterations: int, mass_power: float) -> Tensor:
+    """What every patch receives of each class (C, N) by the cheapest transport from its seeds to all patches alike.
+
+    Cost is the attention itself; Sinkhorn with K = exp(-A / epsilon), D_j = sum_i A_ij pi_ij, never forming pi
+    (eq. 8 to 12). Every class carries the same mass unless `mass_power` lets that of its seeds count.
+    """
+    kernel = torch.exp(-attention / epsilon)
+    source = found.shares.T[:, found.alive]
+    nu = torch.ones_like(source)
+    for _ in range(iterations):
+        mu = source / (kernel @ nu)
+        nu = 1 / (len(kernel) * (kernel.T @ mu))
+    received = torch.zeros_like(nu)
+    for rows in torch.arange(len(kernel), device=kernel.device).split(ROWS):
+        received += (kernel[rows] * attention[rows]).T @ mu[rows]
+    result = torch.zeros_like(found.shares)
+    result[found.alive] = (nu * received).T * found.mass[found.alive, None] ** mass_power
+    return result
+
+
+def stochastic(attention: Tensor, sweeps: int) -> Tensor:
+    """Columns, then rows made to add to 1, `sweeps` times: attention without patches that draw all of it (IPF)."""
+    flow = attention.clone()
+    for _ in range(sweeps):
+        flow /= flow.sum(0, keepdim=True)
+        flow /= flow.sum(1, keepdim=True)
+    return flow
+
+
+def crossing_steps(flow: Tensor, found: Seeds, *, reach: float, max_steps: int) -> Tensor:
+    """Steps (C, N), between whole ones, until a class spread by `flow` is at a patch `reach` of what it is at most.
+
+    `max_steps` where that never happens, as for rejected classes.
+    """
+    steps = torch.full_like(found.shares, float(max_steps))
+    waiting = found.alive[:, None].expand_as(steps).clone()
+    state, before = found.shares, torch.zeros_like(steps)
+    for step in range(1, max_steps + 1):
+        state = state @ flow
+        level = state / state.amax(1, keepdim=True).clamp_min(torch.finfo(state.dtype).tiny)
+        rise = level - before + 1e-6 if step > 1 else torch.full_like(level, 1 - reach + 1e-6)
+        crossed = waiting & (level > reach)
+        steps = torch.where(crossed, step - (level - reach) / rise, steps)
+        waiting &= ~crossed
+        before = level
+        if not bool(waiting.any()):
+            break
+    return steps
+
+
+def maximum_velocity(
+    attention: Tensor, found: Seeds, *, reach: float, max_steps: int, sweeps: int, mass_power: float
+) -> Tensor:
+    """How fast each class arrives at every patch (C, N), 1 / (1 + steps) in 0..1; 0 for rejected classes (eq. 15)."""
+    steps = crossing_steps(stochastic(attention, sweeps), found, reach=reach, max_steps=max_steps)
+    return found.alive[:, None] / (1 + steps) * found.mass[:, None] ** mass_power
+
+
+Answer = Callable[[Tensor, Seeds], Tensor]
+"""Attention (N, N) and seeds to what speaks for each class at every patch (C, N), 0 for rejected classes."""
+
+
+@dataclass(kw_only=True)
+class Direct(BlockMethod):
+    """A score model's cosines, spread over a vision model's attention."""
+
+    clip: ClipVit
+    blocks: Blocks
+    scorer: Any
+    vfm: Any
+    groups: Sequence[int]
+    answer: Answer
+    threshold: float
+    sharpness: float
+    attention_blocks: int
+    jbu: bool
+
+    unit: ClassVar[Literal["probability"]] = "probability"
+
+    @torch.inference_mode()
+    def scores(self, batch: TileBatch) -> Tensor:
+        """Shares of the classes (B, Q, H, W) that are there, 0 for the others; all words of a class have its share."""
+        cosines = self.blocks.mean(batch, self.scorer.score).values
+        classes = best_word(cosines, self.groups)
+        pixels = torch.from_numpy(batch.pixels).to(classes.device)
+        found = torch.cat([self._shares(c, p) for c, p in zip(classes.split(1), pixels.split(1), strict=True)])
+        return found.repeat_interleave(torch.tensor(self.groups, device=found.device), 1)
+
+    def _shares(self, cosines: Tensor, pixels: Tensor) -> Tensor:
+        """Shares (1, C, H, W) of one image; on the grid of attention without the joint bilateral upsampling."""
+        grid = attention_grid(pixels, self.vfm.patch)
+        blocks = self.attention_blocks or self.vfm.attention_blocks
+        attention = self.vfm.attention(pixels, grid, blocks)[0].double()
+        resized = F.interpolate(cosines, size=grid, mode="bilinear", align_corners=False)
+        flat = resized[0].flatten(1).double()
+        found = seeds(flat, self.threshold, self.sharpness)
+        speaks = self.answer(attention, found) if bool(found.alive.any()) else (SHARPEN * flat).softmax(0)
+        image = speaks.unflatten(1, grid)[None]
+        if self.jbu:
+            image = bilateral(image, pixels.double())
+        return (image / image.sum(1, keepdim=True).clamp_min(torch.finfo(image.dtype).tiny)).float()
+
+
+def _builder(name: str, answer: Callable[..., Answer]) -> Callable[..., Direct]:
+    """`answer` is given the settings that are not common to both."""
+
+    def build(
+        clip: ClipVit,
+        text: Tensor,
+        vocabulary: Vocabulary,
+        *,
+        vfm: Any = None,
+        sam: Any = None,
+        base: Method | str | None = None,
+        cut: Cut | None = None,
+        **fields: Any,
+    ) -> Direct:
+        named = {"base": base} if isinstance(base, str) else {}
+        given: dict[str, Any] = read_settings(name, {**fields, **named})
+        if vfm is None:
+            raise MethodError(f"{name} needs a vision model; see --vfm")
+        scorer = score_model(base or given["base"], clip, text, vocabulary)
+        given.pop("base")
+        common = {key: given.pop(key) for key in ("threshold", "sharpness", "attention_blocks", "jbu")}
+        return Direct(
+            clip=clip,
+            blocks=lay_blocks(cut or Cut(), clip, windows=1),
+            scorer=scorer,
+            vfm=vfm,
+            groups=[len(group) for group in vocabulary.groups],
+            answer=answer(**given),
+            **common,
+        )
+
+    return build
+
+
+optimal_path_method = _builder("direct-op", lambda **given: partial(optimal_path, **given))
+maximum_velocity_method = _builder("direct-mv", lambda **given: partial(maximum_velocity, **given))
+
+
+def attention_grid(pixels: Tensor, patch: int) -> Grid:
+    """The grid of a model of this patch, scaled up so that the longer side has at least LEAST_GRID patches."""
+    height, width = pixels.shape[-2:]
+    factor = max(1.0, LEAST_GRID * patch / max(height, width))
+    return max(1, round(height * factor / patch)), max(1, round(width * factor / patch))

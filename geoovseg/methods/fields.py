@@ -1,0 +1,88 @@
+"""Settings of methods, and what every method's card says; no code of any method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Field:
+    """A setting of a method, for `--set name=value`."""
+
+    name: str
+    default: Value
+    about: str
+    """what it does, and the equation, section or file its value comes from"""
+    above: float | None = None
+    """the value must be larger than this"""
+    at_least: float | None = None
+    """the value must not be smaller than this"""
+    at_most: float | None = None
+    """the value must not be larger than this"""
+    choices: tuple[str, ...] = ()
+    """for texts: what it can be"""
+
+    @property
+    def kind(self) -> str:
+        """What a value must be, for a message."""
+        if isinstance(self.default, bool):
+            return "true or false"
+        if isinstance(self.default, str):
+            return " or ".join(self.choices)
+        bound = f" above {self.above:g}" if self.above is not None else ""
+        bound += f" of {self.at_least:g} or more" if self.at_least is not None and self.at_most is None else ""
+        bound += f" from {self.at_least:g} to {self.at_most:g}" if self.at_most is not None else ""
+        return f"a {'whole number' if isinstance(self.default, int) else 'number'}{bound}"
+
+    def holds(self, number: float) -> bool:
+        """Whether a number lies within the bounds; not-a-number never does."""
+        if self.above is not None and not number > self.above:
+            return False
+        if self.at_least is not None and not number >= self.at_least:
+            return False
+        if self.at_most is not None and not number <= self.at_most:
+            return False
+        return number == number
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodCard:
+    """What a method is, without loading it."""
+
+    title: str
+    paper: str
+    about: str
+    """one sentence for a user"""
+    unit: Literal["cosine", "probability", "posterior"]
+    needs: tuple[str, ...] = ("clip",)
+    """kinds of models it uses"""
+    vfm: str = ""
+    """the vision model it uses unless told otherwise"""
+    blocks: bool = False
+    """whether it sees blocks of windows at once"""
+    cost: float = 1.0
+    """time per window relative to clip, without its other models"""
+    confidence: bool = True
+    """whether its scores map to 0..1, which --threshold and --confidence need"""
+    fields: tuple[Field, ...] = ()
+    build: str
+    """module:callable"""
+
+
+def residual(default: bool, source: str) -> Field:
+    """The setting most methods have."""
+    return Field("residual", default, f"keep the last block's skip connections and feed-forward part ({source})")
+
+
+def scale(default: float, source: str) -> Field:
+    """The sharpness of a softmax over cosines."""
+    return Field("scale", float(default), f"factor on cosines before the softmax ({source})", above=0)
+
+
+def sigma(source: str) -> Field:
+    """The reach of NACLIP's neighbourhood."""
+    about = f"reach of the neighbourhood, in patches (NACLIP release, {source})"
+    return Field("sigma", 5.0, about, at_least=0.01, at_most=1000)

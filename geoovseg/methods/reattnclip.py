@@ -1,0 +1,142 @@
+"""ReAttnCLIP (CVPR 2026): the last block attends by what the image and its rotations agree on, and by middle blocks.
+
+The code is not released. What the paper leaves open is a setting; see docs/methods.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, builder
+from geoovseg.models.vit import ClipVit, Grid
+from geoovseg.ops.attention import full, summing
+
+TURNED = (9, 10, 11)
+"""Blocks whose inputs are compared in four rotations, from 0; those of another tower are in proportion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReAttn:
+    """Four rotated passes up to the last block, then one map of attention for all of its heads."""
+
+    clip: ClipVit
+    alpha: float
+    beta: float
+    turned: float
+    middle_first: int
+    middle_last: int
+    temperature: float
+    exclude_self: bool
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the run record: which blocks stand for the published ones in another tower."""
+        found = (self.middle, self.compared)
+        if found == (self._published_middle, TURNED):
+            return ()
+        return (
+            f"middle blocks {self.middle} and compared blocks {self.compared} of {self.clip.depth} for "
+            f"{self._published_middle} and {TURNED} of {PAPER_DEPTH}",
+        )
+
+    @property
+    def _published_middle(self) -> tuple[int, ...]:
+        return tuple(range(self.middle_first, max(self.middle_first, self.middle_last) + 1))
+
+    @property
+    def middle(self) -> tuple[int, ...]:
+        """Blocks whose attention is added."""
+        return blocks_of(self._published_middle, self.clip.depth)
+
+    @property
+    def compared(self) -> tuple[int, ...]:
+        """Blocks whose inputs are compared."""
+        return blocks_of(TURNED, self.clip.depth, before_last=False)
+
+    def __call__(self, pixels: Tensor) -> Features:
+        """Features of the windows (sec. 3.3): Y = A V, without skip connection and feed-forward part."""
+        attention, x, grid = self.refined(pixels)
+        last = self.clip.depth - 1
+        _, _, values = self.clip.qkv(last, x)
+        tokens = self.clip.readout(self.clip.merge(last, attention[:, None].to(values.dtype) @ values))
+        return Features(tokens[:, 1:], tokens[:, 0], grid)
+
+    def refined(self, pixels: Tensor) -> tuple[Tensor, Tensor, Grid]:
+        """The map of attention (B, 1 + N, 1 + N), rows adding to 1; the last block's input; the grid (eq. 11 to 15).
+
+        A = [[a00, a0], [0, S]], S ~ alpha S_rot + beta A_middle between patches, a of the middle blocks: patches see
+        nothing of the class token.
+        """
+        similar, x, grid, middle = self._turned(pixels)
+        between = self.alpha * similar + self.beta * middle[:, 1:, 1:]
+        attention = torch.zeros_like(middle)
+        attention[:, 0] = middle[:, 0]
+        attention[:, 1:, 1:] = between / between.sum(-1, keepdim=True)
+        return attention, x, grid
+
+    def _turned(self, pixels: Tensor) -> tuple[Tensor, Tensor, Grid, Tensor]:
+        """S_rot (B, N, N); tokens entering the last block; the grid; mean attention of the middle blocks."""
+        count = len(pixels)
+        similar: Tensor | float = 0.0
+        for turns in turns_together(pixels):
+            middle: list[Tensor] = []
+            turned = torch.cat([torch.rot90(pixels, turn, (2, 3)) for turn in turns])
+            inputs, x, grid = self._walk(turned, middle, count)
+            if turns[0] == 0:
+                first = (x[:count], grid, middle[0] / len(self.middle))
+            for tokens in inputs:
+                for turn, own in zip(turns, tokens.split(count), strict=True):
+                    weight = (1.0 if turn == 0 else self.turned) / len(inputs)
+                    similar = similar + weight * self.similarity(turned_back(own, grid, turn))
+        assert isinstance(similar, Tensor)  # there are always four turns
+        return similar, *first
+
+    def _walk(self, pixels: Tensor, middle: list[Tensor], upright: int) -> tuple[list[Tensor], Tensor, Grid]:
+        """Up to the last block: normed inputs (B, N, E) of the compared blocks, its own input, the grid.
+
+        `middle` is given the attention of the middle blocks for the first `upright` images, which are not turned.
+        """
+        clip = self.clip
+        x, grid = clip.embed(pixels)
+        kept: dict[int, Tensor] = {}
+        for i in range(clip.depth):
+            kept[i] = clip.attended(i, x)[:, 1:]
+            if i == clip.depth - 1:
+                break
+            if i in self.middle:
+                summing(middle, self.middle.count(i), heads=False)(*(t[:upright] for t in clip.qkv(i, x)))
+            x = clip.block(i, x)
+        return [kept[i] for i in self.compared], x, grid
+
+    def similarity(self, tokens: Tensor) -> Tensor:
+        """softmax(t cos(x_i, x_j)) between patches (B, N, E): (B, N, N), rows adding to 1.
+
+        The paper writes x x^T / sqrt(d), of which attention is not comparable to the middle blocks'.
+        """
+        unit = F.normalize(full(tokens), dim=-1)
+        logits = (self.temperature or self.clip.width**0.5) * (unit @ unit.mT)
+        if self.exclude_self and logits.shape[-1] > 1:
+            logits.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+        return logits.softmax(-1)
+
+
+def turns_together(pixels: Tensor) -> list[tuple[int, ...]]:
+    """Quarter turns whose images have one shape and go through the tower together."""
+    return [(0, 1, 2, 3)] if pixels.shape[2] == pixels.shape[3] else [(0, 2), (1, 3)]
+
+
+def turned_back(tokens: Tensor, grid: Grid, turn: int) -> Tensor:
+    """Patches (B, N, E) of an image turned by torch.rot90(image, turn), in the order of the image as it was."""
+    return torch.rot90(tokens.unflatten(1, grid), -turn, (1, 2)).flatten(1, 2)
+
+
+def _make(clip: ClipVit, text: Tensor, *, scale: float, class_token_weight: float, **values: Any) -> DenseMethod:
+    return DenseMethod(ReAttn(clip=clip, **values), text, scale=scale, class_token_weight=class_token_weight)
+
+
+build = builder("reattnclip", _make)

@@ -1,0 +1,98 @@
+"""Context: patches that look alike correct each other's words, by a mixture fitted to many of them (ConInfer, sec. 3).
+
+All in float64, in chunks of a fixed size: nothing of size patches x words x dimensions exists, and sums do not depend
+on how many threads there are beyond the last digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CHUNK = 4096
+"""Patches handled together."""
+FIRST = 8
+"""Patches a component starts from: those surest of its word (release, gmm.py)."""
+STEPS = 10
+"""Updates of the means; the release has no test for convergence."""
+SHARPEN = 100.0
+"""Factor on cosines before their softmax over words (release)."""
+
+
+class Mixture(NamedTuple):
+    """One Gaussian for every word, all of one diagonal variance; float64."""
+
+    means: Tensor
+    """(Q, D), unit"""
+    variance: Tensor
+    """(D,)"""
+    masses: Tensor
+    """(Q,) how many patches each stands for"""
+
+
+def log_shares(cosines: Tensor) -> Tensor:
+    """Cosines (N, Q) to logarithms of the words' shares p."""
+    return (cosines.double() * SHARPEN).log_softmax(-1)
+
+
+def fit(features: Tensor, shares: Tensor, temperature: float, steps: int = STEPS) -> Mixture:
+    """The mixture of unit features (N, D), N at least 1, whose words have log-shares (N, Q).
+
+    Means are unit and start from the patches surest of each word, the variance from 1 / D. Weights of the first
+    patches are taken relative to the best, and a component that nothing belongs to keeps its mean, so that words far
+    from everything give finite numbers, where the release gives none (at shares below 1e-22).
+    """
+    words, dims = shares.shape[1], features.shape[1]
+    top, first = shares.topk(min(FIRST, len(shares)), dim=0)
+    weights = top.softmax(0).T[:, None]  # (Q, 1, 8)
+    means = F.normalize((weights @ features[first.T].double())[:, 0], dim=-1)
+    mixture = Mixture(means, features.new_full((dims,), 1 / dims, dtype=torch.double), weights.new_ones(words))
+    for _ in range(steps):
+        mixture = _update(features, shares, mixture, temperature)
+    return mixture
+
+
+def _update(features: Tensor, shares: Tensor, old: Mixture, temperature: float) -> Mixture:
+    """Means, then the variance around the new, normalised means."""
+    sums = torch.zeros_like(old.means)
+    squares = torch.zeros_like(old.variance)
+    masses = torch.zeros_like(old.masses)
+    for f, p in _chunks(features, shares):
+        z = _posterior(f, p, old, temperature, unseen_below=0)
+        sums += z.T @ f
+        squares += f.square().sum(0)  # rows of z add to 1
+        masses += z.sum(0)
+    means = torch.where(masses[:, None] > 0, F.normalize(sums, dim=-1), old.means)
+    around = squares - 2 * (means * sums).sum(0) + (masses[:, None] * means.square()).sum(0)
+    smallest = torch.finfo(torch.float32).tiny
+    return Mixture(means, (around / masses.sum()).clamp_min(smallest), masses)
+
+
+def posterior(
+    features: Tensor, shares: Tensor, mixture: Mixture, temperature: float, *, unseen_below: float = 0.0
+) -> Tensor:
+    """Shares (N, Q) corrected by the mixture: z ~ p exp((l - max l) / temperature), l without mixing weights.
+
+    Components of less mass than `unseen_below` patches have no likelihood of their own; they are given that of a
+    typical member of any component, -D / 2, so that what a sample missed is decided by its word alone.
+    """
+    pieces = [_posterior(f, p, mixture, temperature, unseen_below=unseen_below) for f, p in _chunks(features, shares)]
+    return torch.cat(pieces)
+
+
+def _posterior(f: Tensor, shares: Tensor, mixture: Mixture, temperature: float, *, unseen_below: float) -> Tensor:
+    means, variance, masses = mixture
+    scaled = means / variance
+    distance = f.square() @ (1 / variance)[:, None] - 2 * f @ scaled.T + (scaled * means).sum(-1)
+    likelihood = torch.where(masses < unseen_below, -f.shape[1] / 2, -distance / 2)
+    corrected = shares + (likelihood - likelihood.amax(-1, keepdim=True)) / temperature
+    return corrected.softmax(-1)
+
+
+def _chunks(features: Tensor, shares: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for f, p in zip(features.split(CHUNK), shares.split(CHUNK), strict=True):
+        yield f.double(), p

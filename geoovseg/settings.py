@@ -1,0 +1,97 @@
+"""What a user decides about a run, and what of it can be refused before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from geoovseg.errors import UsageError
+from geoovseg.methods import METHODS, MethodCard, card, read_settings
+from geoovseg.models.cards import DEFAULT_MODEL, OWN, model_card
+from geoovseg.models.upsamplers import STEPS
+from geoovseg.models.weights import find_weights
+from geoovseg.ops.upsample import UPSAMPLERS
+from geoovseg.prompts import DEFAULT_TEMPLATES, templates
+
+ON_ERROR = ("stop", "skip")
+"""What can be done about windows that cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user decides about a run, as given; see `geoovseg.segment` for the meaning of each."""
+
+    method: str = "segearth"
+    model: str = DEFAULT_MODEL
+    templates: str = DEFAULT_TEMPLATES
+    background: str = "auto"
+    threshold: float | None = None
+    upsample: str = "bilinear"
+    settings: Mapping[str, str | bool | int | float] = field(default_factory=dict)
+    tile: int | None = None
+    stride: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    max_memory: float | None = None
+    block: int | None = None
+    vfm: str | None = None
+    aoi: str | None = None
+    aoi_crs: str | None = None
+    on_error: str = "stop"
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse what can be refused before a model is loaded. Raises UsageError."""
+    method = card(settings.method)
+    read_settings(settings.method, settings.settings)
+    if settings.upsample not in UPSAMPLERS:
+        if settings.upsample.partition("@")[0] not in STEPS:
+            names = ", ".join((*UPSAMPLERS, *STEPS))
+            raise UsageError(f"--upsample {settings.upsample}: choose from {names}; jbu_one@FILE uses weights on disk")
+        find_weights(model_card(settings.upsample, "upsampler"))
+    templates(settings.templates)
+    _check_context(settings, method)
+    if settings.on_error not in ON_ERROR:
+        raise UsageError(f"--on-error {settings.on_error}: choose stop or skip")
+    if settings.aoi is None and settings.aoi_crs is not None:
+        raise UsageError(f"--aoi-crs {settings.aoi_crs} needs --aoi")
+    if settings.threshold is not None:
+        if not method.confidence:
+            able = ", ".join(n for n, c in METHODS.items() if c.confidence)
+            raise UsageError(f"{settings.method} has no score between 0 and 1 for --threshold; these have: {able}")
+        if not 0 <= settings.threshold <= 1:
+            raise UsageError(f"--threshold {settings.threshold:g} must lie between 0 and 1")
+    for name in ("tile", "stride", "block", "batch_size", "max_memory"):
+        value = getattr(settings, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UsageError(f"--{name.replace('_', '-')} {value} must be a positive number")
+
+
+def _check_context(settings: Settings, method: MethodCard) -> None:
+    """Refuse --vfm and --block where a method has no use for them, and models that are not here."""
+    if "vfm" not in method.needs and settings.vfm is not None:
+        able = ", ".join(n for n, c in METHODS.items() if "vfm" in c.needs)
+        raise UsageError(f"{settings.method} uses no vision model for --vfm; these do: {able}")
+    if not method.blocks and settings.block is not None:
+        able = ", ".join(n for n, c in METHODS.items() if c.blocks)
+        raise UsageError(f"{settings.method} sees window by window, so leave --block aside; these see blocks: {able}")
+    if "vfm" in method.needs:
+        check_vfm(settings.vfm or method.vfm)
+
+
+def check_vfm(name: str) -> None:
+    """Refuse a vision model that is not known, or not on this machine. Raises ModelError, WeightsMissingError."""
+    if name not in OWN:
+        find_weights(model_card(name, "vfm"))
+
+
+def check_shares(shard: tuple[int, int] | None, workers: int = 1) -> None:
+    """Refuse shares of a run that there cannot be. Raises UsageError."""
+    if workers < 1:
+        raise UsageError(f"--workers {workers} must be at least 1")
+    if shard is not None and workers > 1:
+        raise UsageError("--workers shares a run's parts on one machine, --shard between machines: use one of them")
+    if shard is not None and not 1 <= shard[0] <= shard[1]:
+        raise UsageError(f"--shard {shard[0]}/{shard[1]}: the first number runs from 1 to the second")
