@@ -31,7 +31,7 @@ Row = dict[str, float | str]
 def run(scene: str, method: str, upsample: str, folder: Path) -> SegmentResult:
     return segment(
         scene, vocabulary="demo", model="demo", background="none", method=method, upsample=upsample,
-        output=folder / "labels.tif", overwrite=True,
+        vfm="demo" if METHODS[method].vfm else None, output=folder / "labels.tif", overwrite=True,
     )  # fmt: skip
 
 
@@ -67,6 +67,8 @@ def main() -> None:
         scenes = [write_scene(folder / str(s), s, args.size, args.size) for s in range(first, last + 1)]
         for upsample in UPSAMPLERS:
             for method in args.methods.split(","):
+                if METHODS[method].jbu and upsample != "bilinear":
+                    continue
                 row = rows.setdefault((method, upsample), {"method": method, "upsample": upsample})
                 for measure in (accuracy, speed):
                     if args.only in (None, measure.__name__):

@@ -77,6 +77,11 @@ def _check_context(settings: Settings, method: MethodCard) -> None:
     if not method.blocks and settings.block is not None:
         able = ", ".join(n for n, c in METHODS.items() if c.blocks)
         raise UsageError(f"{settings.method} sees window by window, so leave --block aside; these see blocks: {able}")
+    own = method.jbu and read_settings(settings.method, settings.settings)["jbu"]
+    if own and settings.upsample != "bilinear":
+        raise UsageError(
+            f"{settings.method} brings its answer to pixels itself; for --upsample {settings.upsample} add --set jbu=false"
+        )
     if "vfm" in method.needs:
         check_vfm(settings.vfm or method.vfm)
 

@@ -106,6 +106,7 @@ BLOCK_METHODS: dict[str, MethodCard] = {
         needs=("clip", "vfm"),
         vfm="dinov2_vitb14_reg4",
         blocks=True,
+        jbu=True,
         cost=1.3,
         fields=(
             *_direct("op"),
@@ -122,6 +123,7 @@ BLOCK_METHODS: dict[str, MethodCard] = {
         needs=("clip", "vfm"),
         vfm="dinov2_vitb14_reg4",
         blocks=True,
+        jbu=True,
         cost=1.3,
         fields=(
             *_direct("mv"),

@@ -108,7 +108,7 @@ class Blocks:
 def lay_blocks(cut: Cut, clip: ClipVit, *, windows: int) -> Blocks:
     """Blocks of windows twice as wide as the tower was trained on (448 for 224), by default `windows` on a side.
 
-    Blocks overlap by one window, or by half of one if they are but one. Raises UsageError for sizes that do not fit.
+    Blocks overlap by one window, or by a quarter if they are but one. Raises UsageError for sizes that do not fit.
     """
     patch = clip.patch
     window = cut.window or 2 * clip.native_grid[0] * patch
@@ -122,7 +122,7 @@ def lay_blocks(cut: Cut, clip: ClipVit, *, windows: int) -> Blocks:
         raise UsageError(f"--stride {stride} must not be larger than the tile of {window} pixels")
     if side < window:
         raise UsageError(f"--block {side} must not be smaller than the tile of {window} pixels")
-    step = side - window if side > window else max(patch, side // 2 // patch * patch)
+    step = side - window if side > window else max(patch, side * 3 // 4 // patch * patch)
     return Blocks(
         side=side,
         step=step,

@@ -63,6 +63,8 @@ class MethodCard:
     """the vision model it uses unless told otherwise"""
     blocks: bool = False
     """whether it sees blocks of windows at once"""
+    jbu: bool = False
+    """whether it brings its answer to pixels itself, unless its setting `jbu` is off"""
     cost: float = 1.0
     """time per window relative to clip, without its other models"""
     confidence: bool = True

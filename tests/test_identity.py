@@ -1,0 +1,109 @@
+"""Block methods give the same labels whatever the batch, the panels, the parts and the processes."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from geoovseg.demo.scenes import render
+from geoovseg.distributed import segment_with
+from geoovseg.errors import InterruptedRunError
+from geoovseg.pipeline import SegmentResult, merge, segment
+from geoovseg.scene import DEMO_TAG
+
+GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "vfm": "demo"}
+METHODS: dict[str, dict[str, Any]] = {
+    "coninfer-group": {"method": "coninfer", "tile": 112, "block": 336},
+    "coninfer-scene": {"method": "coninfer", "tile": 112, "block": 336, "settings": {"context": "scene", "sample": 12}},
+    "direct-op": {"method": "direct-op", "tile": 112, "block": 336, "settings": {"attention_blocks": 2}},
+    "direct-mv": {"method": "direct-mv", "tile": 112, "block": 336, "settings": {"attention_blocks": 2}},
+}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene of two panels, if memory is short, and two rows of parts, a corner of it without data."""
+    path = tmp_path_factory.mktemp("scene") / "scene.tif"
+    pixels, _ = render(1000, 540, 530)
+    pixels[:, :80, :200] = 0
+    profile = {"driver": "GTiff", "height": 540, "width": 530, "count": 3, "dtype": "uint8", "nodata": 0}
+    place = rasterio.transform.from_origin(480_000, 5_460_000, 0.5, 0.5)
+    with rasterio.open(path, "w", crs="EPSG:32632", transform=place, **profile) as dst:
+        dst.write(pixels)
+        dst.update_tags(**{DEMO_TAG: "1000"})
+    return path
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def whole(request: pytest.FixtureRequest, scene: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
+    """A method and what it gives undisturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    _run(scene, folder, request.param)
+    return request.param, _read(folder)
+
+
+def _run(scene: Path, folder: Path, name: str, **changes: Any) -> SegmentResult:
+    outputs = {"output": folder / "labels.tif", "confidence": str(folder / "sure.tif")}
+    return segment(scene, **{**GIVEN, **METHODS[name], **outputs, **changes})
+
+
+def _read(folder: Path) -> list[np.ndarray]:
+    found = []
+    for name in ("labels.tif", "sure.tif"):
+        with rasterio.open(folder / name) as src:
+            found.append(src.read(1))
+    return found
+
+
+def _same(folder: Path, expected: list[np.ndarray]) -> None:
+    for found, want in zip(_read(folder), expected, strict=True):
+        np.testing.assert_array_equal(found, want)
+
+
+def test_batch_size_and_panels_do_not_change_labels(scene: Path, tmp_path: Path, whole: tuple[str, Any]) -> None:
+    name, expected = whole
+    with pytest.warns(UserWarning, match="cannot be blended in"):
+        result = _run(scene, tmp_path, name, batch_size=1, max_memory=1)
+    assert result.panels == 2
+    _same(tmp_path, expected)
+
+
+def test_stopping_and_resuming_does_not_change_labels(scene: Path, tmp_path: Path, whole: tuple[str, Any]) -> None:
+    name, expected = whole
+    asked = iter([None, *[signal.SIGTERM] * 9])
+    with pytest.raises(InterruptedRunError, match="1 of 2 parts"):
+        _run(scene, tmp_path, name, stop=lambda: next(asked))
+    assert _run(scene, tmp_path, name, resume=True).parts_kept == 1
+    _same(tmp_path, expected)
+
+
+def test_shards_do_not_change_labels(scene: Path, tmp_path: Path, whole: tuple[str, Any]) -> None:
+    name, expected = whole
+    for number in (2, 1):
+        parts = _run(scene, tmp_path, name, shard=(number, 2)).parts_dir
+    merge(str(parts))
+    _same(tmp_path, expected)
+
+
+def test_the_area_of_interest_does_not_change_labels_inside(
+    scene: Path, tmp_path: Path, whole: tuple[str, Any]
+) -> None:
+    name, expected = whole
+    _run(scene, tmp_path, name, aoi="480010,5459750,480100,5459800")
+    for found, want in zip(_read(tmp_path), expected, strict=True):
+        inside = found[400:500, 20:200]
+        np.testing.assert_array_equal(inside, want[400:500, 20:200])
+        assert (found[:390] == 255).all()
+
+
+@pytest.mark.parametrize("whole", ["coninfer-scene", "direct-op"], indirect=True)
+def test_workers_do_not_change_labels(scene: Path, tmp_path: Path, whole: tuple[str, Any]) -> None:
+    name, expected = whole
+    outputs = {"output": tmp_path / "labels.tif", "confidence": str(tmp_path / "sure.tif")}
+    segment_with(scene, workers=2, **{**GIVEN, **METHODS[name], **outputs})
+    _same(tmp_path, expected)
