@@ -80,7 +80,8 @@ def _check_context(settings: Settings, method: MethodCard) -> None:
     own = method.jbu and read_settings(settings.method, settings.settings)["jbu"]
     if own and settings.upsample != "bilinear":
         raise UsageError(
-            f"{settings.method} brings its answer to pixels itself; for --upsample {settings.upsample} add --set jbu=false"
+            f"{settings.method} brings its answer to pixels itself; for --upsample {settings.upsample} add "
+            "--set jbu=false"
         )
     if "vfm" in method.needs:
         check_vfm(settings.vfm or method.vfm)

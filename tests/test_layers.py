@@ -38,6 +38,8 @@ HOMES = {
     "pyproj": {"aoi", "vectorize", "truth", "scene", "report"},
     "open_clip": {"models", "demo"},
     "timm": {"models"},
+    "diffusers": {"models"},
+    "transformers": {"models"},
     "segment_anything": {"models"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -11,7 +11,8 @@ from golden_cases import Case, assert_close, case_id, find
 from safetensors.torch import load_file
 
 from geoovseg.models.cards import SAT_MEAN, SAT_STD
-from geoovseg.models.vfm import ClipVfm, TimmVfm, build_timm, fit_to
+from geoovseg.models.patches import fit_to
+from geoovseg.models.vfm import ClipVfm, TimmVfm, build_timm
 from geoovseg.models.vit import ClipVit
 
 ARCH = {"mlp": "vit_large_patch16_dinov3", "swiglu": "vit_huge_plus_patch16_dinov3"}

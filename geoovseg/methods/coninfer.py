@@ -19,7 +19,7 @@ from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks, score_
 from geoovseg.methods.dense import DenseMethod, Features, blocks_of, last_block
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.attention import Policy, anywhere, maskclip, summing
-from geoovseg.ops.context import Mixture, fit, log_shares, posterior
+from geoovseg.ops.context import FIRST, Mixture, fit, log_shares, posterior
 from geoovseg.scene import TileBatch, in_batches
 from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary
@@ -102,7 +102,7 @@ class ConInfer(BlockMethod):
         """Posteriors (B, Q, h, w) of what was seen (B, Q + D, h, w), all of it one context."""
         shares, features = self._split(values.movedim(1, -1).flatten(0, 2))
         if self.mixture is not None:
-            z = posterior(features, shares, self.mixture, self.temperature, unseen_below=1)
+            z = posterior(features, shares, self.mixture, self.temperature, unseen_below=FIRST)
         else:
             here = known.flatten()
             z = posterior(features, shares, fit(features[here], shares[here], self.temperature), self.temperature)

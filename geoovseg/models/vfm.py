@@ -12,12 +12,13 @@ import timm
 import torch
 from timm.models.eva import checkpoint_filter_fn
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from geoovseg.errors import GeoOVSegError, first_line
 from geoovseg.models.cards import ModelCard, model_card
+from geoovseg.models.diffusion import load_diffusion
 from geoovseg.models.load import PRECISIONS, ClipModel, file_sha256, load_clip, read_state
-from geoovseg.models.vit import ClipVit, Grid, resize_positions
+from geoovseg.models.patches import Grid, between_patches, fit_to
+from geoovseg.models.vit import ClipVit, resize_positions
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.attention import summing
 
@@ -49,20 +50,6 @@ class Vfm(Protocol):
 
     def attention(self, pixels: Tensor, grid: Grid, blocks: int) -> Tensor:
         """Attention between patches (B, N, N): mean over the heads of the last `blocks` blocks, rows adding to 1."""
-
-
-def fit_to(pixels: Tensor, grid: Grid, patch: int) -> Tensor:
-    """Pixels resized so that a model of this patch sees exactly this grid: bilinear, antialiased."""
-    size = (grid[0] * patch, grid[1] * patch)
-    if tuple(pixels.shape[-2:]) == size:
-        return pixels
-    return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
-
-
-def between_patches(attention: Tensor, prefix: int) -> Tensor:
-    """Attention (B, L, L) without the first `prefix` tokens, rows adding to 1 again."""
-    patches = attention[:, prefix:, prefix:]
-    return patches / patches.sum(-1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -183,13 +170,15 @@ def load_vfm(name: str, clip: ClipModel, device: torch.device, precision: str) -
     if name == "demo":
         demo = load_clip.__wrapped__("demo", device, precision)
         return ClipVfm(name, demo.vit, demo.sha256)
-    return _load_timm(name, device, precision)
+    return _load(name, device, precision)
 
 
 @lru_cache(maxsize=1)
-def _load_timm(name: str, device: torch.device, precision: str) -> TimmVfm:
+def _load(name: str, device: torch.device, precision: str) -> Vfm:
     card = model_card(name, "vfm")
     path = find_weights(card)
+    if card.arch == "diffusion":
+        return load_diffusion(name, path if path.is_dir() else path.parents[1], device, PRECISIONS[precision])
     try:
         model = build_timm(card.arch, read_state(path))
     except Exception as error:  # what a damaged or foreign file makes torch raise has no common base

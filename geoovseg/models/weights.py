@@ -29,7 +29,8 @@ def cache_dir() -> Path:
 def local_weights(card: ModelCard) -> Path | None:
     """The file of a model's weights on this machine, or None; nothing is downloaded."""
     if card.path is not None:
-        return card.path if card.path.is_file() else None
+        folder = card.arch == "diffusion"
+        return card.path if (card.path.is_dir() if folder else card.path.is_file()) else None
     if card.url is not None:
         kept = _kept(card.url)
         return kept if kept.is_file() else None
@@ -67,6 +68,8 @@ def fetch_weights(card: ModelCard) -> Path:
 
     for file in card.files:
         try:
+            for other in card.also:
+                hf_hub_download(str(card.repo), other)
             return Path(hf_hub_download(str(card.repo), file))
         except LocalEntryNotFoundError as error:
             raise GeoOVSegError(

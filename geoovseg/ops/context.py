@@ -77,8 +77,8 @@ def posterior(
 ) -> Tensor:
     """Shares (N, Q) corrected by the mixture: z ~ p exp((l - max l) / temperature), l without mixing weights.
 
-    Components of less mass than `unseen_below` patches have no likelihood of their own; they are given that of a
-    typical member of any component, -D / 2, so that what a sample missed is decided by its word alone.
+    Components of less mass than `unseen_below` patches have no likelihood of their own; they are given that of the
+    likeliest, so that what a sample missed is decided by its word alone.
     """
     pieces = [_posterior(f, p, mixture, temperature, unseen_below=unseen_below) for f, p in _chunks(features, shares)]
     return torch.cat(pieces)
@@ -88,8 +88,10 @@ def _posterior(f: Tensor, shares: Tensor, mixture: Mixture, temperature: float, 
     means, variance, masses = mixture
     scaled = means / variance
     distance = f.square() @ (1 / variance)[:, None] - 2 * f @ scaled.T + (scaled * means).sum(-1)
-    likelihood = torch.where(masses < unseen_below, -f.shape[1] / 2, -distance / 2)
-    corrected = shares + (likelihood - likelihood.amax(-1, keepdim=True)) / temperature
+    unseen = masses < unseen_below
+    likelihood = (-distance / 2).masked_fill(unseen, -torch.inf)
+    best = likelihood.amax(-1, keepdim=True).nan_to_num(neginf=0.0)  # if none was seen
+    corrected = shares + torch.where(unseen, 0.0, likelihood - best) / temperature
     return corrected.softmax(-1)
 
 
