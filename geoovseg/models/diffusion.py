@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geoovseg.errors import GeoOVSegError, ModelError, first_line
 from geoovseg.models.patches import Grid, fit_to
@@ -55,7 +55,7 @@ class DiffusionVfm:
 
 
 @contextmanager
-def _captured(layers: Sequence[nn.Module]) -> Iterator[dict[int, list[Tensor]]]:
+def _captured(layers: Sequence[Any]) -> Iterator[dict[int, list[Tensor]]]:
     """Projected queries and keys (B, N, E) of layers by their number, while this is open."""
     kept: dict[int, list[Tensor]] = {n: [] for n in range(len(layers))}
 
