@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg.budget import CPU_BATCH
-from geoovseg.errors import MethodError
 from geoovseg.methods import Method, read_settings
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks, score_model
-from geoovseg.methods.dense import DenseMethod, Features, blocks_of, last_block
+from geoovseg.methods.dense import DenseMethod, Features, blocks_of, last_block, needed
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.attention import Policy, anywhere, maskclip, summing
 from geoovseg.ops.context import FIRST, Mixture, fit, log_shares, posterior
@@ -168,14 +167,12 @@ def build(
     """ConInfer on a score model, `base` or the one named by the setting."""
     named = {"base": base} if isinstance(base, str) else {}
     given: dict[str, Any] = read_settings("coninfer", {**fields, **named})
-    if vfm is None:
-        raise MethodError("coninfer needs a vision model; see --vfm")
     scorer, notes = _fused(score_model(base or given["base"], clip, text, vocabulary), given["attn_lambda"])
     return ConInfer(
         clip=clip,
         blocks=lay_blocks(cut or Cut(), clip, windows=WINDOWS),
         scorer=scorer,
-        vfm=vfm,
+        vfm=needed("coninfer", vfm),
         temperature=given["temperature"],
         context=given["context"],
         sample=given["sample"],

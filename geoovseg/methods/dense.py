@@ -11,7 +11,8 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.methods import Method, read_settings
+from geoovseg.errors import MethodError
+from geoovseg.methods import Method, card, read_settings
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import Mix
 from geoovseg.scene import TileBatch
@@ -70,6 +71,8 @@ class DenseMethod:
     _: KW_ONLY
     scale: float
     class_token_weight: float = 0.0
+    side: float = 1.0
+    """of windows, by the side the tower was trained on"""
     refine: Refine | None = None
     compare: Compare = on_the_grid
     """where features become scores: on the patch grid, or at pixels by an upsampler of features"""
@@ -94,8 +97,8 @@ class DenseMethod:
 
     @property
     def tile(self) -> int:
-        """The side the model was trained on."""
-        return self.clip.native_grid[0] * self.clip.patch
+        """The side the model was trained on, or what the method was published with."""
+        return round(self.side * self.clip.native_grid[0]) * self.clip.patch
 
     @property
     def stride(self) -> int:
@@ -157,8 +160,18 @@ def blocks_of(published: Sequence[int], depth: int, *, before_last: bool = True)
     return tuple(min(round(i * depth / PAPER_DEPTH), max(last, 0)) for i in published)
 
 
+def needed(name: str, vfm: Any) -> Any:
+    """The vision model of a method that cannot do without. Raises MethodError."""
+    if vfm is None:
+        raise MethodError(f"{name} needs a vision model; see --vfm")
+    return vfm
+
+
 def builder(name: str, make: Callable[..., DenseMethod]) -> Callable[..., DenseMethod]:
-    """What the card of `name` points to: `make(clip, text, **settings)` with every setting of the card."""
+    """What the card of `name` points to: `make(clip, text, **settings)` with every setting of the card.
+
+    It is given the vision model as `vfm` besides, if the card says that it uses one.
+    """
 
     def build(
         clip: ClipVit,
@@ -171,6 +184,9 @@ def builder(name: str, make: Callable[..., DenseMethod]) -> Callable[..., DenseM
         cut: Any = None,
         **fields: Any,
     ) -> DenseMethod:
-        return make(clip, text, **read_settings(name, fields))
+        given: dict[str, Any] = read_settings(name, fields)
+        if "vfm" in card(name).needs:
+            given["vfm"] = needed(name, vfm)
+        return make(clip, text, **given)
 
     return build

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.errors import MethodError
 from geoovseg.methods import Method, read_settings
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks, score_model
+from geoovseg.methods.dense import needed
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.classes import best_word
 from geoovseg.ops.upsample import bilateral
@@ -172,8 +172,6 @@ def _builder(name: str, answer: Callable[..., Answer]) -> Callable[..., Direct]:
     ) -> Direct:
         named = {"base": base} if isinstance(base, str) else {}
         given: dict[str, Any] = read_settings(name, {**fields, **named})
-        if vfm is None:
-            raise MethodError(f"{name} needs a vision model; see --vfm")
         scorer = score_model(base or given["base"], clip, text, vocabulary)
         given.pop("base")
         common = {key: given.pop(key) for key in ("threshold", "sharpness", "attention_blocks", "jbu")}
@@ -181,7 +179,7 @@ def _builder(name: str, answer: Callable[..., Answer]) -> Callable[..., Direct]:
             clip=clip,
             blocks=lay_blocks(cut or Cut(), clip, windows=1),
             scorer=scorer,
-            vfm=vfm,
+            vfm=needed(name, vfm),
             groups=[len(group) for group in vocabulary.groups],
             answer=answer(**given),
             **common,

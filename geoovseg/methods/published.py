@@ -36,6 +36,8 @@ class Protocol:
     crop: int = 224
     """side of the windows; 0 sees the image whole"""
     stride: int = 112
+    multiple: int = 0
+    """what sides of windows are padded to; 0 is the tower's patch"""
     pad: bool = True
     """windows that are no multiple of the patch are padded; false: the rest is ignored and the logits stretched"""
     scale: float = 50.0
@@ -55,6 +57,7 @@ RELEASES = {
     "naclip": Protocol(resize=(2048, 336), scale=40, pad=False, pamr_steps=10, renormalise=True),
     "resclip": Protocol(resize=(2048, 336), scale=40, pad=False, renormalise=True),
     "segearth": Protocol(),
+    "proxyclip": Protocol(resize=(2048, 336), crop=336, scale=40, multiple=56),
     "coninfer": Protocol(resize=(448, 448), keep_ratio=False, crop=0, scale=5),
 }
 """What each release does unless a data set's configuration says otherwise."""
@@ -82,7 +85,12 @@ def run(image: Tensor, protocol: Protocol, method: DenseMethod, *, size: tuple[i
     if protocol.crop:
         mean = clip.mean if protocol.pad else None
         found = slide(
-            image, window_logits(method), crop=protocol.crop, stride=protocol.stride, patch=clip.patch, fill=mean
+            image,
+            window_logits(method),
+            crop=protocol.crop,
+            stride=protocol.stride,
+            patch=protocol.multiple or clip.patch,
+            fill=mean,
         )
     else:
         found = method.score(image)

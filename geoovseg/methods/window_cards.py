@@ -186,6 +186,29 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         ),
         build="geoovseg.methods.last_block:segearth",
     ),
+    "proxyclip": MethodCard(
+        title="ProxyCLIP",
+        paper="Lan et al. 2024, ProxyCLIP: Proxy Attention Improves CLIP for Open-Vocabulary Segmentation",
+        about="CLIP's values gathered by how alike patches are to a vision model.",
+        unit="cosine",
+        needs=("clip", "vfm"),
+        vfm="dino_vitb8",
+        cost=1.0,
+        fields=(
+            scale(40, "ProxyCLIP release"),
+            Field(
+                "beta",
+                1.2,
+                "likeness that counts, by the mean likeness (ProxyCLIP release; 1.0 to 1.6)",
+                at_least=0,
+                at_most=100,
+            ),
+            Field(
+                "gamma", 3.0, "sharpness of the likeness (ProxyCLIP release; 2 to 5)", at_least=0.001, at_most=10_000
+            ),
+        ),
+        build="geoovseg.methods.proxyclip:build",
+    ),
     "reattnclip": MethodCard(
         title="ReAttnCLIP",
         paper="ReAttnCLIP, CVPR 2026 (code not released)",
