@@ -22,6 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line
+from geoovseg.network import is_offline, is_remote
 
 DEMO_TAG = "GEOOVSEG_DEMO"
 """Tag of the drawn scenes of the demo; its value is their seed."""
@@ -194,6 +195,8 @@ def open_scene(path: str | os.PathLike[str], *, bands: Sequence[int] | None = No
     for bands the file lacks; warns of a missing coordinate system.
     """
     name = os.fspath(path)
+    if is_offline() and is_remote(name):
+        raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
     with raster_env(), _opened(name) as src:
         try:
             scene = _inspect(src, bands, name)

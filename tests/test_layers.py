@@ -23,7 +23,7 @@ RANKS = (
     {"models"},
     {"reader", "budget", "labels"},
     {"scene", "parts", "outputs", "truth", "aoi", "mosaic", "ops"},
-    {"vocabulary", "tiling", "record", "styles", "signals"},
+    {"vocabulary", "tiling", "record", "styles", "signals", "network"},
     {"prompts"},
     {"errors"},
 )

@@ -1,4 +1,4 @@
-"""`geoovseg models list|show|fetch`."""
+"""`geoovseg models list|show|fetch|verify`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from geoovseg.cli import options as o
-from geoovseg.cli.output import data, talk
+from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
-from geoovseg.models.weights import fetch_weights, local_weights
+from geoovseg.models.weights import bundle as copy_weights
+from geoovseg.models.weights import fetch_weights, local_weights, verify
 
 app = typer.Typer(help="See and fetch the models' weights.", no_args_is_help=True, rich_markup_mode=None)
+NamesArg = Annotated[list[str], typer.Argument(help="Models, as `geoovseg models list` names them.", metavar="NAME")]
 NameArg = Annotated[str, typer.Argument(help="A model, as `geoovseg models list` names it.", metavar="NAME")]
 
 
@@ -34,7 +36,7 @@ def list_models(json: o.JsonOpt = False) -> None:
 @app.command("show")
 def show(name: NameArg, json: o.JsonOpt = False) -> None:
     """Show where a model's weights come from, their size and licence."""
-    card = MODELS.get(name) or model_card(name)
+    card = _card(name)
     here = local_weights(card)
     if json:
         data(_json(card, here))
@@ -45,12 +47,48 @@ def show(name: NameArg, json: o.JsonOpt = False) -> None:
 
 
 @app.command("fetch")
-def fetch(name: NameArg, json: o.JsonOpt = False) -> None:
-    """Download a model's weights, once."""
-    card = MODELS.get(name) or model_card(name)
-    talk(f"{card.name}: {card.megabytes or '?'} MB, licence: {card.licence}")
-    path = str(fetch_weights(card))
-    data(jsonlib.dumps({"name": card.name, "path": path}) if json else path)
+def fetch(
+    names: NamesArg,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Also copy them to this folder, for --model-dir on another machine.")
+    ] = None,
+    offline: o.OfflineOpt = False,
+    json: o.JsonOpt = False,
+    quiet: o.QuietOpt = False,
+) -> None:
+    """Download models' weights, once; what broke off is gone on with."""
+    o.set_offline(offline)
+    for name in names:
+        card = _card(name)
+        here = local_weights(card)
+        if here is None:
+            talk(f"{card.name}: {card.megabytes or '?'} MB, licence: {card.licence}", quiet=quiet)
+            with progress_bar(quiet, "B") as progress:
+                here = fetch_weights(card, progress)
+        copies = copy_weights(card, bundle) if bundle else []
+        path = str(here)
+        data(jsonlib.dumps({"name": name, "path": path, "bundle": [str(c) for c in copies]}) if json else path)
+
+
+@app.command("verify")
+def verify_models(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models; all that are here if none.", metavar="NAME")
+    ] = None,
+    json: o.JsonOpt = False,
+) -> None:
+    """Compare weights on this machine with their known digests; exit code 1 if one differs."""
+    wrong = 0
+    for name in names or [n for n, card in MODELS.items() if local_weights(card)]:
+        digest, good = verify(_card(name))
+        wrong += good is False
+        said = {True: "as known", False: "NOT AS KNOWN: fetch it again", None: "no digest is known"}[good]
+        data(jsonlib.dumps({"name": name, "sha256": digest, "good": good}) if json else f"{name:<28}{digest}  {said}")
+    raise typer.Exit(1 if wrong else 0)
+
+
+def _card(name: str) -> ModelCard:
+    return MODELS.get(name) or model_card(name)
 
 
 def _json(card: ModelCard, here: Path | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,11 @@ VocabularyOpt = Annotated[
 TemplatesOpt = Annotated[str, typer.Option(help="Sentences around each word: openai-80, openai-7, plain, or a file.")]
 MethodOpt = Annotated[str, typer.Option("-m", "--method", help="See `geoovseg methods`.")]
 ModelOpt = Annotated[str, typer.Option(help="See `geoovseg models list`; demo needs no download.")]
+OfflineOpt = Annotated[bool, typer.Option("--offline", help="Never open a connection, as with GEOOVSEG_OFFLINE=1.")]
+ModelDirOpt = Annotated[
+    Path | None,
+    typer.Option(help="Folder of weights made by `models fetch --bundle`.", envvar="GEOOVSEG_MODEL_DIR"),
+]
 OutputOpt = Annotated[
     str | None, typer.Option("-o", "--output", help="Label raster (.tif) or folder; default <scene>_labels.tif.")
 ]
@@ -93,6 +99,12 @@ def read_pairs(items: list[str], option: str, form: str) -> dict[str, str]:
     if wrong:
         raise UsageError(f"{option} {wrong[0]}: write {form}")
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def set_offline(offline: bool) -> None:
+    """Let all libraries know, here and in processes started from here, that the network is forbidden."""
+    if offline:
+        os.environ["GEOOVSEG_OFFLINE"] = os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def read_shard(text: str | None, environment: Mapping[str, str]) -> tuple[int, int] | None:

@@ -49,18 +49,18 @@ def plain_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(quiet: bool, unit: str = "window") -> Iterator[Callable[[int, int], None]]:
     """Progress with rate and remaining time on stderr: a bar on a terminal, elsewhere a line now and then."""
     if quiet:
         yield lambda done, total: None
     elif not sys.stderr.isatty():
-        yield _lines()
+        yield _lines(unit)
     else:
         with ExitStack() as stack:
-            yield _bar(stack)
+            yield _bar(stack, unit)
 
 
-def _bar(stack: ExitStack) -> Callable[[int, int], None]:
+def _bar(stack: ExitStack, unit: str) -> Callable[[int, int], None]:
     """A bar that appears with the first batch, so that errors before it stand alone."""
     from tqdm import tqdm
 
@@ -68,15 +68,17 @@ def _bar(stack: ExitStack) -> Callable[[int, int], None]:
 
     def update(done: int, total: int) -> None:
         if not bars:
-            bars.append(stack.enter_context(tqdm(total=total, unit="window", file=sys.stderr, mininterval=0.2)))
+            bar = tqdm(total=total, unit=unit, unit_scale=unit == "B", file=sys.stderr, mininterval=0.2)
+            bars.append(stack.enter_context(bar))
         bars[0].update(done - bars[0].n)
 
     return update
 
 
-def _lines() -> Callable[[int, int], None]:
+def _lines(unit: str) -> Callable[[int, int], None]:
     start = last = time.monotonic()
     shown = 0
+    size, name = (1e6, "MB") if unit == "B" else (1, f"{unit}s")
 
     def update(done: int, total: int) -> None:
         nonlocal last, shown
@@ -84,6 +86,7 @@ def _lines() -> Callable[[int, int], None]:
         if done > shown and (done == total or now - last >= SECONDS_BETWEEN_LINES):
             last, shown = now, done
             rate = done / max(now - start, 1e-9)
-            talk(f"{done} of {total} windows, {rate:.1f} windows/s, {(total - done) / max(rate, 1e-9):.0f} s left")
+            left = f"{(total - done) / max(rate, 1e-9):.0f} s left"
+            talk(f"{done / size:.0f} of {total / size:.0f} {name}, {rate / size:.1f} {name}/s, {left}")
 
     return update

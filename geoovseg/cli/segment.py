@@ -27,6 +27,8 @@ def command(
     vocabulary: o.VocabularyOpt = None,
     method: o.MethodOpt = "segearth",
     model: o.ModelOpt = DEFAULT_MODEL,
+    model_dir: o.ModelDirOpt = None,
+    offline: o.OfflineOpt = False,
     output: o.OutputOpt = None,
     confidence: o.ConfidenceOpt = None,
     templates: o.TemplatesOpt = DEFAULT_TEMPLATES,
@@ -85,6 +87,9 @@ def command(
         "shard": o.read_shard(shard, os.environ),
         "workers": workers,
     }
+    o.set_offline(offline)
+    if model_dir is not None:
+        os.environ["GEOOVSEG_MODEL_DIR"] = os.fspath(model_dir)
     read_classes(classes, vocabulary)  # before the heavy libraries are loaded: mistakes should be cheap
     read_settings(method, common["settings"])
     model_card(model)

@@ -43,6 +43,8 @@ class ModelCard:
     """a local file instead of the hub"""
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
+    sha256: str | None = None
+    """of the file, where it is known"""
     megabytes: int | None = None
     licence: str = "not stated"
     about: str = ""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, WeightsMissingError, first_line
 from geoovseg.models.cards import ModelCard
+from geoovseg.models.download import Progress, download
+from geoovseg.network import is_offline
 
 _OFFLINE = (
-    "For a machine without network: fetch on another one and copy its cache folders (see `geoovseg doctor`), or give a "
-    "file, as in --model ARCH@FILE or --upsample jbu_one@FILE."
+    "For a machine without network: `geoovseg models fetch NAME --bundle DIR` on another one, carry DIR over and use "
+    "--model-dir DIR; or give a file, as in --model ARCH@FILE or --upsample jbu_one@FILE."
 )
 OPTIONS = {"clip": "model", "upsampler": "upsample", "vfm": "vfm"}
 """The option that names weights of a kind."""
@@ -31,6 +32,8 @@ def local_weights(card: ModelCard) -> Path | None:
     if card.path is not None:
         folder = card.arch == "diffusion"
         return card.path if (card.path.is_dir() if folder else card.path.is_file()) else None
+    if given := _in_model_dir(card):
+        return given
     if card.url is not None:
         kept = _kept(card.url)
         return kept if kept.is_file() else None
@@ -38,6 +41,14 @@ def local_weights(card: ModelCard) -> Path | None:
 
     found = (try_to_load_from_cache(str(card.repo), file) for file in card.files)
     return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def _in_model_dir(card: ModelCard) -> Path | None:
+    """The file in $GEOOVSEG_MODEL_DIR, as `bundle` lays it there."""
+    root = os.environ.get("GEOOVSEG_MODEL_DIR")
+    names = [*card.files, *([card.url.rpartition("/")[2]] if card.url else [])]
+    found = (Path(root) / safe_name(card.name) / name for name in names) if root else ()
+    return next((path for path in found if path.is_file()), None)
 
 
 def find_weights(card: ModelCard) -> Path:
@@ -54,15 +65,19 @@ def find_weights(card: ModelCard) -> Path:
     )
 
 
-def fetch_weights(card: ModelCard) -> Path:
+def fetch_weights(card: ModelCard, progress: Progress | None = None) -> Path:
     """Download a model's weights, into the Hugging Face cache or our own; returns the file.
+
+    Both go on where an earlier try broke off.
 
     Raises GeoOVSegError when the hub cannot be reached or has no such file.
     """
     if card.path is not None:
         return find_weights(card)
+    if is_offline():
+        raise GeoOVSegError(f"{card.name} cannot be fetched: GEOOVSEG_OFFLINE is set, or --offline. {_OFFLINE}")
     if card.url is not None:
-        return _download(card.url)
+        return download(card.url, _kept(card.url), sha256=card.sha256, progress=progress)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -87,21 +102,34 @@ def _kept(url: str) -> Path:
     return cache_dir() / "weights" / url.rpartition("/")[2]
 
 
-def _download(url: str) -> Path:
-    """Fetch one file; it appears under its name when it is complete."""
-    target = _kept(url)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
+def bundle(card: ModelCard, folder: Path) -> list[Path]:
+    """Copy a model's weights, which are on this machine, to a folder for `--model-dir` on another one."""
+    found = find_weights(card)
+    copied: list[Path] = []
+    for name, source in _parts(card, found):
+        target = folder / safe_name(card.name) / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=60) as source, part.open("wb") as file:
-            shutil.copyfileobj(source, file)
+        part = target.with_name(f"{target.name}.part")
+        shutil.copyfile(source, part)
         part.replace(target)
-    except urllib.error.HTTPError as error:
-        raise GeoOVSegError(f"{url} answers {error.code} {error.reason}. {_OFFLINE}") from error
-    except (OSError, urllib.error.URLError) as error:
-        raise GeoOVSegError(
-            f"cannot download {url}: {first_line(error)}; behind a proxy set HTTPS_PROXY. {_OFFLINE}"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
-    return target
+        copied.append(target)
+    return copied
+
+
+def _parts(card: ModelCard, found: Path) -> list[tuple[str, Path]]:
+    """All files of a model by their names in a folder of it: the weights, and what belongs to them."""
+    main = next((name for name in card.files if found.as_posix().endswith(name)), found.name)
+    root = Path(found.as_posix().removesuffix(main))
+    return [(main, found), *((name, root / name) for name in card.also)]
+
+
+def verify(card: ModelCard) -> tuple[str, bool | None]:
+    """The digest of a model's weights on this machine, and whether it is the known one; None if none is known."""
+    with find_weights(card).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return found, None if card.sha256 is None else found == card.sha256
+
+
+def safe_name(name: str) -> str:
+    """A model's name as that of a folder."""
+    return name.replace("/", "--")

@@ -1,0 +1,93 @@
+"""One file from elsewhere: resumed where an earlier try broke off, checked, under its name only when it is whole."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from geoovseg.errors import GeoOVSegError, first_line
+
+PIECE = 1 << 20
+"""Bytes read at once."""
+TIMEOUT = 60
+"""Seconds without an answer."""
+Progress = Callable[[int, int], None]
+"""Called with (bytes here, bytes in all; 0 if not known)."""
+
+
+def download(url: str, target: Path, *, sha256: str | None = None, progress: Progress | None = None) -> Path:
+    """Fetch `url` to `target`; what an earlier try left beside it is gone on with.
+
+    Raises GeoOVSegError when it cannot be reached, breaks off, is too short, or has another digest than `sha256`.
+    """
+    part = target.with_name(f"{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(part) as file:
+            _fetch(url, file, progress or (lambda here, whole: None))
+            check(part, sha256, url)
+            part.replace(target)
+    except urllib.error.HTTPError as error:
+        raise GeoOVSegError(f"{url} answers {error.code} {error.reason}") from error
+    except OSError as error:
+        raise GeoOVSegError(
+            f"cannot download {url}: {first_line(error)}; behind a proxy set HTTPS_PROXY. The same command goes on "
+            "where this one broke off"
+        ) from error
+    return target
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[IO[bytes]]:
+    """The unfinished file, kept from other processes; nothing is left of it if nothing came."""
+    with part.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise GeoOVSegError(f"another process is downloading {part}; wait for it") from error
+        try:
+            yield file
+        finally:
+            if part.exists() and not part.stat().st_size:
+                part.unlink()
+
+
+def _fetch(url: str, file: IO[bytes], progress: Progress) -> None:
+    """The rest of a file, or all of it where the server does not do parts."""
+    here = file.tell()
+    request = urllib.request.Request(url, headers={"Range": f"bytes={here}-"} if here else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to send
+            return
+        raise
+    with answer:
+        if here and getattr(answer, "status", 200) != 206:
+            file.truncate(0)
+            here = 0
+        whole = here + int(answer.headers.get("Content-Length") or 0)
+        while piece := answer.read(PIECE):
+            file.write(piece)
+            here += len(piece)
+            progress(here, max(whole, 0))
+    file.flush()
+    if here < whole:
+        raise OSError(f"it broke off after {here} of {whole} bytes")
+
+
+def check(path: Path, sha256: str | None, source: str) -> None:
+    """Compare a file with its digest where that is known; one that differs is removed. Raises GeoOVSegError."""
+    if sha256 is None:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        path.unlink()
+        raise GeoOVSegError(f"{source} has the sha256 {found}, not {sha256}; it was removed: fetch it again")
