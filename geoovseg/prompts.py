@@ -51,6 +51,13 @@ def templates(name_or_file: str = DEFAULT_TEMPLATES) -> tuple[str, ...]:
     return found
 
 
+def variants() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What stands before and after a word in the sentences by which models are weighed."""
+    folder = prompts_dir() / "variants"
+    before, after = (_listed(folder / f"{name}.txt", "variants of sentences") for name in ("prefixes", "suffixes"))
+    return before, after
+
+
 def counter_words() -> tuple[str, ...]:
     """The words that `--background auto` sets against the user's."""
     return _listed(prompts_dir() / "background.txt", "words of the background")

@@ -33,6 +33,8 @@ def _own_caches(
 ) -> None:
     """Text features are kept apart from the user's, and only tests marked `weights` see downloaded ones."""
     monkeypatch.setenv("GEOOVSEG_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("GEOOVSEG_OFFLINE", "0")  # what a command sets in this process does not outlive its test
+    monkeypatch.setenv("GEOOVSEG_MODEL_DIR", "")
     if not request.node.get_closest_marker("weights"):
         nowhere = str(tmp_path_factory.getbasetemp() / "no_weights")
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", nowhere)

@@ -103,6 +103,7 @@ KINDS = {
     "direct_op": lambda meta: meta.get("method") == "direct_op",
     "direct_mv": lambda meta: meta.get("method") == "direct_mv",
     "direct_jbu": lambda meta: meta.get("method") == "direct_jbu",
+    "pvsm": lambda meta: {"intra", "inter", "margin"} <= set(meta.get("tensors", {}).get("outputs", ())),
     "proxyclip": lambda meta: meta.get("method") == "proxyclip",
     "reattnclip": lambda meta: meta.get("method") == "reattnclip",
     "dinov3": lambda meta: any(o.endswith(".patch") for o in _outputs(meta)),

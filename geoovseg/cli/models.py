@@ -1,4 +1,4 @@
-"""`geoovseg models list|show|fetch|verify`."""
+"""`geoovseg models list|show|fetch|verify|compose`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
 from geoovseg.models.weights import bundle as copy_weights
 from geoovseg.models.weights import fetch_weights, local_weights, verify
+from geoovseg.vocabulary import read_classes
 
 app = typer.Typer(help="See and fetch the models' weights.", no_args_is_help=True, rich_markup_mode=None)
 NamesArg = Annotated[list[str], typer.Argument(help="Models, as `geoovseg models list` names them.", metavar="NAME")]
@@ -68,6 +69,32 @@ def fetch(
         copies = copy_weights(card, bundle) if bundle else []
         path = str(here)
         data(jsonlib.dumps({"name": name, "path": path, "bundle": [str(c) for c in copies]}) if json else path)
+
+
+@app.command("compose")
+def compose_models(
+    names: NamesArg,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File for the weights (.safetensors).")],
+    vocabulary: Annotated[str, typer.Option(help="Classes whose words are told apart: a name or a file.")] = "loveda",
+    variants: Annotated[int, typer.Option(help="Sentences for each class.")] = 20,
+    seed: Annotated[int, typer.Option(help="For the choice of sentences.")] = 0,
+    overwrite: o.OverwriteOpt = False,
+    json: o.JsonOpt = False,
+) -> None:
+    """Average models into one, weighed by how well they keep classes apart (PVSM); use it as --model FILE.
+
+    geoovseg models compose RemoteCLIP-ViT-L-14 GeoRSCLIP-ViT-L-14 -o fused.safetensors
+    """
+    from geoovseg.models.compose import compose
+
+    words = read_classes(None, vocabulary)
+    members = compose(names, output, words, count=variants, seed=seed, overwrite=overwrite)
+    if json:
+        data(jsonlib.dumps({"path": str(output), "members": [asdict(member) for member in members]}))
+        return
+    for member in members:
+        data(f"{member.name:<28}margin {member.margin:.4f}  weight {member.weight:.3f}")
+    data(str(output))
 
 
 @app.command("verify")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from geoovseg.errors import ModelError, did_you_mean
+from geoovseg.errors import ModelError, did_you_mean, first_line
 
 DEFAULT_MODEL = "ViT-B-16/openai"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -220,7 +221,7 @@ def model_card(name: str, kind: Kind = "clip") -> ModelCard:
         return replace(
             known.get(arch, ModelCard(name=name, arch=arch, about="a local file")), name=name, path=Path(file)
         )
-    if kind == "clip" and (found := _from_open_clip(name)):
+    if kind == "clip" and (found := _composed(name) or _from_open_clip(name)):
         return found
     example = {
         "clip": "ViT-B-16-quickgelu@weights.safetensors",
@@ -232,6 +233,29 @@ def model_card(name: str, kind: Kind = "clip") -> ModelCard:
         f"no {'model' if kind == 'clip' else kind} named {name!r}{did_you_mean(name, names)}. There are "
         f"{', '.join(names)}; ARCH@FILE uses weights on disk, for example {example}"
     )
+
+
+def _composed(name: str) -> ModelCard | None:
+    """The card of weights made by `geoovseg models compose`, which says beside the file what they are."""
+    path = Path(name)
+    beside = path.with_suffix(".json")
+    if path.suffix != ".safetensors" or not beside.is_file():
+        return None
+    try:
+        said = json.loads(beside.read_text(encoding="utf-8"))
+        members = ", ".join(f"{m['weight']:.2f} {m['name']}" for m in said["members"])
+        return ModelCard(
+            name=name,
+            arch=said["arch"],
+            path=path,
+            mean=tuple(said["mean"]),
+            std=tuple(said["std"]),
+            sha256=said["sha256"],
+            licence="that of its members",
+            about=f"composed of {members}",
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{beside} is no card of composed weights: {first_line(error)}") from error
 
 
 def _from_open_clip(name: str) -> ModelCard | None:

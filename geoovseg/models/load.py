@@ -79,9 +79,7 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
     """
     card = model_card(name)
     path = find_weights(card)
-    model, tokenizer = _architecture(card)
-    _load_state(model, path, card)
-    model.eval().requires_grad_(False)
+    model, tokenizer = load_whole(card)
     tower = model.visual.to(device=device, dtype=PRECISIONS[precision])
     return ClipModel(
         card=replace(card, path=path),
@@ -92,9 +90,17 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
     )
 
 
+def load_whole(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
+    """Both towers in float32 on the CPU, and the tokenizer. Raises what `load_clip` raises."""
+    path = find_weights(card)
+    model, tokenizer = _architecture(card)
+    _load_state(model, path, card)
+    return model.eval().requires_grad_(False), tokenizer
+
+
 def _architecture(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
     """The empty model and its tokenizer, from a configuration on this machine. Raises ModelError."""
-    if card.name == "demo":
+    if card.arch == "demo":
         config = json.loads((DEMO_DIR / "config.json").read_text())
         return open_clip.CLIP(**config), SimpleTokenizer(bpe_path=str(DEMO_DIR / "bpe.txt.gz"))
     if card.arch not in open_clip.list_models():
