@@ -27,6 +27,8 @@ class Load:
     at_once: int
     """of a batch at pixel resolution: the words, where they are not merged before"""
     batch: int
+    beside: float = 0.0
+    """bytes that the method itself needs for a tile"""
 
     def nbytes(self, width: int) -> float:
         """Memory of a panel of `width` columns.
@@ -37,25 +39,26 @@ class Load:
         tile = self.plan.tile
         columns = ScoreMosaic.nbytes(self.plan, self.channels, width)
         columns += (4 * min(tile[0], self.plan.height) + 2 * BAND) * width
-        return columns + 3 * 4 * self.at_once * self.batch * tile[0] * tile[1] + 4 * 4 * AT_ONCE
+        return columns + 3 * 4 * self.at_once * self.batch * tile[0] * tile[1] + 4 * 4 * AT_ONCE + self.beside
 
     def panel_width(self, device: torch.device, max_memory: float | None) -> int:
         """Columns of a panel that keep the blend within its budget: `max_memory` MB, or a quarter of the device's.
 
-        Warns when not even the narrowest panel fits.
+        A panel is not narrower than a tile, of which it would compute most again. Warns when that does not fit.
         """
         plan = self.plan
         budget = max_memory * 1e6 if max_memory is not None else _memory(device) / 4
         fixed = self.nbytes(0)
         width = int((budget - fixed) / (self.nbytes(1) - fixed))
-        if width < BLOCK and plan.width > max(0, width):
-            least = self.nbytes(min(BLOCK, plan.width)) / 1e6
+        narrowest = max(BLOCK, plan.tile[1])
+        if width < narrowest and plan.width > max(0, width):
+            least = self.nbytes(min(narrowest, plan.width)) / 1e6
             message = (
                 f"{len(plan.col_offs)} columns of windows cannot be blended in {budget / 1e6:.0f} MB; using "
                 f"{least:.0f} MB"
             )
             warnings.warn(message, GeoOVSegWarning, 5)
-        return width
+        return max(width, narrowest)
 
 
 CPU_BATCH = 8

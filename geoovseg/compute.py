@@ -58,8 +58,13 @@ def _check_stop(run: Run, left: int, stop: Stop) -> None:
         raise InterruptedRunError(f"stopped with {kept} of {len(run.mine)} parts finished; {hint}", signal)
 
 
-def sample(scene: Scene, job: Job, window: Window) -> TileBatch:
-    """A window for a method to look at before the run; one that may be skipped and cannot be read has no data."""
+def sample(scene: Scene, job: Job, window: Window, stop: Stop) -> TileBatch:
+    """A window for a method to look at before the run; one that may be skipped and cannot be read has no data.
+
+    Raises InterruptedRunError when asked to stop.
+    """
+    if signal := stop():
+        raise InterruptedRunError("stopped before the first part; the same command goes on", signal)
     try:
         return scene.batch([window])
     except SceneError:

@@ -10,13 +10,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from rasterio.windows import Window
 
+from geoovseg.budget import CPU_BATCH
 from geoovseg.job import Job, prepare_job
 from geoovseg.outputs import output_names
 from geoovseg.record import peak_rss_mb
 from geoovseg.scene import TileBatch, open_scene
 from geoovseg.settings import Settings, check_settings, check_shares
-from geoovseg.tiling import Panel, TilePlan
+from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary, read_classes
 
 
@@ -90,21 +92,33 @@ def dry_run(
                 "crs": src.crs.to_wkt() if src.crs else None,
                 "transform": list(src.transform)[:6],
             },
-            estimated_seconds=round(_seconds_per_batch(job) * batches, 1),
+            estimated_seconds=round(_seconds_per_window(job) * _windows_per_tile(job) * sum(windows), 1),
             background=job.vocabulary.background,
         )
 
 
-def _random_batch(plan: TilePlan, size: int) -> TileBatch:
-    """Windows of random pixels, to time a model without reading a scene."""
-    window = next(plan.windows(Panel(0, plan.width)))
-    pixels = np.random.default_rng(0).random((size, 3, *plan.tile), dtype=np.float32)
-    return TileBatch(windows=(window,) * size, pixels=pixels, valid=np.ones((size, *plan.tile), bool))
+def _windows_per_tile(job: Job) -> int:
+    """One, or as many as a block has."""
+    blocks = getattr(job.method, "blocks", None)
+    if blocks is None:
+        return 1
+    rows, cols = (len(origins(side, blocks.window, blocks.stride)) for side in job.plan.tile)
+    return rows * cols
 
 
-def _seconds_per_batch(job: Job) -> float:
-    batch = _random_batch(job.plan, job.micro_batch)
+def _seconds_per_window(job: Job) -> float:
+    """From a batch of random pixels; of a block, one window stands for all."""
+    blocks = getattr(job.method, "blocks", None)
+    size = job.plan.tile if blocks is None else tuple(min(side, blocks.window) for side in job.plan.tile)
+    batch = _random_batch(CPU_BATCH if blocks else job.micro_batch, (size[0], size[1]))
     job.class_scores(batch).cpu()  # the first batch warms up
     start = time.perf_counter()
     job.class_scores(batch).cpu()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / len(batch)
+
+
+def _random_batch(count: int, size: tuple[int, int]) -> TileBatch:
+    """Windows of random pixels, to time a model without reading a scene."""
+    windows = (Window(0, 0, size[1], size[0]),) * count
+    pixels = np.random.default_rng(0).random((count, 3, *size), dtype=np.float32)
+    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, *size), bool))

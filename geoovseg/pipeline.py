@@ -172,7 +172,7 @@ def segment(
         with watch.stage("load"):
             job = prepare_job(src, words, given)
         with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard, crew=crew) as run:
-            run.prepare(job.method, lambda window: sample(src, job, window), src.shape)
+            run.prepare(job.method, lambda window: sample(src, job, window, stop), src.shape)
             again = redone(job, run)
             with watch.stage("segment"):
                 compute(src, job, run, progress=progress or (lambda done, total: None), stop=stop)

@@ -245,7 +245,7 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
             "path": str(outputs.labels.resolve()) if outputs.work_dir else None,
             "confidence": _from_here(outputs.confidence, outputs.labels) if outputs.confidence else None,
         },
-        "batch": job.micro_batch,
+        "batch": job.in_flight.planned,
         "aoi": job.area.digest if job.area else None,
         "record": {key: value for key, value in record.items() if key not in COUNTED},
         "sentences": hashlib.sha256("\n".join(templates(job.settings.templates)).encode()).hexdigest()[:16],

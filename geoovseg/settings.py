@@ -84,13 +84,17 @@ def _check_context(settings: Settings, method: MethodCard) -> None:
             "--set jbu=false"
         )
     if "vfm" in method.needs:
-        check_vfm(settings.vfm or method.vfm)
+        _check_vfm(settings.vfm or method.vfm, settings.method, method)
 
 
-def check_vfm(name: str) -> None:
-    """Refuse a vision model that is not known, or not on this machine. Raises ModelError, WeightsMissingError."""
-    if name not in OWN:
-        find_weights(model_card(name, "vfm"))
+def _check_vfm(name: str, method: str, card: MethodCard) -> None:
+    """Refuse a vision model that is not known, not fit, or not on this machine."""
+    if name in OWN:
+        return
+    found = model_card(name, "vfm")
+    if found.attention_only and not card.attention:
+        raise UsageError(f"--vfm {name} has attention but no features, which {method} needs; choose a DINO model")
+    find_weights(found)
 
 
 def check_shares(shard: tuple[int, int] | None, workers: int = 1) -> None:

@@ -16,15 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.windows import Window
 
-from geoovseg.budget import InFlight
+from geoovseg.budget import InFlight, Load
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import UsageError
 from geoovseg.evaluation import evaluate
+from geoovseg.job import prepare_job
 from geoovseg.methods.blocks import Blocks, Cut, lay_blocks
 from geoovseg.models.vit import ClipVit
 from geoovseg.pipeline import segment
 from geoovseg.record import RUN_TAG
-from geoovseg.scene import TileBatch
+from geoovseg.scene import TileBatch, open_scene
+from geoovseg.settings import Settings
+from geoovseg.tiling import plan_tiles
+from geoovseg.vocabulary import read_classes
 
 CPU = torch.device("cpu")
 GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "vfm": "demo"}
@@ -83,6 +87,7 @@ def test_blocks_follow_the_tower_and_what_is_asked(tiny_clip: open_clip.CLIP) ->
     assert (seven.at_once, one.at_once) == (1, 8)
     asked = lay_blocks(Cut(window=32, stride=16, block=96), vit, windows=7)
     assert (asked.window, asked.stride, asked.side, asked.step) == (32, 16, 96, 64)
+    assert lay_blocks(Cut(window=64, block=72), vit, windows=7).step == 48, "hardly more than a window: by a quarter"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,11 @@ def test_sizes_that_do_not_fit_are_refused(tiny_clip: open_clip.CLIP, cut: Cut, 
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (["-m", "segearth", "--vfm", "demo"], 2, "segearth uses no vision model for --vfm; these do: coninfer"),
+        (
+            ["-m", "segearth", "--vfm", "demo"],
+            2,
+            "segearth uses no vision model for --vfm; these do: proxyclip, coninfer",
+        ),
         (["-m", "segearth", "--block", "448"], 2, "sees window by window, so leave --block aside"),
         (["-m", "coninfer"], 5, "geoovseg models fetch dinov3_vitl16_sat"),
         (["-m", "direct-mv"], 5, "geoovseg models fetch dinov2_vitb14_reg4"),
@@ -111,6 +120,9 @@ def test_sizes_that_do_not_fit_are_refused(tiny_clip: open_clip.CLIP, cut: Cut, 
         (["-m", "coninfer", "--vfm", "dino_vitb16@no.safetensors"], 5, "no weights at no.safetensors, given by --vfm"),
         (["-m", "direct-op", "--vfm", "demo", "--upsample", "guided"], 2, "add --set jbu=false"),
         (["-m", "coninfer", "--vfm", "demo", "--set", "base=none"], 2, "is not segearth or kk or"),
+        (["-m", "coninfer", "--vfm", "sd2"], 2, "has attention but no features, which coninfer needs"),
+        (["-m", "direct-op", "--vfm", "demo", "--block", "4096"], 2, "too many patches of demo for attention"),
+        (["-m", "reattnclip", "--set", "middle_last=5"], 2, "middle_last=5 lies before middle_first"),
     ],
 )
 def test_what_a_method_cannot_use_is_refused(
@@ -152,13 +164,40 @@ def test_windows_in_flight_are_halved_inside_a_block(
         np.testing.assert_array_equal(a.read(1), b.read(1))
 
 
-@pytest.mark.parametrize("sample", [1, 50])
-def test_a_class_on_a_hundredth_of_a_scene_survives_the_scenes_mixture(tmp_path: Path, sample: int) -> None:
-    """Bare soil on 1.5 %, and a mixture that counts ten times more than in the paper."""
-    scene, truth = write_scene(tmp_path / "drawn", 1026, 672, 672)
-    given = {"context": "scene", "sample": sample, "temperature": 5, "attn_lambda": 0}
-    result = segment(scene, **GIVEN, method="coninfer", settings=given, output=tmp_path / "l.tif")
+@pytest.mark.parametrize(
+    ("seed", "given", "least"),
+    [
+        (1026, {"sample": 1, "temperature": 5, "attn_lambda": 0}, 0.9),
+        (1026, {"temperature": 5, "attn_lambda": 0}, 0.9),
+        (1009, {}, 0.8),
+    ],
+)
+def test_a_class_on_a_hundredth_of_a_scene_survives_the_scenes_mixture(
+    tmp_path: Path, seed: int, given: dict[str, Any], least: float
+) -> None:
+    """Bare soil on 1.5 % or 0.6 %; at the defaults, and with a mixture that counts ten times more."""
+    scene, truth = write_scene(tmp_path / "drawn", seed, 672, 672)
+    settings = {"context": "scene", **given}
+    result = segment(scene, **GIVEN, method="coninfer", settings=settings, output=tmp_path / "l.tif")
     found = evaluate(result.labels, truth).classes["bare soil"]
-    assert found.pixels < 0.015 * 672 * 672
+    assert 0.005 * 672 * 672 < found.pixels < 0.015 * 672 * 672
     assert found.iou is not None
-    assert found.iou > 0.9
+    assert found.iou > least
+
+
+@pytest.mark.parametrize(("method", "at_once"), [("coninfer", 2), ("direct-op", 5), ("segearth", 2)])
+def test_memory_is_counted_for_what_is_at_pixels(demo_scene: str, method: str, at_once: int) -> None:
+    """Classes, or all their words where a method brings its answer to pixels itself; and what it needs beside."""
+    words = read_classes(["road=road+street+lane,water=water+lake"], None)
+    given = Settings(method=method, model="demo", background="none", vfm=None if method == "segearth" else "demo")
+    with open_scene(demo_scene) as scene:
+        job = prepare_job(scene, words, given)
+    assert job.load.at_once == at_once
+    assert (job.load.beside > 0) is (method != "segearth")
+
+
+def test_panels_are_not_narrower_than_a_block() -> None:
+    plan = plan_tiles(3000, 20_000, tile=1568, stride=1344, patch=8)
+    with pytest.warns(UserWarning, match="cannot be blended in 1 MB"):
+        width = Load(plan, 8, 8, 1).panel_width(CPU, 1)
+    assert width == 1568

@@ -69,12 +69,25 @@ def test_a_word_that_no_patch_is_like_keeps_its_mean_and_takes_nothing() -> None
     torch.testing.assert_close(z.sum(1), torch.ones(60, dtype=torch.double))
 
 
-@pytest.mark.parametrize("count", [1, 3, 8])
-def test_few_patches_make_a_mixture_too(count: int) -> None:
-    """The release needs eight."""
-    features = F.normalize(torch.randn(count, 5, generator=torch.Generator().manual_seed(1)), dim=-1)
-    shares = log_shares(torch.rand(count, 2, generator=torch.Generator().manual_seed(2)))
-    assert posterior(features, shares, fit(features, shares, 50), 50).isfinite().all()
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 40])
+@pytest.mark.parametrize("dims", [5, 1024])
+def test_few_patches_make_a_mixture_too(count: int, dims: int) -> None:
+    """The release needs eight; distances are those of the plain formula."""
+    features = F.normalize(torch.randn(count, dims, generator=torch.Generator().manual_seed(1)), dim=-1)
+    shares = log_shares(torch.rand(count, 2, generator=torch.Generator().manual_seed(2)) * 0.1)
+    mixture = fit(features, shares, 50)
+    distances = ((features.double()[:, None] - mixture.means) ** 2 / mixture.variance).sum(-1)
+    expected = (shares - distances / 100).softmax(-1)
+    torch.testing.assert_close(posterior(features, shares, mixture, 50), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 784])
+def test_patches_that_are_all_alike_are_decided_by_their_words(count: int) -> None:
+    """Flat water: the vision model has nothing to say."""
+    features = F.normalize(torch.randn(1, 1024, generator=torch.Generator().manual_seed(3)), dim=-1).expand(count, -1)
+    shares = log_shares(torch.rand(count, 5, generator=torch.Generator().manual_seed(4)) * 0.1)
+    z = posterior(features, shares, fit(features, shares, 50), 50)
+    torch.testing.assert_close(z, shares.exp(), rtol=1e-2, atol=1e-3)
 
 
 def test_chunks_do_not_change_the_mixture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +167,9 @@ def test_the_method_equals_the_release_end_to_end(case: Case) -> None:
         "z": (method.together(images, looked_at).movedim(1, -1).flatten(0, 2), "z"),
         "probs_img0": (whole[1][0], "scores"),
         "forward_feature_batched.logits": (
-            build(case.vit, "segearth", case.outputs["query_features"]).score(images[:2]),
+            build(case.vit, "segearth", case.outputs["query_features"]).score(
+                images[: len(case.outputs["forward_feature_batched.logits"])]
+            ),
             "scores",
         ),
     }
@@ -176,7 +191,7 @@ def test_the_method_equals_the_release_end_to_end(case: Case) -> None:
             assert name == "query_features"  # an input here
             continue
         compared += 1
-    assert compared >= 9
+    assert compared == len(case.outputs) - 1
 
 
 def _batch(count: int, height: int, width: int, seed: int = 7) -> TileBatch:
@@ -245,9 +260,12 @@ def test_a_scene_without_data_prepares_nothing(tiny_clip: open_clip.CLIP) -> Non
         batch.valid[:] = False
         return batch
 
-    assert method.prepare(read, (4000, 4000)) == {}
-    assert len(reads) == 8 * 2, "it gives up after eight windows for each that is wanted"
-    assert method.scores(_batch(1, 64, 64)).isfinite().all()
+    assert method.prepare(read, (640, 640)) == {}
+    assert len(reads) == 100, "all of them"
+    batch = _batch(1, 64, 64)
+    values, _ = method.blocks.mean(batch, method.see)
+    expected = log_shares(values[0, :3].flatten(1).T).exp().T.unflatten(1, (8, 8))
+    torch.testing.assert_close(method.scores(batch)[0].double(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("base", "noted"), [("segearth", False), ("maskclip", False), ("gem", True), ("kk", False)])
@@ -257,3 +275,12 @@ def test_bases_without_a_last_block_of_their_own_run_unfused_and_say_so(
     method = _method(tiny_clip, base=base)
     assert any("attn_lambda 0 instead of 0.6" in note for note in method.notes) is noted
     assert _method(tiny_clip, base=base, attn_lambda=0).notes == ()
+
+
+def test_blocks_mapped_to_another_tower_are_noted() -> None:
+    torch.manual_seed(0)
+    vision = {"image_size": 32, "layers": 4, "width": 24, "head_width": 8, "patch_size": 8}
+    text = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}
+    short = open_clip.CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text).eval().requires_grad_(False)
+    assert "of 4 for (1, 4, 7, 10) of 12" in _method(short).notes[0]
+    assert "of 4 for (6, 7, 8, 9)" in _method(short, base="reattnclip", attn_lambda=0).notes[0]

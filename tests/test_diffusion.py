@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from geoovseg.errors import ModelError
 from geoovseg.models.cards import model_card
 from geoovseg.models.diffusion import TIMESTEP, DiffusionVfm, load_diffusion
+
+diffusers = pytest.importorskip("diffusers", reason="needs the extra sd")
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +19,12 @@ def vfm() -> DiffusionVfm:
     """Of the layout of Stable Diffusion 2: attention in the last three levels going up, latents an eighth as wide."""
     torch.manual_seed(0)
     widths = (8, 8, 16, 16)
-    unet = UNet2DConditionModel(
+    unet = diffusers.UNet2DConditionModel(
         block_out_channels=widths, layers_per_block=2, cross_attention_dim=12, attention_head_dim=2, norm_num_groups=4,
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3, sample_size=8,
     )  # fmt: skip
-    vae = AutoencoderKL(
+    vae = diffusers.AutoencoderKL(
         block_out_channels=widths, norm_num_groups=4, latent_channels=4,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip

@@ -36,8 +36,13 @@ def _seeds(case: Case) -> tuple[Seeds, dict[str, Any]]:
     return seeds(case.inputs["logits"], hyper["nms_threshold"], hyper["softmax_scale"]), hyper
 
 
+ELSEWHERE = {"nms_alive", "steps_integer", "steps_literal", "velocity"}
+"""What a case holds besides: readings that were not chosen, and velocities, which have their own comparison."""
+
+
 def _check(case: Case, found: dict[str, torch.Tensor]) -> None:
-    """Values, and labels exactly, of what the case has of these."""
+    """Values, and labels exactly, of all that the case has."""
+    assert set(case.outputs) <= set(found) | ELSEWHERE
     given = case.meta["tolerance"]
     tolerance = {"atol": float(given["atol"]), "rtol": float(given["rtol"])}
     for name, value in found.items():
@@ -177,6 +182,22 @@ def test_scores_are_shares_of_classes(tiny_clip: open_clip.CLIP, name: str, chan
     assert torch.equal(scores[:, 0], scores[:, 1])
     torch.testing.assert_close(scores[:, 1:].sum(1), torch.ones_like(scores[:, 0]))
     assert scores.shape[2:] == ((64, 48) if changed.get("jbu", True) else attention_grid(torch.zeros(1, 3, 64, 48), 8))
+
+
+@pytest.mark.parametrize("name", ["direct-op", "direct-mv"])
+def test_patches_without_data_have_no_part_in_anything(tiny_clip: open_clip.CLIP, name: str) -> None:
+    """Seeds, and answers, are those of the patches with data alone: what is in the others changes nothing of theirs."""
+    method, batch = _direct(tiny_clip, name, threshold=0, jbu=False), _batch(1, 64, 64)
+    batch.valid[:, :32] = False
+    asked: list[torch.Tensor] = []
+    answer = method.answer
+    method.answer = lambda attention, found: asked.append(attention) or answer(attention, found)
+    scores = method.scores(batch)
+    (attention,) = asked
+    assert attention.shape == (512, 512), "half of 32 x 32"
+    torch.testing.assert_close(attention.sum(1), torch.ones(512, dtype=torch.double))
+    assert (scores[:, :, :16] == 0).all()
+    torch.testing.assert_close(scores[:, 1:, 16:].sum(1), torch.ones(1, 16, 32))
 
 
 @pytest.mark.parametrize("name", ["direct-op", "direct-mv"])

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import timm
 import torch
 from golden_cases import Case, assert_close, case_id, find
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from geoovseg.models.cards import SAT_MEAN, SAT_STD
+from geoovseg.errors import GeoOVSegError
+from geoovseg.models.cards import IMAGENET_MEAN, MODELS, SAT_MEAN, SAT_STD
 from geoovseg.models.patches import fit_to
-from geoovseg.models.vfm import ClipVfm, TimmVfm, build_timm
+from geoovseg.models.vfm import ClipVfm, TimmVfm, build_timm, load_vfm
 from geoovseg.models.vit import ClipVit
 
 ARCH = {"mlp": "vit_large_patch16_dinov3", "swiglu": "vit_huge_plus_patch16_dinov3"}
@@ -118,6 +123,28 @@ def test_pixels_are_only_resized_when_the_grid_asks_for_it() -> None:
     pixels = _pixels(32, 48)
     assert fit_to(pixels, (4, 6), 8) is pixels
     assert fit_to(pixels, (4, 4), 8).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("family", ["dino", "other"])
+def test_a_model_is_loaded_from_a_file(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its card: architecture, colours, rule of positions, digest."""
+    arch = {"dino": "vit_tiny_patch16_224", "other": "vit_tiny_patch16_224"}[family]
+    torch.manual_seed(0)
+    model = timm.create_model(arch, num_classes=0)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    card = replace(MODELS["dino_vitb16"], name="tiny", arch=f"{arch}.dino" if family == "dino" else arch)
+    monkeypatch.setitem(MODELS, "tiny", card)
+    monkeypatch.setattr("geoovseg.models.vfm.build_timm", lambda name, state: build_timm(arch, state))
+    clip: Any = SimpleNamespace(card=SimpleNamespace(name="demo"))
+    found = load_vfm(f"tiny@{tmp_path / 'w.safetensors'}", clip, torch.device("cpu"), "fp32")
+    assert isinstance(found, TimmVfm)
+    assert (found.rule, found.patch, found.mean) == ("offset" if family == "dino" else "timm", 16, IMAGENET_MEAN)
+    assert found.sha256 == hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
+    pixels = _pixels(224, 224)
+    assert found.features(pixels, (14, 14)).shape == (2, 196, 192)
+    (tmp_path / "w.safetensors").write_bytes(b"nothing")
+    with pytest.raises(GeoOVSegError, match="cannot be loaded as weights of"):
+        load_vfm(f"tiny@{tmp_path / 'w.safetensors'}", clip, torch.device("cpu"), "bf16")
 
 
 def test_weights_of_another_model_are_refused() -> None:

@@ -57,6 +57,9 @@ class Method(Protocol):
     def at_once(self) -> int | None:
         """For methods that see to their windows themselves, tiles to hand over together; None for any number."""
 
+    def nbytes(self, tile: tuple[int, int]) -> float:
+        """Bytes that a tile (rows, columns) takes in the method, beside its model."""
+
     def prepare(self, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> Mapping[str, Tensor]:
         """Look at samples of a scene (height, width), once in a run; returns the numbers it needs of them."""
 
@@ -119,7 +122,8 @@ def load_method(
     module, _, attribute = card(name).build.partition(":")
     build = getattr(importlib.import_module(module), attribute)
     fields = dict(settings or {})
-    named = fields.pop("base", None)  # a setting, and the name of the argument that carries a method
+    has_base = any(field.name == "base" for field in card(name).fields)
+    named = fields.pop("base", None) if has_base else None  # a setting, and the argument that carries a method
     method: Method = build(
         clip, text, vocabulary, vfm=vfm, sam=sam, base=named if base is None else base, cut=cut, **fields
     )

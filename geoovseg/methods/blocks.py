@@ -58,8 +58,12 @@ class Blocks:
     @property
     def at_once(self) -> int:
         """Blocks to hand over together: enough to fill a batch with their windows."""
-        per_side = len(origins(self.side, self.window, self.stride))
-        return max(1, CPU_BATCH // per_side**2)
+        return max(1, self._batch // len(origins(self.side, self.window, self.stride)) ** 2)
+
+    @property
+    def _batch(self) -> int:
+        """Windows that are seen together."""
+        return CPU_BATCH if self.device.type == "cpu" else self.in_flight.planned
 
     def mean(self, batch: TileBatch, see: Callable[[Tensor], Tensor]) -> OnGrid:
         """What `see` says of windows (b, 3, H, W) on their patches (b, C, h, w), averaged where windows overlap.
@@ -72,9 +76,8 @@ class Blocks:
         places = list(self._places(batch))
         count = torch.zeros(len(batch), 1, *grid, device=self.device)
         total: Tensor | None = None
-        at_once = CPU_BATCH if self.device.type == "cpu" else self.in_flight.planned
-        for first in range(0, len(places), at_once):
-            group = places[first : first + at_once]
+        for first in range(0, len(places), self._batch):
+            group = places[first : first + self._batch]
             found = self._see(batch, group, see)
             if total is None:
                 total = found.new_zeros(len(batch), found.shape[1], *grid)
@@ -108,7 +111,7 @@ class Blocks:
 def lay_blocks(cut: Cut, clip: ClipVit, *, windows: int) -> Blocks:
     """Blocks of windows twice as wide as the tower was trained on (448 for 224), by default `windows` on a side.
 
-    Blocks overlap by one window, or by a quarter if they are but one. Raises UsageError for sizes that do not fit.
+    Blocks overlap by one window, or by a quarter if they are less than two. Raises UsageError for what does not fit.
     """
     patch = clip.patch
     window = cut.window or 2 * clip.native_grid[0] * patch
@@ -122,7 +125,7 @@ def lay_blocks(cut: Cut, clip: ClipVit, *, windows: int) -> Blocks:
         raise UsageError(f"--stride {stride} must not be larger than the tile of {window} pixels")
     if side < window:
         raise UsageError(f"--block {side} must not be smaller than the tile of {window} pixels")
-    step = side - window if side > window else max(patch, side * 3 // 4 // patch * patch)
+    step = side - window if side >= 2 * window else max(patch, side * 3 // 4 // patch * patch)
     return Blocks(
         side=side,
         step=step,
@@ -162,6 +165,10 @@ class BlockMethod:
     def at_once(self) -> int | None:
         """Blocks to hand over together."""
         return self.blocks.at_once
+
+    def nbytes(self, tile: tuple[int, int]) -> float:
+        """Pixels and mask of the tiles that are read ahead, waiting and seen."""
+        return 3 * self.blocks.at_once * (3 * 4 + 1) * tile[0] * tile[1]
 
     def prepare(self, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> dict[str, Tensor]:
         """Nothing: every block is seen on its own."""

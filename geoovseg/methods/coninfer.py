@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from geoovseg.budget import CPU_BATCH
 from geoovseg.methods import Method, read_settings
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks, score_model
-from geoovseg.methods.dense import DenseMethod, Features, blocks_of, last_block, needed
+from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, last_block, needed
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.attention import Policy, anywhere, maskclip, summing
 from geoovseg.ops.context import FIRST, Mixture, fit, log_shares, posterior
@@ -29,8 +29,10 @@ GAIN = 3.0
 """Factor on the fused attention, as for three softmaxes whatever the policy (release)."""
 WINDOWS = 7
 """Windows on a side of a block: 49, where the release has 50 images in a context."""
-TRIES = 8
-"""Windows that are looked at for each that is wanted, where much of a scene has no data."""
+LOOKS = 20_000
+"""Windows that are looked at to find some with data, at most."""
+FEATURES = 1280
+"""Length of the features of the largest vision model, to tell how much memory a block takes."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class ConInfer(BlockMethod):
 
     unit: ClassVar[Literal["posterior"]] = "posterior"
 
+    def nbytes(self, tile: tuple[int, int]) -> float:
+        """Of what is seen of a block, three times over."""
+        patches = tile[0] * tile[1] / self.patch**2
+        return super().nbytes(tile) + 3 * 4 * patches * (len(self.scorer.text) + FEATURES)
+
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:
         """Posteriors of the words (B, Q, h, w); every tile is a context, or has the scene's."""
@@ -102,10 +109,13 @@ class ConInfer(BlockMethod):
         shares, features = self._split(values.movedim(1, -1).flatten(0, 2))
         if self.mixture is not None:
             z = posterior(features, shares, self.mixture, self.temperature, unseen_below=FIRST)
+        elif self.context == "scene":  # nothing of it was found to have data
+            z = shares.exp()
         else:
             here = known.flatten()
-            z = posterior(features, shares, fit(features[here], shares[here], self.temperature), self.temperature)
-        return z.unflatten(0, known.shape).movedim(-1, 1).float()
+            mixture = fit(features[here], shares[here.to(shares.device)], self.temperature)
+            z = posterior(features, shares, mixture, self.temperature)
+        return z.unflatten(0, known.shape).movedim(-1, 1).float().to(self.clip.device)
 
     def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Log-shares of the words (N, Q), unit features (N, D)."""
@@ -126,12 +136,12 @@ class ConInfer(BlockMethod):
     def _known(self, batch: TileBatch) -> Tensor:
         """What is seen of all patches with data in a batch of windows (N, Q + D)."""
         values, known = self.blocks.mean(batch, self.see)
-        return values.movedim(1, -1)[known]
+        return values.movedim(1, -1)[known].cpu()
 
     def _samples(self, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> Iterator[TileBatch]:
         """Windows with data, `sample` at most, from places that follow from the scene's shape alone."""
         wanted = self.sample
-        for window in sample_windows(shape, self.blocks, TRIES * self.sample):
+        for window in sample_windows(shape, self.blocks, LOOKS):
             batch = read(window)
             if wanted and batch.valid.any():
                 wanted -= 1
@@ -142,7 +152,8 @@ class ConInfer(BlockMethod):
     def use(self, prepared: Mapping[str, Tensor]) -> None:
         """Take the scene's mixture."""
         if prepared:
-            self.mixture = Mixture(**{k: v.to(self.clip.device) for k, v in prepared.items()})
+            device = "cpu" if self.clip.device.type == "mps" else self.clip.device
+            self.mixture = Mixture(**{k: v.to(device) for k, v in prepared.items()})
 
 
 def sample_windows(shape: tuple[int, int], blocks: Blocks, most: int) -> list[Window]:
@@ -185,7 +196,11 @@ def _fused(scorer: Any, share: float) -> tuple[DenseMethod, tuple[str, ...]]:
     encoder = scorer.encoder
     policy = anywhere(maskclip) if type(encoder).__name__ == "MaskClip" else getattr(encoder, "policy", None)
     if not share:
-        return scorer, ()
+        return scorer, scorer.notes
     if policy is None or getattr(encoder, "original", False):
-        return scorer, (f"attn_lambda 0 instead of {share:g}: this base has no last block of its own to fuse",)
-    return replace(scorer, encoder=Fused(scorer.clip, policy, encoder.residual, share)), ()
+        note = f"attn_lambda 0 instead of {share:g}: this base has no last block of its own to fuse"
+        return scorer, (*scorer.notes, note)
+    depth = scorer.clip.depth
+    wanted = blocks_of(FUSED, depth)
+    mapped = () if wanted == FUSED else (f"fused blocks {wanted} of {depth} for {FUSED} of {PAPER_DEPTH}",)
+    return replace(scorer, encoder=Fused(scorer.clip, policy, encoder.residual, share)), mapped

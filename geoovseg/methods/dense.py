@@ -105,6 +105,10 @@ class DenseMethod:
         """Half a tile, as in the releases (224 and 112)."""
         return max(1, self.tile // 2)
 
+    def nbytes(self, tile: tuple[int, int]) -> float:
+        """Nothing that is kept for a window."""
+        return 0.0
+
     def prepare(self, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> dict[str, Tensor]:
         """Nothing: every window is seen on its own."""
         return {}

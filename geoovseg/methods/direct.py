@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.errors import UsageError
 from geoovseg.methods import Method, read_settings
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks, score_model
 from geoovseg.methods.dense import needed
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.classes import best_word
+from geoovseg.ops.context import precise
 from geoovseg.ops.upsample import bilateral
 from geoovseg.scene import TileBatch
 from geoovseg.vocabulary import Vocabulary
@@ -28,6 +30,9 @@ SHARPEN = 100.0
 """Factor on cosines before the softmax over classes that says how sure a patch is."""
 ROWS = 1024
 """Rows of N x N work made at once beside the attention and its kernel."""
+TINY = torch.finfo(torch.float64).tiny
+MOST_PATCHES = 128 * 128
+"""Patches of a block, at most: attention of so many takes 2 GB in float64, three times over."""
 LEAST_GRID = 32
 """Patches along the longer side that attention is looked at with, at least."""
 
@@ -59,7 +64,7 @@ def optimal_path(attention: Tensor, found: Seeds, *, epsilon: float, iterations:
     Cost is the attention itself; Sinkhorn with K = exp(-A / epsilon), D_j = sum_i A_ij pi_ij, never forming pi
     (eq. 8 to 12). Every class carries the same mass unless `mass_power` lets that of its seeds count.
     """
-    kernel = torch.exp(-attention / epsilon)
+    kernel = attention.div(-epsilon).exp_()
     source = found.shares.T[:, found.alive]
     nu = torch.ones_like(source)
     for _ in range(iterations):
@@ -77,8 +82,8 @@ def stochastic(attention: Tensor, sweeps: int) -> Tensor:
     """Columns, then rows made to add to 1, `sweeps` times: attention without patches that draw all of it (IPF)."""
     flow = attention.clone()
     for _ in range(sweeps):
-        flow /= flow.sum(0, keepdim=True)
-        flow /= flow.sum(1, keepdim=True)
+        flow /= flow.sum(0, keepdim=True).clamp_min(TINY)
+        flow /= flow.sum(1, keepdim=True).clamp_min(TINY)
     return flow
 
 
@@ -129,31 +134,46 @@ class Direct(BlockMethod):
     sharpness: float
     attention_blocks: int
     jbu: bool
+    notes: tuple[str, ...] = ()
 
     unit: ClassVar[Literal["probability"]] = "probability"
+
+    def nbytes(self, tile: tuple[int, int]) -> float:
+        """Of the attention: sixteen heads in float32, and three times float64."""
+        height, width = attention_grid(torch.empty(1, 3, *tile, device="meta"), self.vfm.patch)
+        return super().nbytes(tile) + (height * width) ** 2 * (16 * 4 + 3 * 8)
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:
         """Shares of the classes (B, Q, H, W) that are there, 0 for the others; all words of a class have its share."""
-        cosines = self.blocks.mean(batch, self.scorer.score).values
+        cosines, known = self.blocks.mean(batch, self.scorer.score)
         classes = best_word(cosines, self.groups)
         pixels = torch.from_numpy(batch.pixels).to(classes.device)
-        found = torch.cat([self._shares(c, p) for c, p in zip(classes.split(1), pixels.split(1), strict=True)])
+        images = zip(classes.split(1), known.split(1), pixels.split(1), strict=True)
+        found = torch.cat([self._shares(*image) for image in images])
         return found.repeat_interleave(torch.tensor(self.groups, device=found.device), 1)
 
-    def _shares(self, cosines: Tensor, pixels: Tensor) -> Tensor:
-        """Shares (1, C, H, W) of one image; on the grid of attention without the joint bilateral upsampling."""
+    def _shares(self, cosines: Tensor, known: Tensor, pixels: Tensor) -> Tensor:
+        """Shares (1, C, H, W) of one image; on the grid of attention without the joint bilateral upsampling.
+
+        Patches without data have no part in anything.
+        """
         grid = attention_grid(pixels, self.vfm.patch)
         blocks = self.attention_blocks or self.vfm.attention_blocks
-        attention = self.vfm.attention(pixels, grid, blocks)[0].double()
-        resized = F.interpolate(cosines, size=grid, mode="bilinear", align_corners=False)
-        flat = resized[0].flatten(1).double()
-        found = seeds(flat, self.threshold, self.sharpness)
-        speaks = self.answer(attention, found) if bool(found.alive.any()) else (SHARPEN * flat).softmax(0)
+        attention = precise(self.vfm.attention(pixels, grid, blocks)[0])
+        flat = precise(F.interpolate(cosines, size=grid, mode="bilinear", align_corners=False)[0].flatten(1))
+        here = seen_on(known, grid).to(flat.device)
+        speaks = torch.zeros_like(flat)
+        speaks[:, here] = self._speaks(between(attention, here), flat[:, here])
         image = speaks.unflatten(1, grid)[None]
         if self.jbu:
-            image = bilateral(image, pixels.double())
-        return (image / image.sum(1, keepdim=True).clamp_min(torch.finfo(image.dtype).tiny)).float()
+            image = bilateral(image, precise(pixels))
+        return (image / image.sum(1, keepdim=True).clamp_min(TINY)).float().to(cosines.device)
+
+    def _speaks(self, attention: Tensor, cosines: Tensor) -> Tensor:
+        """What speaks for each class at the patches with data; plain shares where no patch is sure of anything."""
+        found = seeds(cosines, self.threshold, self.sharpness)
+        return self.answer(attention, found) if bool(found.alive.any()) else (SHARPEN * cosines).softmax(0)
 
 
 def _builder(name: str, answer: Callable[..., Answer]) -> Callable[..., Direct]:
@@ -172,14 +192,16 @@ def _builder(name: str, answer: Callable[..., Answer]) -> Callable[..., Direct]:
     ) -> Direct:
         named = {"base": base} if isinstance(base, str) else {}
         given: dict[str, Any] = read_settings(name, {**fields, **named})
-        scorer = score_model(base or given["base"], clip, text, vocabulary)
-        given.pop("base")
+        scorer = score_model(base or given.pop("base"), clip, text, vocabulary)
+        given.pop("base", None)
+        blocks = _small_enough(lay_blocks(cut or Cut(), clip, windows=1), needed(name, vfm))
         common = {key: given.pop(key) for key in ("threshold", "sharpness", "attention_blocks", "jbu")}
         return Direct(
             clip=clip,
-            blocks=lay_blocks(cut or Cut(), clip, windows=1),
+            blocks=blocks,
             scorer=scorer,
-            vfm=needed(name, vfm),
+            vfm=vfm,
+            notes=scorer.notes,
             groups=[len(group) for group in vocabulary.groups],
             answer=answer(**given),
             **common,
@@ -188,8 +210,30 @@ def _builder(name: str, answer: Callable[..., Answer]) -> Callable[..., Direct]:
     return build
 
 
+def _small_enough(blocks: Blocks, vfm: Any) -> Blocks:
+    """Refuse blocks whose attention would not fit into any memory. Raises UsageError."""
+    if (blocks.side / vfm.patch) ** 2 > MOST_PATCHES:
+        most = int(MOST_PATCHES**0.5) * vfm.patch // blocks.patch * blocks.patch
+        raise UsageError(f"--block {blocks.side} has too many patches of {vfm.name} for attention; at most {most}")
+    return blocks
+
+
 optimal_path_method = _builder("direct-op", lambda **given: partial(optimal_path, **given))
 maximum_velocity_method = _builder("direct-mv", lambda **given: partial(maximum_velocity, **given))
+
+
+def seen_on(known: Tensor, grid: Grid) -> Tensor:
+    """Which patches of another grid have data (N,), of those known (1, h, w); all if it is too coarse to say."""
+    here = F.interpolate(known[None].float(), size=grid, mode="bilinear", align_corners=False).flatten() >= 0.5
+    return here if bool(here.any()) else torch.ones_like(here)
+
+
+def between(attention: Tensor, here: Tensor) -> Tensor:
+    """Attention among some patches, rows adding to 1 again."""
+    if bool(here.all()):
+        return attention
+    kept = attention[here][:, here]
+    return kept / kept.sum(1, keepdim=True).clamp_min(TINY)
 
 
 def attention_grid(pixels: Tensor, patch: int) -> Grid:

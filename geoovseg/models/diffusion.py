@@ -47,7 +47,7 @@ class DiffusionVfm:
         """Attention (B, N, N) of the latent image, mean over heads and two layers, or `blocks` of them."""
         x = 2 * fit_to(pixels, grid, self.patch).to(self.vae.dtype) - 1
         latent = self.vae.encode(x).latent_dist.mode() * self.vae.config.scaling_factor
-        layers = [self.unet.up_blocks[-1].attentions[n].transformer_blocks[0].attn1 for n in LAYERS[:blocks]]
+        layers = [self.unet.up_blocks[-1].attentions[n].transformer_blocks[0].attn1 for n in LAYERS[-blocks:]]
         empty = self.empty.expand(len(x), -1, -1).to(latent)
         with _captured(layers) as kept:
             self.unet(latent, TIMESTEP, encoder_hidden_states=empty)
@@ -78,7 +78,9 @@ def _weights(layer: Any, queries: Tensor, keys: Tensor) -> Tensor:
     return torch.cat(rows, dim=1)
 
 
-def load_diffusion(name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> DiffusionVfm:
+def load_diffusion(
+    name: str, folder: Path, device: torch.device, dtype: torch.dtype, sha256: str | None = None
+) -> DiffusionVfm:
     """Load a folder as diffusers writes it: unet, vae, text_encoder, tokenizer, in safetensors.
 
     Raises ModelError without the packages of the extra `sd`, and GeoOVSegError for what cannot be loaded.
@@ -100,4 +102,4 @@ def load_diffusion(name: str, folder: Path, device: torch.device, dtype: torch.d
     with torch.no_grad():
         empty = text(ids)[0]
     vae, unet = (m.to(device=device, dtype=dtype).eval().requires_grad_(False) for m in (vae, unet))
-    return DiffusionVfm(name, vae, unet, empty.to(device=device, dtype=dtype))
+    return DiffusionVfm(name, vae, unet, empty.to(device=device, dtype=dtype), sha256)

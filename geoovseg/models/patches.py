@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,4 +20,4 @@ def fit_to(pixels: Tensor, grid: Grid, patch: int) -> Tensor:
 def between_patches(attention: Tensor, prefix: int) -> Tensor:
     """Attention (B, L, L) without the first `prefix` tokens, rows adding to 1 again."""
     patches = attention[:, prefix:, prefix:]
-    return patches / patches.sum(-1, keepdim=True)
+    return patches / patches.sum(-1, keepdim=True).clamp_min(torch.finfo(patches.dtype).tiny)

@@ -86,7 +86,7 @@ class TimmVfm:
         """Attention between patches, read where timm drops it out; that sees softmaxed weights of any position code."""
         with _captured([block.attn for block in self._parts.blocks[-blocks:]]) as kept:
             self._tokens(fit_to(pixels, grid, self.patch))
-        return between_patches(torch.stack(kept).mean(0), self.prefix)
+        return between_patches(kept[0], self.prefix)
 
     def _tokens(self, pixels: Tensor) -> Tensor:
         """All tokens after the last norm."""
@@ -109,13 +109,15 @@ class TimmVfm:
 
 @contextmanager
 def _captured(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Attention weights of layers, mean over heads (B, L, L), while this is open; leaves the layers as they were."""
+    """Mean attention of layers and heads (B, L, L), while this is open; leaves the layers as they were."""
     kept: list[Tensor] = []
+
+    def add(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        mean = given[0].float().mean(1) / len(layers)
+        kept[:] = [kept[0] + mean if kept else mean]
+
     fused = [layer.fused_attn for layer in layers]
-    hooks = [
-        cast("Any", layer).attn_drop.register_forward_pre_hook(lambda _, given: kept.append(given[0].float().mean(1)))
-        for layer in layers
-    ]
+    hooks = [cast("Any", layer).attn_drop.register_forward_pre_hook(add) for layer in layers]
     try:
         for layer in layers:
             layer.fused_attn = False  # type: ignore[assignment]
@@ -178,7 +180,8 @@ def _load(name: str, device: torch.device, precision: str) -> Vfm:
     card = model_card(name, "vfm")
     path = find_weights(card)
     if card.arch == "diffusion":
-        return load_diffusion(name, path if path.is_dir() else path.parents[1], device, PRECISIONS[precision])
+        folder = path if path.is_dir() else path.parents[1]
+        return load_diffusion(name, folder, device, PRECISIONS[precision], file_sha256(folder / card.files[0]))
     try:
         model = build_timm(card.arch, read_state(path))
     except Exception as error:  # what a damaged or foreign file makes torch raise has no common base

@@ -12,9 +12,9 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from geoovseg.errors import ModelError
 from geoovseg.models.cards import CLIP_MEAN, CLIP_STD
+from geoovseg.models.patches import Grid as Grid
 from geoovseg.ops.attention import Mix
 
-Grid = tuple[int, int]
 Positions = Literal["offset", "size", "antialias"]
 """How a position table is brought to another grid: see `ClipVit.positions`."""
 

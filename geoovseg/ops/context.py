@@ -17,6 +17,8 @@ CHUNK = 4096
 """Patches handled together."""
 FIRST = 8
 """Patches a component starts from: those surest of its word (release, gmm.py)."""
+LEAST = 1e-10
+"""Variance that patches exactly alike are given, times the number of dimensions."""
 STEPS = 10
 """Updates of the means; the release has no test for convergence."""
 SHARPEN = 100.0
@@ -34,9 +36,14 @@ class Mixture(NamedTuple):
     """(Q,) how many patches each stands for"""
 
 
+def precise(x: Tensor) -> Tensor:
+    """Numbers in float64, on the CPU where a device has none."""
+    return x.cpu().double() if x.device.type == "mps" else x.double()
+
+
 def log_shares(cosines: Tensor) -> Tensor:
     """Cosines (N, Q) to logarithms of the words' shares p."""
-    return (cosines.double() * SHARPEN).log_softmax(-1)
+    return (precise(cosines) * SHARPEN).log_softmax(-1)
 
 
 def fit(features: Tensor, shares: Tensor, temperature: float, steps: int = STEPS) -> Mixture:
@@ -49,8 +56,8 @@ def fit(features: Tensor, shares: Tensor, temperature: float, steps: int = STEPS
     words, dims = shares.shape[1], features.shape[1]
     top, first = shares.topk(min(FIRST, len(shares)), dim=0)
     weights = top.softmax(0).T[:, None]  # (Q, 1, 8)
-    means = F.normalize((weights @ features[first.T].double())[:, 0], dim=-1)
-    mixture = Mixture(means, features.new_full((dims,), 1 / dims, dtype=torch.double), weights.new_ones(words))
+    means = F.normalize((weights @ precise(features[first.T.to(features.device)]))[:, 0], dim=-1)
+    mixture = Mixture(means, weights.new_full((dims,), 1 / dims), weights.new_ones(words))
     for _ in range(steps):
         mixture = _update(features, shares, mixture, temperature)
     return mixture
@@ -68,8 +75,7 @@ def _update(features: Tensor, shares: Tensor, old: Mixture, temperature: float) 
         masses += z.sum(0)
     means = torch.where(masses[:, None] > 0, F.normalize(sums, dim=-1), old.means)
     around = squares - 2 * (means * sums).sum(0) + (masses[:, None] * means.square()).sum(0)
-    smallest = torch.finfo(torch.float32).tiny
-    return Mixture(means, (around / masses.sum()).clamp_min(smallest), masses)
+    return Mixture(means, (around / masses.sum()).clamp_min(LEAST / len(squares)), masses)
 
 
 def posterior(
@@ -86,6 +92,8 @@ def posterior(
 
 def _posterior(f: Tensor, shares: Tensor, mixture: Mixture, temperature: float, *, unseen_below: float) -> Tensor:
     means, variance, masses = mixture
+    centre = means.mean(0)  # nothing large to cancel where all patches are much alike
+    f, means = f - centre, means - centre
     scaled = means / variance
     distance = f.square() @ (1 / variance)[:, None] - 2 * f @ scaled.T + (scaled * means).sum(-1)
     unseen = masses < unseen_below
@@ -97,4 +105,4 @@ def _posterior(f: Tensor, shares: Tensor, mixture: Mixture, temperature: float, 
 
 def _chunks(features: Tensor, shares: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     for f, p in zip(features.split(CHUNK), shares.split(CHUNK), strict=True):
-        yield f.double(), p
+        yield precise(f), p
