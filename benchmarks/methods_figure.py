@@ -44,7 +44,7 @@ def panes(seed: int, size: int) -> list[tuple[str, np.ndarray]]:
         for method, card in METHODS.items():
             labels = segment(
                 scene, vocabulary="demo", model="demo", background="none", method=method, output=folder / "labels.tif",
-                overwrite=True,
+                overwrite=True, vfm="demo" if card.vfm else None,
             ).labels  # fmt: skip
             found.append((f"{card.title}  {evaluate(labels, truth).miou:.2f}", table[codes(labels)]))
     return found

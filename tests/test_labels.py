@@ -24,6 +24,7 @@ from geoovseg.labels import Grid, LabelWriter, Layout, label_dtype
 from geoovseg.outputs import Outputs, output_names
 from geoovseg.parts import open_store
 from geoovseg.record import RUN_TAG
+from geoovseg.tiling import Part
 from geoovseg.truth import category_names
 
 CLASSES = [("building", "#c0392b"), ("road & rail", "#7f8c8d"), ("water", "#2e86de")]
@@ -34,14 +35,15 @@ RECORD = json.dumps({"classes": [[n, [n], c] for n, c in CLASSES], "background":
 @contextmanager
 def _create(outputs: Outputs, grid: Grid, classes: Sequence[tuple[str, str]]) -> Iterator[Callable[..., None]]:
     """Write rows with what this yields; at the end the parts are put together. Leaves as a run does."""
-    store, parts = open_store(outputs.parts, {}, resume=False, overwrite=False), []
-    writer = LabelWriter(outputs, Layout(grid, tuple(classes)), store)
-    try:
-        yield lambda *rows: parts.extend(writer.write(*rows))
-        writer.commit(RECORD, parts)
-    finally:
-        writer.close()
-        shutil.rmtree(outputs.parts)
+    with open_store(outputs.parts, {}, resume=False, shared=False) as store:
+        parts: list[Part] = []
+        writer = LabelWriter(outputs, Layout(grid, tuple(classes)), store)
+        try:
+            yield lambda *rows: parts.extend(writer.write(*rows))
+            writer.commit(RECORD, parts)
+        finally:
+            writer.close()
+            store.remove()
 
 
 def _write(

@@ -51,13 +51,16 @@ def wide_scene(write_raster: WriteRaster, wide: np.ndarray) -> str:
     return write_raster(data, nodata=0, tags={DEMO_TAG: "1001"})
 
 
-@pytest.mark.parametrize("method", geoovseg.METHODS)
+@pytest.mark.parametrize("method", [name for name, card in geoovseg.METHODS.items() if not card.blocks])
 def test_labels_and_confidence_do_not_depend_on_batch_size_or_panels(
     wide_scene: str, tmp_path: Path, method: str
 ) -> None:
+    """Of window methods; those that see blocks have tests of their own in test_identity.py."""
+    vfm = "demo" if geoovseg.METHODS[method].vfm else None
+
     def files(name: str, **changes: Any) -> tuple[np.ndarray, np.ndarray, int]:
         sure = str(tmp_path / f"{name}_confidence.tif")
-        result = _run(wide_scene, tmp_path, f"{name}.tif", method=method, confidence=sure, **changes)
+        result = _run(wide_scene, tmp_path, f"{name}.tif", method=method, vfm=vfm, confidence=sure, **changes)
         counts.append((result.windows, result.skipped_windows))
         return _read(result.labels), _read(sure), result.panels
 

@@ -478,35 +478,29 @@ def test_parts_can_lie_elsewhere(tall: Path, undisturbed: tuple[np.ndarray, np.n
 
 
 def test_windows_in_flight_are_halved_until_they_fit() -> None:
-    batch = TileBatch(
-        windows=tuple(Window(n, 0, 8, 8) for n in range(7)),
-        pixels=np.arange(7, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 8, 8), np.float32),
-        valid=np.ones((7, 8, 8), bool),
-    )
+    windows = torch.arange(7.0)
     sizes: list[int] = []
 
-    def scores(piece: TileBatch) -> torch.Tensor:
+    def scores(piece: np.ndarray) -> torch.Tensor:
         sizes.append(len(piece))
         if len(piece) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return torch.from_numpy(piece.pixels[:, :1])
+        return windows[piece]
 
     flight = InFlight(16)
     with pytest.warns(UserWarning, match="cannot hold 7 windows; going on with 3"):
-        found = flight.run(scores, batch)
-    assert torch.equal(found, torch.from_numpy(batch.pixels[:, :1]))
-    assert flight.count == 1
+        found = flight.run(scores, 7)
+    assert torch.equal(found, windows)
+    assert (flight.count, flight.planned, flight.halved) == (1, 16, True)
     assert sizes[-7:] == [1] * 7
 
 
 def test_a_window_that_does_not_fit_alone_is_an_error() -> None:
-    batch = TileBatch(windows=(Window(0, 0, 8, 8),), pixels=np.ones((1, 3, 8, 8), np.float32), valid=np.ones((1, 8, 8)))
-
-    def scores(piece: TileBatch) -> torch.Tensor:
+    def scores(piece: np.ndarray) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        InFlight(4).run(scores, batch)
+        InFlight(4).run(scores, 1)
 
 
 def test_what_a_method_prepares_is_computed_once_and_used_by_all(
@@ -516,7 +510,7 @@ def test_what_a_method_prepares_is_computed_once_and_used_by_all(
     made: list[float] = []
     used: list[float] = []
 
-    def prepare(self: DenseMethod, read: Callable[[Window], TileBatch]) -> dict[str, torch.Tensor]:
+    def prepare(self: DenseMethod, read: Callable[[Window], TileBatch], shape: object) -> dict[str, torch.Tensor]:
         made.append(float(read(Window(0, 0, 112, 112)).pixels.mean()) + len(made))
         return {"mean": torch.tensor([made[-1]])}
 

@@ -66,7 +66,13 @@ def test_words_of_a_class_are_close_and_classes_are_apart() -> None:
 def test_every_method_works_on_a_scene_it_has_not_seen(method: str, tmp_path: Path) -> None:
     scene, truth = write_scene(tmp_path, 1004, 512, 512)
     result = segment(
-        scene, vocabulary="demo", method=method, model="demo", background="none", output=tmp_path / "l.tif"
+        scene,
+        vocabulary="demo",
+        method=method,
+        model="demo",
+        vfm="demo" if METHODS[method].vfm else None,
+        background="none",
+        output=tmp_path / "l.tif",
     )
     assert evaluate(result.labels, truth).miou > 0.7
 
