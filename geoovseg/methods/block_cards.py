@@ -63,7 +63,7 @@ BLOCK_METHODS: dict[str, MethodCard] = {
         needs=("clip", "vfm"),
         vfm="dinov3_vitl16_sat",
         blocks=True,
-        cost=1.1,
+        cost=2.0,
         fields=(
             base("segearth", "ConInfer release, model_type"),
             Field(
@@ -108,7 +108,7 @@ BLOCK_METHODS: dict[str, MethodCard] = {
         attention=True,
         blocks=True,
         jbu=True,
-        cost=1.3,
+        cost=9.6,
         fields=(
             *_direct("op"),
             Field("epsilon", 0.1, "entropy of the transport (paper)", at_least=0.01, at_most=1000),
@@ -126,7 +126,7 @@ BLOCK_METHODS: dict[str, MethodCard] = {
         attention=True,
         blocks=True,
         jbu=True,
-        cost=1.3,
+        cost=9.2,
         fields=(
             *_direct("mv"),
             Field(

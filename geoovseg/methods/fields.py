@@ -68,7 +68,7 @@ class MethodCard:
     jbu: bool = False
     """whether it brings its answer to pixels itself, unless its setting `jbu` is off"""
     cost: float = 1.0
-    """time per window relative to clip, without its other models"""
+    """time per window relative to clip, with a vision model as large as the CLIP where one is used"""
     confidence: bool = True
     """whether its scores map to 0..1, which --threshold and --confidence need"""
     fields: tuple[Field, ...] = ()

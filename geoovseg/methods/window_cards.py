@@ -193,7 +193,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         unit="cosine",
         needs=("clip", "vfm"),
         vfm="dino_vitb8",
-        cost=1.0,
+        cost=1.9,
         fields=(
             scale(40, "ProxyCLIP release"),
             Field(
@@ -214,7 +214,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         paper="ReAttnCLIP, CVPR 2026 (code not released)",
         about="Patches attend to patches that stay alike when the image is turned.",
         unit="cosine",
-        cost=4.0,
+        cost=4.4,
         fields=(
             scale(50, "as SegEarth-OV, whose tail it keeps"),
             Field(
