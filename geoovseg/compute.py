@@ -64,7 +64,7 @@ def sample(scene: Scene, job: Job, window: Window, stop: Stop) -> TileBatch:
     Raises InterruptedRunError when asked to stop.
     """
     if signal := stop():
-        raise InterruptedRunError("stopped before the first part; the same command goes on", signal)
+        raise InterruptedRunError("stopped before the first part; nothing is lost", signal)
     try:
         return scene.batch([window])
     except SceneError:

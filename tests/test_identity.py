@@ -75,9 +75,12 @@ def test_batch_size_and_panels_do_not_change_labels(scene: Path, tmp_path: Path,
 
 def test_stopping_and_resuming_does_not_change_labels(scene: Path, tmp_path: Path, whole: tuple[str, Any]) -> None:
     name, expected = whole
-    asked = iter([None, *[signal.SIGTERM] * 9])
+
+    def stop() -> int | None:
+        return signal.SIGTERM if list((tmp_path / "labels.tif.parts").glob("part_*.json")) else None
+
     with pytest.raises(InterruptedRunError, match="1 of 2 parts"):
-        _run(scene, tmp_path, name, stop=lambda: next(asked))
+        _run(scene, tmp_path, name, stop=stop)
     assert _run(scene, tmp_path, name, resume=True).parts_kept == 1
     _same(tmp_path, expected)
 
@@ -99,6 +102,12 @@ def test_the_area_of_interest_does_not_change_labels_inside(
         inside = found[400:500, 20:200]
         np.testing.assert_array_equal(inside, want[400:500, 20:200])
         assert (found[:390] == 255).all()
+
+
+def test_a_signal_while_the_scene_is_looked_at_ends_the_run(scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError, match="stopped before the first part; nothing is lost"):
+        _run(scene, tmp_path, "coninfer-scene", stop=lambda: signal.SIGTERM)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("whole", ["coninfer-scene", "direct-op"], indirect=True)
