@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -26,7 +27,7 @@ VOCABULARY = parse_classes(["a=x+y,b,c"])
 TEXT = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(5)), dim=-1)
 
 
-BESIDE = {"sample": {"context": "scene"}, "max_steps": {"reach": 0.9}}
+BESIDE = {"sample": {"context": "scene"}, "max_steps": {"reach": 0.999}}
 """Settings that another setting needs beside it to matter."""
 
 
@@ -125,7 +126,8 @@ def test_every_setting_reaches_the_method(name: str, field: Field, tiny_clip: op
     """On windows off the native grid, with words four of which are patches of theirs, so that everything matters."""
     blocks = METHODS[name].blocks
     vit, batch = ClipVit(tiny_clip.visual), _batch(2, 40, 48) if blocks else _batch(2, 36, 44)
-    own = load_method("segearth" if blocks else name, vit, TEXT, VOCABULARY).features(torch.from_numpy(batch.pixels))
+    dense: Any = load_method("segearth" if blocks else name, vit, TEXT, VOCABULARY, vfm=ClipVfm("clip", vit))
+    own = dense.features(torch.from_numpy(batch.pixels))
     text = F.normalize(torch.cat([own.patches[0, [3, 8, 12] if blocks else [3, 8, 12, 17]], TEXT[:1]]), dim=-1)
     beside = BESIDE.get(field.name, {})
     plain = _load(name, vit, text, **beside)
