@@ -122,7 +122,6 @@ def test_sizes_that_do_not_fit_are_refused(tiny_clip: open_clip.CLIP, cut: Cut, 
         (["-m", "coninfer", "--vfm", "demo", "--set", "base=none"], 2, "is not segearth or kk or"),
         (["-m", "coninfer", "--vfm", "sd2"], 2, "has attention but no features, which coninfer needs"),
         (["-m", "direct-op", "--vfm", "demo", "--block", "4096"], 2, "too many patches of demo for attention"),
-        (["-m", "reattnclip", "--set", "middle_last=5"], 2, "middle_last=5 lies before middle_first"),
     ],
 )
 def test_what_a_method_cannot_use_is_refused(

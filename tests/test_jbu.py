@@ -90,6 +90,7 @@ NAMES = {"jbu_one": ("up",) * 4, "jbu_stack": ("up1", "up2", "up3", "up4")}
 @pytest.mark.parametrize("dim", [12, 48], ids=["fewer dimensions than patches", "more dimensions than patches"])
 def test_cosines_equal_those_of_the_plain_form(arch: str, dim: int) -> None:
     """With more dimensions than patches, features are reduced to a basis first."""
+    torch.manual_seed(0)
     state, grid = random_state(arch, dim), (4, 5)
     patches, image = torch.randn(2, 20, dim), torch.randn(2, 3, 64, 80)
     text = F.normalize(torch.randn(6, dim), dim=-1)

@@ -82,6 +82,11 @@ def _stop_after(count: int) -> Callable[[], int | None]:
     return lambda: next(asked)
 
 
+def _stop_at_a_part(folder: Path) -> Callable[[], int | None]:
+    """Ask to stop as soon as a part is finished."""
+    return lambda: signal.SIGTERM if list((folder / "labels.tif.parts").glob("part_*.json")) else None
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_stopped_run_goes_on_where_it_was(
     tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, count: int
@@ -517,7 +522,7 @@ def test_what_a_method_prepares_is_computed_once_and_used_by_all(
     monkeypatch.setattr(DenseMethod, "prepare", prepare)
     monkeypatch.setattr(DenseMethod, "use", lambda self, prepared: used.append(float(prepared["mean"])))
     with pytest.raises(InterruptedRunError):
-        _run(tall, tmp_path, stop=_stop_after(1))
+        _run(tall, tmp_path, stop=_stop_at_a_part(tmp_path))
     _run(tall, tmp_path, resume=True)
     assert len(made) == 1
     assert used == pytest.approx([made[0]] * 2)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.errors import MethodError
 from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, builder
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import full, summing
@@ -30,7 +29,7 @@ class ReAttn:
     beta: float
     turned: float
     middle_first: int
-    middle_last: int
+    middle_count: int
     temperature: float
     exclude_self: bool
 
@@ -47,7 +46,7 @@ class ReAttn:
 
     @property
     def _published_middle(self) -> tuple[int, ...]:
-        return tuple(range(self.middle_first, self.middle_last + 1))
+        return tuple(range(self.middle_first, min(self.middle_first + self.middle_count, PAPER_DEPTH - 1)))
 
     @property
     def middle(self) -> tuple[int, ...]:
@@ -140,8 +139,6 @@ def turned_back(tokens: Tensor, grid: Grid, turn: int) -> Tensor:
 
 
 def _make(clip: ClipVit, text: Tensor, *, scale: float, class_token_weight: float, **values: Any) -> DenseMethod:
-    if values["middle_last"] < values["middle_first"]:
-        raise MethodError(f"reattnclip: middle_last={values['middle_last']} lies before middle_first")
     return DenseMethod(ReAttn(clip=clip, **values), text, scale=scale, class_token_weight=class_token_weight)
 
 

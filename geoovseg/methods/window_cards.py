@@ -235,7 +235,13 @@ WINDOW_METHODS: dict[str, MethodCard] = {
             Field(
                 "middle_first", 6, "first of the middle blocks, from 0 (open; inside 6 to 9)", at_least=0, at_most=10
             ),
-            Field("middle_last", 9, "last of the middle blocks (open; inside 6 to 9)", at_least=0, at_most=10),
+            Field(
+                "middle_count",
+                4,
+                "how many middle blocks, those before the last (open; 6 to 9)",
+                at_least=1,
+                at_most=10,
+            ),
             Field(
                 "temperature",
                 0.0,
