@@ -14,7 +14,7 @@ import rasterio
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rasterio.windows import Window
+from windows import random_batch
 
 from geoovseg.budget import InFlight, Load
 from geoovseg.demo.files import write_scene
@@ -25,19 +25,13 @@ from geoovseg.methods.blocks import Blocks, Cut, lay_blocks
 from geoovseg.models.vit import ClipVit
 from geoovseg.pipeline import segment
 from geoovseg.record import RUN_TAG
-from geoovseg.scene import TileBatch, open_scene
+from geoovseg.scene import open_scene
 from geoovseg.settings import Settings
 from geoovseg.tiling import plan_tiles
 from geoovseg.vocabulary import read_classes
 
 CPU = torch.device("cpu")
 GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "vfm": "demo"}
-
-
-def _batch(count: int, height: int, width: int) -> TileBatch:
-    pixels = np.random.default_rng(7).random((count, 3, height, width), dtype=np.float32)
-    windows = tuple(Window(n * width, 0, width, height) for n in range(count))
-    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, height, width), bool))
 
 
 def _mean_colour(pixels: torch.Tensor) -> torch.Tensor:
@@ -57,7 +51,7 @@ def test_what_windows_say_of_their_patches_is_put_where_these_are(
     blocks = Blocks(
         side=160, step=80, window=8 * window, stride=8 * min(stride, window), patch=8, device=CPU, in_flight=InFlight(8)
     )
-    batch = _batch(count, 8 * height, 8 * width)
+    batch = random_batch(count, 8 * height, 8 * width)
     values, known = blocks.mean(batch, _mean_colour)
     torch.testing.assert_close(values, _mean_colour(torch.from_numpy(batch.pixels)))
     assert known.all()
@@ -65,7 +59,7 @@ def test_what_windows_say_of_their_patches_is_put_where_these_are(
 
 def test_windows_without_data_are_not_seen_and_patches_without_are_not_known() -> None:
     blocks = Blocks(side=64, step=32, window=32, stride=32, patch=8, device=CPU, in_flight=InFlight(8))
-    batch = _batch(1, 64, 64)
+    batch = random_batch(1, 64, 64)
     batch.valid[:, :, :36] = False
     seen: list[int] = []
 

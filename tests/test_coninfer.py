@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import open_clip
 import pytest
 import torch
@@ -14,6 +13,7 @@ from golden_cases import Case, assert_close, assert_labels, build, case_id, find
 from rasterio.windows import Window
 from safetensors.torch import load_file
 from torch.nn import functional as F
+from windows import random_batch
 
 from geoovseg.methods.coninfer import ConInfer, sample_windows
 from geoovseg.methods.published import RELEASES, predict_context, run
@@ -194,13 +194,6 @@ def test_the_method_equals_the_release_end_to_end(case: Case) -> None:
     assert compared == len(case.outputs) - 1
 
 
-def _batch(count: int, height: int, width: int, seed: int = 7) -> TileBatch:
-    rng = np.random.default_rng(seed)
-    pixels = rng.random((count, 3, height, width), dtype=np.float32)
-    windows = tuple(Window(n * width, 0, width, height) for n in range(count))
-    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, height, width), bool))
-
-
 def _method(clip: open_clip.CLIP, **settings: Any) -> ConInfer:
     vit = ClipVit(clip.visual)
     text = F.normalize(torch.randn(3, vit.dim, generator=torch.Generator().manual_seed(5)), dim=-1)
@@ -208,7 +201,7 @@ def _method(clip: open_clip.CLIP, **settings: Any) -> ConInfer:
 
 
 def test_patches_without_data_have_no_part_in_the_mixture(tiny_clip: open_clip.CLIP) -> None:
-    method, batch = _method(tiny_clip), _batch(1, 64, 64)
+    method, batch = _method(tiny_clip), random_batch(1, 64, 64)
     batch.valid[:, :, 40:] = False
     other = TileBatch(windows=batch.windows, pixels=batch.pixels.copy(), valid=batch.valid)
     assert method.blocks.window == 64
@@ -221,7 +214,7 @@ def test_patches_without_data_have_no_part_in_the_mixture(tiny_clip: open_clip.C
 
 
 def test_a_block_is_its_windows_side_by_side(tiny_clip: open_clip.CLIP) -> None:
-    method, batch = _method(tiny_clip), _batch(1, 128, 192)
+    method, batch = _method(tiny_clip), random_batch(1, 128, 192)
     values, known = method.blocks.mean(batch, method.see)
     assert known.all()
     corner = torch.from_numpy(batch.pixels[:, :, 64:, 128:])
@@ -241,8 +234,8 @@ def test_the_sample_is_the_same_for_every_scene_of_a_shape_and_all_over_it(tiny_
 def test_the_scenes_mixture_is_applied_alike_in_every_block(tiny_clip: open_clip.CLIP) -> None:
     """The same pixels in another company get the same posteriors; in their own group they do not."""
     scene, group = (_method(tiny_clip, context=c) for c in ("scene", "group"))
-    scene.use(scene.prepare(lambda w: _batch(1, w.height, w.width, w.col_off + w.row_off), (256, 256)))
-    here = _batch(1, 64, 128)
+    scene.use(scene.prepare(lambda w: random_batch(1, w.height, w.width, w.col_off + w.row_off), (256, 256)))
+    here = random_batch(1, 64, 128)
     there = TileBatch(windows=here.windows, pixels=here.pixels.copy(), valid=here.valid)
     there.pixels[..., 64:] = 0.9
     for method, same in ((scene, True), (group, False)):
@@ -256,13 +249,13 @@ def test_a_scene_without_data_prepares_nothing(tiny_clip: open_clip.CLIP) -> Non
 
     def read(window: Window) -> TileBatch:
         reads.append(window)
-        batch = _batch(1, window.height, window.width)
+        batch = random_batch(1, window.height, window.width)
         batch.valid[:] = False
         return batch
 
     assert method.prepare(read, (640, 640)) == {}
     assert len(reads) == 100, "all of them"
-    batch = _batch(1, 64, 64)
+    batch = random_batch(1, 64, 64)
     values, _ = method.blocks.mean(batch, method.see)
     expected = log_shares(values[0, :3].flatten(1).T).exp().T.unflatten(1, (8, 8))
     torch.testing.assert_close(method.scores(batch)[0].double(), expected, rtol=1e-5, atol=1e-6)

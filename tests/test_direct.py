@@ -11,8 +11,8 @@ import torch
 from golden_cases import Case, assert_close, build, case_id, find
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rasterio.windows import Window
 from torch.nn import functional as F
+from windows import random_batch
 
 from geoovseg.methods import load_method
 from geoovseg.methods.direct import (
@@ -27,7 +27,6 @@ from geoovseg.methods.direct import (
 from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.upsample import bilateral, bilinear
-from geoovseg.scene import TileBatch
 from geoovseg.vocabulary import parse_classes
 
 
@@ -167,17 +166,11 @@ def _direct(clip: open_clip.CLIP, name: str, words: str = "a=x+y,b,c", **changed
     return load_method(name, vit, text, vocabulary, vfm=ClipVfm("clip", vit), settings=changed)
 
 
-def _batch(count: int, height: int, width: int) -> TileBatch:
-    pixels = np.random.default_rng(7).random((count, 3, height, width), dtype=np.float32)
-    windows = tuple(Window(n * width, 0, width, height) for n in range(count))
-    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, height, width), bool))
-
-
 @pytest.mark.parametrize("name", ["direct-op", "direct-mv"])
 @pytest.mark.parametrize("changed", [{}, {"threshold": 1}, {"jbu": False}, {"mass_power": 2}])
 def test_scores_are_shares_of_classes(tiny_clip: open_clip.CLIP, name: str, changed: dict[str, Any]) -> None:
     """Also where no patch is sure of anything; words of a class have its share."""
-    scores = _direct(tiny_clip, name, **changed).scores(_batch(2, 64, 48))
+    scores = _direct(tiny_clip, name, **changed).scores(random_batch(2, 64, 48))
     assert (scores >= 0).all()
     assert torch.equal(scores[:, 0], scores[:, 1])
     torch.testing.assert_close(scores[:, 1:].sum(1), torch.ones_like(scores[:, 0]))
@@ -187,7 +180,7 @@ def test_scores_are_shares_of_classes(tiny_clip: open_clip.CLIP, name: str, chan
 @pytest.mark.parametrize("name", ["direct-op", "direct-mv"])
 def test_patches_without_data_have_no_part_in_anything(tiny_clip: open_clip.CLIP, name: str) -> None:
     """Seeds, and answers, are those of the patches with data alone: what is in the others changes nothing of theirs."""
-    method, batch = _direct(tiny_clip, name, threshold=0, jbu=False), _batch(1, 64, 64)
+    method, batch = _direct(tiny_clip, name, threshold=0, jbu=False), random_batch(1, 64, 64)
     batch.valid[:, :32] = False
     asked: list[torch.Tensor] = []
     answer = method.answer
@@ -202,12 +195,12 @@ def test_patches_without_data_have_no_part_in_anything(tiny_clip: open_clip.CLIP
 
 @pytest.mark.parametrize("name", ["direct-op", "direct-mv"])
 def test_a_single_class_takes_the_whole_tile(tiny_clip: open_clip.CLIP, name: str) -> None:
-    scores = _direct(tiny_clip, name, words="a").scores(_batch(1, 64, 64))
+    scores = _direct(tiny_clip, name, words="a").scores(random_batch(1, 64, 64))
     assert torch.equal(scores, torch.ones_like(scores))
 
 
 def test_without_sure_patches_the_plain_scores_decide(tiny_clip: open_clip.CLIP) -> None:
-    method, batch = _direct(tiny_clip, "direct-op", threshold=1, jbu=False), _batch(1, 64, 64)
+    method, batch = _direct(tiny_clip, "direct-op", threshold=1, jbu=False), random_batch(1, 64, 64)
     plain = method.scorer.score(torch.from_numpy(batch.pixels))
     grid = attention_grid(torch.from_numpy(batch.pixels), 8)
     classes = torch.stack([plain[:, :2].amax(1), plain[:, 2], plain[:, 3]], 1)
@@ -233,7 +226,7 @@ def test_pixels_unlike_every_cell_are_bilinear() -> None:
 
 
 def test_one_tile_scores_the_same_alone_and_in_company(tiny_clip: open_clip.CLIP) -> None:
-    method, batch = _direct(tiny_clip, "direct-op"), _batch(9, 64, 64)
+    method, batch = _direct(tiny_clip, "direct-op"), random_batch(9, 64, 64)
     together = method.scores(batch)
     for n in (0, 8):
         assert torch.equal(method.scores(batch.take(np.array([n])))[0], together[n])

@@ -11,8 +11,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from rasterio.windows import Window
 from torch.nn import functional as F
+from windows import random_batch
 
 from geoovseg.errors import MethodError
 from geoovseg.methods import METHODS, Method, load_method, read_settings
@@ -34,19 +34,12 @@ BESIDE = {"sample": {"context": "scene"}, "max_steps": {"reach": 0.999}}
 def _load(name: str, vit: ClipVit, text: torch.Tensor = TEXT, **settings: object) -> Method:
     """A method with the tower itself as its vision model, which has seen a scene."""
     method = load_method(name, vit, text, VOCABULARY, vfm=ClipVfm("clip", vit), settings=settings)  # type: ignore[arg-type]
-    method.use(method.prepare(lambda window: _batch(1, window.height, window.width, window.col_off), (64, 192)))
+    method.use(method.prepare(lambda window: random_batch(1, window.height, window.width, window.col_off), (64, 192)))
     return method
 
 
 def _method(name: str, clip: open_clip.CLIP, dtype: torch.dtype = torch.float32) -> Method:
     return _load(name, ClipVit(copy.deepcopy(clip.visual).to(dtype)))
-
-
-def _batch(count: int, height: int, width: int, seed: int = 7) -> TileBatch:
-    rng = np.random.default_rng(seed)
-    pixels = rng.random((count, 3, height, width), dtype=np.float32)
-    windows = tuple(Window(n * width, 0, width, height) for n in range(count))
-    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, height, width), bool))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -56,7 +49,7 @@ def _batch(count: int, height: int, width: int, seed: int = 7) -> TileBatch:
 def test_scores_are_finite_float32_of_the_promised_shape(
     name: str, tiny_clip: open_clip.CLIP, dtype: torch.dtype, height: int, width: int, count: int
 ) -> None:
-    scores = _method(name, tiny_clip, dtype).scores(_batch(count, height, width))
+    scores = _method(name, tiny_clip, dtype).scores(random_batch(count, height, width))
     assert scores.dtype == torch.float32
     assert scores.shape[:2] == (count, 4)
     assert height % scores.shape[2] == 0
@@ -66,7 +59,7 @@ def test_scores_are_finite_float32_of_the_promised_shape(
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_window_scores_the_same_alone_and_in_company(name: str, tiny_clip: open_clip.CLIP) -> None:
-    method, batch = _method(name, tiny_clip), _batch(3, 32, 48)
+    method, batch = _method(name, tiny_clip), random_batch(3, 32, 48)
     together = method.scores(batch)
     for n in range(3):
         one = TileBatch(windows=batch.windows[n : n + 1], pixels=batch.pixels[n : n + 1], valid=batch.valid[n : n + 1])
@@ -75,7 +68,7 @@ def test_a_window_scores_the_same_alone_and_in_company(name: str, tiny_clip: ope
 
 @pytest.mark.parametrize("name", METHODS)
 def test_scores_do_not_change_the_batch(name: str, tiny_clip: open_clip.CLIP) -> None:
-    batch = _batch(2, 32, 32)
+    batch = random_batch(2, 32, 32)
     before = batch.pixels.copy()
     _method(name, tiny_clip).scores(batch)
     np.testing.assert_array_equal(batch.pixels, before)
@@ -83,7 +76,7 @@ def test_scores_do_not_change_the_batch(name: str, tiny_clip: open_clip.CLIP) ->
 
 @pytest.mark.parametrize("name", METHODS)
 def test_bfloat16_scores_stay_near_float32(name: str, tiny_clip: open_clip.CLIP) -> None:
-    batch = _batch(2, 32, 32)
+    batch = random_batch(2, 32, 32)
     full, half = (_method(name, tiny_clip, d).scores(batch) for d in (torch.float32, torch.bfloat16))
     assert (full - half).abs().max() < (0.05 if METHODS[name].unit == "cosine" else 0.5)
 
@@ -125,7 +118,7 @@ def _others(field: Field) -> list[bool | float | str]:
 def test_every_setting_reaches_the_method(name: str, field: Field, tiny_clip: open_clip.CLIP) -> None:
     """On windows off the native grid, with words four of which are patches of theirs, so that everything matters."""
     blocks = METHODS[name].blocks
-    vit, batch = ClipVit(tiny_clip.visual), _batch(2, 40, 48) if blocks else _batch(2, 36, 44)
+    vit, batch = ClipVit(tiny_clip.visual), random_batch(2, 40, 48) if blocks else random_batch(2, 36, 44)
     dense: Any = load_method("segearth" if blocks else name, vit, TEXT, VOCABULARY, vfm=ClipVfm("clip", vit))
     own = dense.features(torch.from_numpy(batch.pixels))
     text = F.normalize(torch.cat([own.patches[0, [3, 8, 12] if blocks else [3, 8, 12, 17]], TEXT[:1]]), dim=-1)
@@ -151,7 +144,7 @@ def test_scores_are_finite_at_the_ends_of_what_a_setting_may_be(
     high = field.at_most if field.at_most is not None else 999_999.0
     for value in (low, high):
         method = load_method(name, vit, TEXT, VOCABULARY, vfm=ClipVfm("clip", vit), settings={field.name: value})
-        assert torch.isfinite(method.scores(_batch(1, 40, 48))).all(), value
+        assert torch.isfinite(method.scores(random_batch(1, 40, 48))).all(), value
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
@@ -205,8 +198,13 @@ def test_wrong_names_and_values_are_refused(name: str, settings: dict[str, str],
         read_settings(name, settings)
 
 
+def test_a_base_is_refused_where_there_is_none_to_choose(tiny_clip: open_clip.CLIP) -> None:
+    with pytest.raises(MethodError, match="segearth has no setting 'base'"):
+        load_method("segearth", ClipVit(tiny_clip.visual), TEXT, VOCABULARY, settings={"base": "kk"})
+
+
 def test_the_class_token_bias_is_added_as_a_score(tiny_clip: open_clip.CLIP) -> None:
-    vit, batch = ClipVit(tiny_clip.visual), _batch(2, 32, 32)
+    vit, batch = ClipVit(tiny_clip.visual), random_batch(2, 32, 32)
     with_bias = load_method("segearth", vit, TEXT, VOCABULARY).scores(batch)
     without = load_method("segearth", vit, TEXT, VOCABULARY, settings={"class_token_weight": 0}).scores(batch)
     x, _ = vit.trunk(torch.from_numpy(batch.pixels))

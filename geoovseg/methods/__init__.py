@@ -122,8 +122,7 @@ def load_method(
     module, _, attribute = card(name).build.partition(":")
     build = getattr(importlib.import_module(module), attribute)
     fields = dict(settings or {})
-    has_base = any(field.name == "base" for field in card(name).fields)
-    named = fields.pop("base", None) if has_base else None  # a setting, and the argument that carries a method
+    named = fields.pop("base", None)  # a setting by name goes where a method goes
     method: Method = build(
         clip, text, vocabulary, vfm=vfm, sam=sam, base=named if base is None else base, cut=cut, **fields
     )

@@ -15,10 +15,11 @@ def base(default: str, source: str) -> Field:
     return Field("base", default, about, choices=BASES)
 
 
-def _direct(variant: str) -> tuple[Field, ...]:
-    """Fields that both answers of Direct have."""
-    mass = 0.5 if variant == "op" else 0.0
-    return (
+def _direct(
+    title: str, about: str, cost: float, fields: tuple[Field, ...], build: str, *, mass_power: float
+) -> MethodCard:
+    """One of Direct's two answers; `fields` are those that the other has not."""
+    common = (
         base(KK, "paper"),
         Field(
             "threshold",
@@ -36,7 +37,7 @@ def _direct(variant: str) -> tuple[Field, ...]:
         ),
         Field(
             "mass_power",
-            mass,
+            mass_power,
             "how much the mass of a class's sure patches counts; 0 is the paper's (ours)",
             at_least=0,
             at_most=10,
@@ -50,6 +51,20 @@ def _direct(variant: str) -> tuple[Field, ...]:
             at_most=1000,
         ),
         Field("jbu", True, "bring the answer to pixels by joint bilateral upsampling (paper, eq. 23)"),
+    )
+    return MethodCard(
+        title=title,
+        paper="Direct segmentation without logits optimisation, arXiv 2604.07723 (code not released)",
+        about=about,
+        unit="probability",
+        needs=("clip", "vfm"),
+        vfm="dinov2_vitb14_reg4",
+        attention=True,
+        blocks=True,
+        jbu=True,
+        cost=cost,
+        fields=(*common, *fields),
+        build=build,
     )
 
 
@@ -98,37 +113,23 @@ BLOCK_METHODS: dict[str, MethodCard] = {
         ),
         build="geoovseg.methods.coninfer:build",
     ),
-    "direct-op": MethodCard(
+    "direct-op": _direct(
         title="Direct, optimal path",
-        paper="Direct segmentation without logits optimisation, arXiv 2604.07723 (code not released)",
         about="A patch takes the class that reaches it most over a vision model's attention.",
-        unit="probability",
-        needs=("clip", "vfm"),
-        vfm="dinov2_vitb14_reg4",
-        attention=True,
-        blocks=True,
-        jbu=True,
         cost=9.6,
+        mass_power=0.5,
         fields=(
-            *_direct("op"),
             Field("epsilon", 0.1, "entropy of the transport (paper)", at_least=0.01, at_most=1000),
             Field("iterations", 50, "Sinkhorn iterations (paper)", at_least=1, at_most=1000),
         ),
         build="geoovseg.methods.direct:optimal_path_method",
     ),
-    "direct-mv": MethodCard(
+    "direct-mv": _direct(
         title="Direct, maximum velocity",
-        paper="Direct segmentation without logits optimisation, arXiv 2604.07723 (code not released)",
         about="A patch takes the class that reaches it first over a vision model's attention.",
-        unit="probability",
-        needs=("clip", "vfm"),
-        vfm="dinov2_vitb14_reg4",
-        attention=True,
-        blocks=True,
-        jbu=True,
         cost=9.2,
+        mass_power=0.0,
         fields=(
-            *_direct("mv"),
             Field(
                 "reach",
                 0.3,

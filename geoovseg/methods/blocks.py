@@ -14,12 +14,9 @@ from torch.nn import functional as F
 
 from geoovseg.budget import CPU_BATCH, InFlight
 from geoovseg.errors import UsageError
-from geoovseg.methods import Method, card, load_method
-from geoovseg.methods.block_cards import KK
 from geoovseg.models.vit import ClipVit
 from geoovseg.scene import TileBatch
 from geoovseg.tiling import origins
-from geoovseg.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -108,12 +105,12 @@ class Blocks:
         return slice(pixels.start // self.patch, pixels.stop // self.patch)
 
 
-def lay_blocks(cut: Cut, clip: ClipVit, *, windows: int) -> Blocks:
+def lay_blocks(cut: Cut | None, clip: ClipVit, *, windows: int) -> Blocks:
     """Blocks of windows twice as wide as the tower was trained on (448 for 224), by default `windows` on a side.
 
     Blocks overlap by one window, or by a quarter if they are less than two. Raises UsageError for what does not fit.
     """
-    patch = clip.patch
+    cut, patch = cut or Cut(), clip.patch
     window = cut.window or 2 * clip.native_grid[0] * patch
     stride = cut.stride or window
     side = cut.block or max(window, windows * window)
@@ -176,16 +173,3 @@ class BlockMethod:
 
     def use(self, prepared: Mapping[str, Tensor]) -> None:
         """Nothing to take."""
-
-
-def score_model(base: Method | str, clip: ClipVit, text: Tensor, vocabulary: Vocabulary) -> Any:
-    """The method whose scores another one starts from, without the class token's bias; `kk` is key-key attention.
-
-    A method that is given instead of a name is used as it is.
-    """
-    if not isinstance(base, str):
-        return base
-    if base == KK:
-        return load_method("naclip", clip, text, vocabulary, settings={"mixing": "kk"})
-    bias = any(f.name == "class_token_weight" for f in card(base).fields)
-    return load_method(base, clip, text, vocabulary, settings={"class_token_weight": 0.0} if bias else {})

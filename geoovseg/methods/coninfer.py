@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg.budget import CPU_BATCH
-from geoovseg.methods import Method, read_settings
-from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks, score_model
-from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, last_block, needed
+from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
+from geoovseg.methods.builder import builder
+from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, last_block
 from geoovseg.models.vit import ClipVit
-from geoovseg.ops.attention import Policy, anywhere, maskclip, summing
+from geoovseg.ops.attention import Policy, summing
 from geoovseg.ops.context import FIRST, Mixture, fit, log_shares, posterior
 from geoovseg.scene import TileBatch, in_batches
 from geoovseg.tiling import origins
@@ -164,29 +164,19 @@ def sample_windows(shape: tuple[int, int], blocks: Blocks, most: int) -> list[Wi
     return [Window(cols[n % len(cols)], rows[n // len(cols)], width, height) for n in order.tolist()]
 
 
-def build(
-    clip: ClipVit,
-    text: Tensor,
-    vocabulary: Vocabulary,
-    *,
-    vfm: Any = None,
-    sam: Any = None,
-    base: Method | str | None = None,
-    cut: Cut | None = None,
-    **fields: Any,
-) -> ConInfer:
-    """ConInfer on a score model, `base` or the one named by the setting."""
-    named = {"base": base} if isinstance(base, str) else {}
-    given: dict[str, Any] = read_settings("coninfer", {**fields, **named})
-    scorer, notes = _fused(score_model(base or given["base"], clip, text, vocabulary), given["attn_lambda"])
+def _make(
+    clip: ClipVit, text: Tensor, *, vocabulary: Vocabulary, cut: Cut | None, vfm: Any, base: Any, attn_lambda: float,
+    temperature: float, context: str, sample: int,
+) -> ConInfer:  # fmt: skip
+    scorer, notes = _fused(base, attn_lambda)
     return ConInfer(
         clip=clip,
-        blocks=lay_blocks(cut or Cut(), clip, windows=WINDOWS),
+        blocks=lay_blocks(cut, clip, windows=WINDOWS),
         scorer=scorer,
-        vfm=needed("coninfer", vfm),
-        temperature=given["temperature"],
-        context=given["context"],
-        sample=given["sample"],
+        vfm=vfm,
+        temperature=temperature,
+        context=context,
+        sample=sample,
         notes=notes,
     )
 
@@ -194,13 +184,16 @@ def build(
 def _fused(scorer: Any, share: float) -> tuple[DenseMethod, tuple[str, ...]]:
     """The score model with earlier attention where it is a last-block method; else as it is, and a note of that."""
     encoder = scorer.encoder
-    policy = anywhere(maskclip) if type(encoder).__name__ == "MaskClip" else getattr(encoder, "policy", None)
+    policy = getattr(encoder, "policy", None)
     if not share:
         return scorer, scorer.notes
-    if policy is None or getattr(encoder, "original", False):
+    if policy is None:
         note = f"attn_lambda 0 instead of {share:g}: this base has no last block of its own to fuse"
         return scorer, (*scorer.notes, note)
     depth = scorer.clip.depth
     wanted = blocks_of(FUSED, depth)
     mapped = () if wanted == FUSED else (f"fused blocks {wanted} of {depth} for {FUSED} of {PAPER_DEPTH}",)
     return replace(scorer, encoder=Fused(scorer.clip, policy, encoder.residual, share)), mapped
+
+
+build = builder("coninfer", _make)

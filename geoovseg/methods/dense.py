@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.errors import MethodError
-from geoovseg.methods import Method, card, read_settings
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import Mix
 from geoovseg.scene import TileBatch
-from geoovseg.vocabulary import Vocabulary
 
 PAPER_DEPTH = 12
 """Blocks of the towers most methods were published with."""
@@ -162,35 +159,3 @@ def blocks_of(published: Sequence[int], depth: int, *, before_last: bool = True)
     if last >= max(published):
         return tuple(published)
     return tuple(min(round(i * depth / PAPER_DEPTH), max(last, 0)) for i in published)
-
-
-def needed(name: str, vfm: Any) -> Any:
-    """The vision model of a method that cannot do without. Raises MethodError."""
-    if vfm is None:
-        raise MethodError(f"{name} needs a vision model; see --vfm")
-    return vfm
-
-
-def builder(name: str, make: Callable[..., DenseMethod]) -> Callable[..., DenseMethod]:
-    """What the card of `name` points to: `make(clip, text, **settings)` with every setting of the card.
-
-    It is given the vision model as `vfm` besides, if the card says that it uses one.
-    """
-
-    def build(
-        clip: ClipVit,
-        text: Tensor,
-        vocabulary: Vocabulary,
-        *,
-        vfm: Any = None,
-        sam: Any = None,
-        base: Method | None = None,
-        cut: Any = None,
-        **fields: Any,
-    ) -> DenseMethod:
-        given: dict[str, Any] = read_settings(name, fields)
-        if "vfm" in card(name).needs:
-            given["vfm"] = needed(name, vfm)
-        return make(clip, text, **given)
-
-    return build

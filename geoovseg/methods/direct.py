@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg.errors import UsageError
-from geoovseg.methods import Method, read_settings
-from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks, score_model
-from geoovseg.methods.dense import needed
+from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
+from geoovseg.methods.builder import builder
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.classes import best_word
 from geoovseg.ops.context import precise
@@ -176,40 +175,6 @@ class Direct(BlockMethod):
         return self.answer(attention, found) if bool(found.alive.any()) else (SHARPEN * cosines).softmax(0)
 
 
-def _builder(name: str, answer: Callable[..., Answer]) -> Callable[..., Direct]:
-    """`answer` is given the settings that are not common to both."""
-
-    def build(
-        clip: ClipVit,
-        text: Tensor,
-        vocabulary: Vocabulary,
-        *,
-        vfm: Any = None,
-        sam: Any = None,
-        base: Method | str | None = None,
-        cut: Cut | None = None,
-        **fields: Any,
-    ) -> Direct:
-        named = {"base": base} if isinstance(base, str) else {}
-        given: dict[str, Any] = read_settings(name, {**fields, **named})
-        scorer = score_model(base or given.pop("base"), clip, text, vocabulary)
-        given.pop("base", None)
-        blocks = _small_enough(lay_blocks(cut or Cut(), clip, windows=1), needed(name, vfm))
-        common = {key: given.pop(key) for key in ("threshold", "sharpness", "attention_blocks", "jbu")}
-        return Direct(
-            clip=clip,
-            blocks=blocks,
-            scorer=scorer,
-            vfm=vfm,
-            notes=scorer.notes,
-            groups=[len(group) for group in vocabulary.groups],
-            answer=answer(**given),
-            **common,
-        )
-
-    return build
-
-
 def _small_enough(blocks: Blocks, vfm: Any) -> Blocks:
     """Refuse blocks whose attention would not fit into any memory. Raises UsageError."""
     if (blocks.side / vfm.patch) ** 2 > MOST_PATCHES:
@@ -218,8 +183,32 @@ def _small_enough(blocks: Blocks, vfm: Any) -> Blocks:
     return blocks
 
 
-optimal_path_method = _builder("direct-op", lambda **given: partial(optimal_path, **given))
-maximum_velocity_method = _builder("direct-mv", lambda **given: partial(maximum_velocity, **given))
+def _maker(answer: Callable[..., Tensor]) -> Callable[..., Direct]:
+    """`answer` is given the settings that are not common to both."""
+
+    def make(
+        clip: ClipVit, text: Tensor, *, vocabulary: Vocabulary, cut: Cut | None, vfm: Any, base: Any, threshold: float,
+        sharpness: float, attention_blocks: int, jbu: bool, **own: Any,
+    ) -> Direct:  # fmt: skip
+        return Direct(
+            clip=clip,
+            blocks=_small_enough(lay_blocks(cut, clip, windows=1), vfm),
+            scorer=base,
+            vfm=vfm,
+            notes=base.notes,
+            groups=[len(group) for group in vocabulary.groups],
+            answer=partial(answer, **own),
+            threshold=threshold,
+            sharpness=sharpness,
+            attention_blocks=attention_blocks,
+            jbu=jbu,
+        )
+
+    return make
+
+
+optimal_path_method = builder("direct-op", _maker(optimal_path))
+maximum_velocity_method = builder("direct-mv", _maker(maximum_velocity))
 
 
 def seen_on(known: Tensor, grid: Grid) -> Tensor:

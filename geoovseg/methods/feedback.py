@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.models.patches import Grid
 from geoovseg.ops.pamr import pamr
-
-Grid = tuple[int, int]
 
 
 def word_shares(scores: Tensor, image: Tensor, scale: float) -> Tensor:

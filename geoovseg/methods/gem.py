@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from geoovseg.errors import MethodError
-from geoovseg.methods.dense import DenseMethod, Features, builder
+from geoovseg.methods.builder import builder
+from geoovseg.methods.dense import DenseMethod, Features
 from geoovseg.models.vit import ClipVit
 
 

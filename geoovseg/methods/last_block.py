@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from geoovseg.methods.dense import DenseMethod, Features, builder, last_block
+from geoovseg.methods.builder import builder
+from geoovseg.methods.dense import DenseMethod, Features, last_block
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops import attention
 from geoovseg.ops.attention import Policy, anywhere

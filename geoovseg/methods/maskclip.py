@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.methods.dense import DenseMethod, Features, builder, last_block
+from geoovseg.methods.builder import builder
+from geoovseg.methods.dense import DenseMethod, Features, last_block
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops import attention
+from geoovseg.ops.attention import Policy
 
 SHARPEN = 100.0
 """Factor on cosines before the softmaxes of both refinements (release, maskclip_head.py)."""
@@ -24,6 +26,11 @@ class MaskClip:
     residual: bool
     original: bool
     """positions and padding of the mmseg release instead of those of later papers"""
+
+    @property
+    def policy(self) -> Policy | None:
+        """The identity, for methods that change the last block further; none where the trunk is another."""
+        return None if self.original else attention.anywhere(attention.maskclip)
 
     def __call__(self, pixels: Tensor) -> Features:
         """Features of the windows, and the keys after the output projection as the release smooths with them."""

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.methods.dense import DenseMethod, Features, builder
+from geoovseg.methods.builder import builder
+from geoovseg.methods.dense import DenseMethod, Features
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.correlation import correlated
 

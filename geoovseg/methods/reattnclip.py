@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, builder
+from geoovseg.methods.builder import builder
+from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import full, summing
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, builder, last_block, on_the_grid
+from geoovseg.methods.builder import builder
+from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, last_block, on_the_grid
 from geoovseg.methods.feedback import feedback, patch_labels, surest_word, word_shares
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import Mix, attention_logits, neighbourhood, summing

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from geoovseg.errors import ModelError, OutputError, UsageError
 from geoovseg.models.cards import ModelCard, model_card
-from geoovseg.models.load import file_sha256, load_whole
+from geoovseg.models.download import file_sha256
+from geoovseg.models.load import load_whole
 from geoovseg.models.weights import find_weights
 from geoovseg.prompts import variants
 from geoovseg.vocabulary import Vocabulary

@@ -82,12 +82,16 @@ def _fetch(url: str, file: IO[bytes], progress: Progress) -> None:
         raise OSError(f"it broke off after {here} of {whole} bytes")
 
 
+def file_sha256(path: Path) -> str:
+    """The digest of a file, for the run record."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check(path: Path, sha256: str | None, source: str) -> None:
     """Compare a file with its digest where that is known; one that differs is removed. Raises GeoOVSegError."""
     if sha256 is None:
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+    if (found := file_sha256(path)) != sha256:
         path.unlink()
         raise GeoOVSegError(f"{source} has the sha256 {found}, not {sha256}; it was removed: fetch it again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, ModelError, UsageError, first_line
 from geoovseg.models.cards import DEFAULT_MODEL, DEMO_DIR, ModelCard, model_card
+from geoovseg.models.download import file_sha256
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
@@ -149,12 +149,6 @@ def _known_words(card: ModelCard) -> frozenset[str] | None:
     if card.name != "demo":
         return None
     return frozenset((DEMO_DIR / "words.txt").read_text().split("\n")) - {""}
-
-
-def file_sha256(path: Path) -> str:
-    """The digest of a file, for the run record."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bf16_would_pay(vit: ClipVit) -> bool:

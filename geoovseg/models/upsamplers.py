@@ -10,7 +10,8 @@ from torch import Tensor
 
 from geoovseg.errors import GeoOVSegError, ModelError, first_line
 from geoovseg.models.cards import model_card
-from geoovseg.models.load import file_sha256, read_state
+from geoovseg.models.download import file_sha256
+from geoovseg.models.load import read_state
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.jbu import Jbu, JbuStep, Projection

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from geoovseg.errors import GeoOVSegError, first_line
 from geoovseg.models.cards import ModelCard, model_card
 from geoovseg.models.diffusion import load_diffusion
-from geoovseg.models.load import PRECISIONS, ClipModel, file_sha256, load_clip, read_state
+from geoovseg.models.download import file_sha256
+from geoovseg.models.load import PRECISIONS, ClipModel, load_clip, read_state
 from geoovseg.models.patches import Grid, between_patches, fit_to
 from geoovseg.models.vit import ClipVit, resize_positions
 from geoovseg.models.weights import find_weights

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, WeightsMissingError, first_line
 from geoovseg.models.cards import ModelCard
-from geoovseg.models.download import Progress, download
+from geoovseg.models.download import Progress, download, file_sha256
 from geoovseg.network import is_offline
 
 _OFFLINE = (
@@ -125,8 +124,7 @@ def _parts(card: ModelCard, found: Path) -> list[tuple[str, Path]]:
 
 def verify(card: ModelCard) -> tuple[str, bool | None]:
     """The digest of a model's weights on this machine, and whether it is the known one; None if none is known."""
-    with find_weights(card).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(find_weights(card))
     return found, None if card.sha256 is None else found == card.sha256
 
 

@@ -1,0 +1,61 @@
+"""From a method's card to the method: its settings, and the models it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from geoovseg.errors import MethodError
+from geoovseg.methods import Method, card, load_method, read_settings
+from geoovseg.methods.block_cards import KK
+from geoovseg.models.vit import ClipVit
+from geoovseg.vocabulary import Vocabulary
+
+
+def builder(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
+    """What the card of `name` points to: `make(clip, text, **settings)` with every setting of the card.
+
+    What the card says that it uses is given besides: the vision model as `vfm`, the score model in place of the setting
+    `base`, and for blocks `vocabulary` and `cut`.
+    """
+
+    def build(
+        clip: ClipVit,
+        text: Tensor,
+        vocabulary: Vocabulary,
+        *,
+        vfm: Any = None,
+        sam: Any = None,
+        base: Method | str | None = None,
+        cut: Any = None,
+        **fields: Any,
+    ) -> Any:
+        entry = card(name)
+        named = {"base": base} if isinstance(base, str) else {}
+        given: dict[str, Any] = read_settings(name, {**fields, **named})
+        if "base" in given:
+            given["base"] = score_model(given["base"], clip, text, vocabulary) if base is None or named else base
+        if "vfm" in entry.needs:
+            given["vfm"] = _needed(name, vfm)
+        if entry.blocks:
+            given |= {"vocabulary": vocabulary, "cut": cut}
+        return make(clip, text, **given)
+
+    return build
+
+
+def _needed(name: str, vfm: Any) -> Any:
+    """The vision model of a method that cannot do without. Raises MethodError."""
+    if vfm is None:
+        raise MethodError(f"{name} needs a vision model; see --vfm")
+    return vfm
+
+
+def score_model(base: str, clip: ClipVit, text: Tensor, vocabulary: Vocabulary) -> Method:
+    """The method whose scores another one starts from, without the class token's bias; `kk` is key-key attention."""
+    if base == KK:
+        return load_method("naclip", clip, text, vocabulary, settings={"mixing": "kk"})
+    bias = any(f.name == "class_token_weight" for f in card(base).fields)
+    return load_method(base, clip, text, vocabulary, settings={"class_token_weight": 0.0} if bias else {})
