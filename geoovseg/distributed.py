@@ -55,7 +55,8 @@ def segment_with(
     names = (arguments.get(key) for key in ("output", "confidence", "work_dir"))
     outputs = output_names(os.fspath(scene), *names)
     with open_scene(scene, bands=arguments.get("bands")) as src:  # before anything is removed
-        outputs.check(src.files, overwrite=overwrite, resume=resume)
+        files = (*src.files, *filter(None, [arguments.get("regions")]))
+        outputs.check(files, overwrite=overwrite, resume=resume)
     find_weights(model_card(arguments.get("model", DEFAULT_MODEL)))
     if outputs.parts.exists() and not resume:
         remove_store(outputs.parts)

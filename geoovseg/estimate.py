@@ -74,7 +74,7 @@ def dry_run(
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
     words, given = read_classes(classes, vocabulary), Settings(**settings)
     check_settings(given)
-    with open_scene(scene, bands=bands) as src:
+    with open_scene(scene, bands=bands, regions=given.regions_file) as src:
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None)
         job = prepare_job(src, words, given)
         height, width = src.shape
@@ -100,25 +100,37 @@ def dry_run(
 def _windows_per_tile(job: Job) -> int:
     """One, or as many as a block has."""
     blocks = getattr(job.method, "blocks", None)
-    if blocks is None:
+    if blocks is None or _whole(job):
         return 1
     rows, cols = (len(origins(side, blocks.window, blocks.stride)) for side in job.plan.tile)
     return rows * cols
 
 
 def _seconds_per_window(job: Job) -> float:
-    """From a batch of random pixels; of a block, one window stands for all."""
+    """From a batch of random pixels; of a block, one window stands for all unless only the whole tells."""
+    if _whole(job):
+        return _timed(job, _random_batch(1, job.plan.tile, job))
     blocks = getattr(job.method, "blocks", None)
     size = job.plan.tile if blocks is None else tuple(min(side, blocks.window) for side in job.plan.tile)
-    batch = _random_batch(CPU_BATCH if blocks else job.micro_batch, (size[0], size[1]))
+    batch = _random_batch(CPU_BATCH if blocks else job.micro_batch, (size[0], size[1]), job)
     job.class_scores(batch).cpu()  # the first batch warms up
+    return _timed(job, batch)
+
+
+def _whole(job: Job) -> bool:
+    """Whether a block takes most of its time as a whole, not in its windows."""
+    return getattr(job.method, "whole_blocks", False)
+
+
+def _timed(job: Job, batch: TileBatch) -> float:
     start = time.perf_counter()
     job.class_scores(batch).cpu()
     return (time.perf_counter() - start) / len(batch)
 
 
-def _random_batch(count: int, size: tuple[int, int]) -> TileBatch:
+def _random_batch(count: int, size: tuple[int, int], job: Job) -> TileBatch:
     """Windows of random pixels, to time a model without reading a scene."""
     windows = (Window(0, 0, size[1], size[0]),) * count
     pixels = np.random.default_rng(0).random((count, 3, *size), dtype=np.float32)
-    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, *size), bool))
+    regions = np.zeros((count, *size), np.int32) if job.settings.regions_file else None
+    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, *size), bool), regions=regions)

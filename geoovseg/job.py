@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.methods import Method, card, load_method, read_settings, upsampled
 from geoovseg.methods.blocks import Cut
 from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
+from geoovseg.models.regions import SOURCES, Regions, SamRegions, by_colour, given
+from geoovseg.models.sam import Sam, load_sam
 from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
 from geoovseg.models.vfm import Vfm, load_vfm
 from geoovseg.ops.classes import best_word, decide
@@ -47,6 +49,8 @@ class Job:
     model: ClipModel
     vfm: Vfm | None
     """the vision model besides, for methods that use one"""
+    sam: Sam | None
+    """Segment Anything, for methods that use it, or regions of its"""
     method: Method
     upsample: Upsample
     """what brings class scores to pixels"""
@@ -139,6 +143,9 @@ class Job:
             weights_sha256=self.model.sha256,
             vfm=self.vfm.name if self.vfm else None,
             vfm_sha256=self.vfm.sha256 if self.vfm else None,
+            sam=self.sam.name if self.sam else None,
+            sam_sha256=self.sam.sha256 if self.sam else None,
+            regions=os.path.basename(given.regions_file or given.regions_from or "") or None,
             classes=tuple((c.name, c.words, c.colour) for c in self.vocabulary.classes),
             templates=given.templates,
             background=self.vocabulary.background,
@@ -169,7 +176,8 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
     batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)
     in_flight = InFlight(CPU_BATCH if device.type == "cpu" else batch_size)
     vfm = _vfm(settings, model, device, precision)
-    method, upsampler = _method(settings, model, words, vfm, in_flight)
+    sam = load_sam(settings.sam_name, device, precision) if settings.sam_name else None
+    method, upsampler = _method(settings, model, words, vfm, sam, in_flight)
     plan = _plan(scene, method, settings, upsampler)
     _warn(scene, words, model)
     micro_batch = method.at_once or in_flight.planned
@@ -181,6 +189,7 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
         vocabulary=words,
         model=model,
         vfm=vfm,
+        sam=sam,
         method=method,
         upsample=UPSAMPLERS.get(settings.upsample, bilinear),
         upsampler=upsampler,
@@ -202,14 +211,24 @@ def _vfm(settings: Settings, model: ClipModel, device: torch.device, precision: 
     return load_vfm(settings.vfm or method.vfm, model, device, precision) if "vfm" in method.needs else None
 
 
+def _regions(settings: Settings, sam: Sam | None) -> Regions | None:
+    """What makes region maps, for methods that use them."""
+    if settings.regions_from is None:
+        return None
+    if sam is not None:
+        return SamRegions(sam)
+    return by_colour if settings.regions_from in SOURCES else given
+
+
 def _method(
-    settings: Settings, model: ClipModel, words: Vocabulary, vfm: Vfm | None, in_flight: InFlight
+    settings: Settings, model: ClipModel, words: Vocabulary, vfm: Vfm | None, sam: Sam | None, in_flight: InFlight
 ) -> tuple[Method, Upsampler | None]:
     """The method on its models, seeing pixels through an upsampler of features if one is asked for."""
     device = model.vit.device
     text = model.text.embed(words.queries).to(device)
     cut = Cut(settings.tile, settings.stride, settings.block, in_flight)
-    method = load_method(settings.method, model.vit, text, words, vfm=vfm, cut=cut, settings=settings.settings)
+    models: dict[str, Any] = {"vfm": vfm, "sam": sam, "regions": _regions(settings, sam)}
+    method = load_method(settings.method, model.vit, text, words, **models, cut=cut, settings=settings.settings)
     if settings.upsample in UPSAMPLERS:
         return method, None
     upsampler = load_upsampler(settings.upsample, device)

@@ -84,6 +84,8 @@ def segment(
     stride: int | None = None,
     block: int | None = None,
     vfm: str | None = None,
+    sam: str | None = None,
+    regions: str | None = None,
     bands: Sequence[int] | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -119,6 +121,8 @@ def segment(
         stride: step between windows; by default half a tile.
         block: side of a block in pixels, for methods that see blocks; tile and stride are those of its windows.
         vfm: the vision model of methods that use one besides CLIP; `clip` is the model itself, `demo` the demo model.
+        sam: the Segment Anything of methods that use it, or of their regions: a name, or `ARCH@FILE`.
+        regions: where region maps come from, for methods that use them: `sam`, `felzenszwalb`, or a raster of ids.
         bands: 1-based indexes of red, green, blue.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         precision: `auto`, `fp32`, `bf16`, `fp16`.
@@ -155,6 +159,8 @@ def segment(
         stride=stride,
         block=block,
         vfm=vfm,
+        sam=sam,
+        regions=regions,
         device=device,
         precision=precision,
         batch_size=batch_size,
@@ -166,7 +172,7 @@ def segment(
     check_settings(given)
     check_shares(shard)
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
-    with open_scene(scene, bands=bands) as src:
+    with open_scene(scene, bands=bands, regions=given.regions_file) as src:
         find_weights(model_card(model))
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None or crew > 0)
         with watch.stage("load"):

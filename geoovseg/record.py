@@ -35,6 +35,11 @@ class RunRecord:
     vfm: str | None = None
     """the vision model besides, and its weights"""
     vfm_sha256: str | None = None
+    sam: str | None = None
+    """Segment Anything, and its weights"""
+    sam_sha256: str | None = None
+    regions: str | None = None
+    """where region maps come from: `sam`, `felzenszwalb`, or a file"""
     classes: tuple[tuple[str, tuple[str, ...], str], ...]
     """name, words, colour of codes 1..N"""
     templates: str

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line
 from geoovseg.network import is_offline, is_remote
+from geoovseg.region_file import RegionFile, open_regions
 
 DEMO_TAG = "GEOOVSEG_DEMO"
 """Tag of the drawn scenes of the demo; its value is their seed."""
@@ -55,10 +56,12 @@ class TileBatch:
 
 def join(batches: Sequence[TileBatch]) -> TileBatch:
     """Batches of windows of one size as one."""
+    regions = [b.regions for b in batches if b.regions is not None]
     return TileBatch(
         windows=tuple(w for b in batches for w in b.windows),
         pixels=np.concatenate([b.pixels for b in batches]),
         valid=np.concatenate([b.valid for b in batches]),
+        regions=None if not regions else np.concatenate(regions),
     )
 
 
@@ -81,6 +84,8 @@ class Scene:
     """bands whose masks say where data is; none where all pixels have it"""
     alpha: int | None = None
     """the alpha band, where a nodata value hides it from GDAL's masks"""
+    regions: RegionFile | None = None
+    """region ids on the same grid, for methods that use regions"""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -99,8 +104,8 @@ class Scene:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files on disk it is read from: itself, its side files, and what a VRT is made of."""
-        return (self.path, *self.src.files)
+        """The files on disk it is read from: itself, its side files, what a VRT is made of, and its regions."""
+        return (self.path, *self.src.files, *((self.regions.path,) if self.regions else ()))
 
     @property
     def is_demo(self) -> bool:
@@ -141,7 +146,15 @@ class Scene:
                 valid.append(known)
                 inside = self._clip(window)
                 valid[-1][inside.height :], valid[-1][:, inside.width :] = False, False
-        return TileBatch(windows=tuple(windows), pixels=np.stack(pixels), valid=np.stack(valid))
+        regions = None if self.regions is None else np.stack([self._regions(w, self.regions) for w in windows])
+        return TileBatch(windows=tuple(windows), pixels=np.stack(pixels), valid=np.stack(valid), regions=regions)
+
+    def _regions(self, window: Window, file: RegionFile) -> NDArray[np.int32]:
+        """Region ids (h, w) of a window; none beyond the edge."""
+        inside = self._clip(window)
+        ids = np.zeros((window.height, window.width), np.int32)
+        ids[: inside.height, : inside.width] = file.read(inside)
+        return ids
 
     def _clip(self, window: Window) -> Window:
         height, width = self.shape
@@ -187,8 +200,10 @@ def raster_env() -> rasterio.Env:
 
 
 @contextmanager
-def open_scene(path: str | os.PathLike[str], *, bands: Sequence[int] | None = None) -> Iterator[Scene]:
-    """Open a raster as a scene of three 8-bit bands.
+def open_scene(
+    path: str | os.PathLike[str], *, bands: Sequence[int] | None = None, regions: str | None = None
+) -> Iterator[Scene]:
+    """Open a raster as a scene of three 8-bit bands, with a raster of `regions` if there is one.
 
     `bands` are 1-based indexes of red, green and blue; by default what the file calls red, green and blue, else bands
     1, 2, 3, else the first band three times. Raises SceneError for what cannot be opened or is not 8-bit, UsageError
@@ -204,7 +219,11 @@ def open_scene(path: str | os.PathLike[str], *, bands: Sequence[int] | None = No
             raise SceneError(f"the georeferencing of {name!r} cannot be understood: {first_line(error)}") from error
         if src.crs is None:
             warnings.warn(f"{name} has no coordinate system; the outputs will have none either", GeoOVSegWarning, 3)
-        yield scene
+        if regions is None:
+            yield scene
+            return
+        with open_regions(regions, src) as file:
+            yield replace(scene, regions=file)
 
 
 @contextmanager

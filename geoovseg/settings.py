@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from geoovseg.errors import UsageError
 from geoovseg.methods import METHODS, MethodCard, card, read_settings
 from geoovseg.models.cards import DEFAULT_MODEL, OWN, model_card
+from geoovseg.models.regions import SOURCES
 from geoovseg.models.upsamplers import STEPS
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.upsample import UPSAMPLERS
@@ -37,9 +38,28 @@ class Settings:
     max_memory: float | None = None
     block: int | None = None
     vfm: str | None = None
+    sam: str | None = None
+    regions: str | None = None
     aoi: str | None = None
     aoi_crs: str | None = None
     on_error: str = "stop"
+
+    @property
+    def regions_from(self) -> str | None:
+        """Where region maps come from, if the method uses them: `sam` unless told otherwise."""
+        return (self.regions or SOURCES[0]) if "regions" in card(self.method).needs else None
+
+    @property
+    def regions_file(self) -> str | None:
+        """The raster of regions, if they come from one."""
+        return None if self.regions_from in (None, *SOURCES) else self.regions_from
+
+    @property
+    def sam_name(self) -> str | None:
+        """The Segment Anything that is needed, if any is."""
+        method = card(self.method)
+        used = "sam" in method.needs or self.regions_from == SOURCES[0]
+        return (self.sam or method.sam) if used else None
 
 
 def check_settings(settings: Settings) -> None:
@@ -70,7 +90,7 @@ def check_settings(settings: Settings) -> None:
 
 
 def _check_context(settings: Settings, method: MethodCard) -> None:
-    """Refuse --vfm and --block where a method has no use for them, and models that are not here."""
+    """Refuse --vfm, --sam, --regions and --block where a method has no use for them, and models that are not here."""
     if "vfm" not in method.needs and settings.vfm is not None:
         able = ", ".join(n for n, c in METHODS.items() if "vfm" in c.needs)
         raise UsageError(f"{settings.method} uses no vision model for --vfm; these do: {able}")
@@ -83,8 +103,22 @@ def _check_context(settings: Settings, method: MethodCard) -> None:
             f"{settings.method} brings its answer to pixels itself; for --upsample {settings.upsample} add "
             "--set jbu=false"
         )
+    _check_sam(settings, method)
     if "vfm" in method.needs:
         _check_vfm(settings.vfm or method.vfm, settings.method, method)
+
+
+def _check_sam(settings: Settings, method: MethodCard) -> None:
+    """Refuse --sam and --regions where nothing uses them, and a Segment Anything that is not on this machine."""
+    if settings.regions is not None and settings.regions_from is None:
+        able = ", ".join(n for n, c in METHODS.items() if "regions" in c.needs)
+        raise UsageError(f"{settings.method} has no use for --regions {settings.regions}; these do: {able}")
+    if settings.sam_name is not None:
+        find_weights(model_card(settings.sam_name, "sam"))
+    elif settings.sam is not None:
+        able = ", ".join(n for n, c in METHODS.items() if c.sam)
+        why = "uses no Segment Anything" if not method.sam else f"takes its regions from {settings.regions_from}"
+        raise UsageError(f"{settings.method} {why}, so leave --sam aside; these use it: {able}")
 
 
 def _check_vfm(name: str, method: str, card: MethodCard) -> None:

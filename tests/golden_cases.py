@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,20 @@ import numpy as np
 import open_clip
 import torch
 from safetensors.torch import load_file
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
+from segment_anything.modeling import Sam as SegmentAnything
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from geoovseg.methods import load_method
+from geoovseg.models.cards import IMAGENET_MEAN, IMAGENET_STD
+from geoovseg.models.sam import Sam
+from geoovseg.models.vfm import TimmVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.vocabulary import parse_classes
 
+NO_TEXT = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
+"""For cases whose model is an image tower alone."""
 HERE = Path(__file__).parent
 
 
@@ -52,7 +61,9 @@ class Case:
 
     def tower(self, **changed: Any) -> open_clip.CLIP:
         """The model with arguments of its constructor changed."""
-        model = open_clip.CLIP(**{**json.loads((self.path / "config.json").read_text()), **changed})
+        given = json.loads((self.path / "config.json").read_text())
+        given.pop("note", None)
+        model = open_clip.CLIP(**{"text_cfg": NO_TEXT, **given, **changed})
         state = {k: v.float() for k, v in load_file(self.path / "weights.safetensors").items()}
         model.load_state_dict(state, strict=False)
         return model.eval().requires_grad_(False)
@@ -93,6 +104,10 @@ def _outputs(meta: Mapping[str, Any]) -> list[str]:
     return [*listed, *(o for e in meta.get("entries", ()) for o in e["outputs"])]
 
 
+def _reseg(meta: Mapping[str, Any], output: str) -> bool:
+    return meta.get("method") == "reseg_clip" and output in meta["tensors"]["outputs"]
+
+
 KINDS = {
     "dense": lambda meta: any(o.count("/") == 2 for e in meta.get("entries", ()) for o in e["outputs"]),
     "segearth": lambda meta: meta.get("method") == "SegEarth-OV" and "cls_token_lambda" in meta.get("hyper", ()),
@@ -105,6 +120,14 @@ KINDS = {
     "direct_jbu": lambda meta: meta.get("method") == "direct_jbu",
     "pvsm": lambda meta: {"intra", "inter", "margin"} <= set(meta.get("tensors", {}).get("outputs", ())),
     "proxyclip": lambda meta: meta.get("method") == "proxyclip",
+    "trident_affinity": lambda meta: meta.get("method") == "trident" and not meta.get("weights"),
+    "trident_splice": lambda meta: meta.get("method") == "trident" and meta.get("weights") == ["clip"],
+    "trident_refine": lambda meta: meta.get("method") == "trident" and meta.get("weights") == ["sam"],
+    "trident_e2e": lambda meta: meta.get("method") == "trident" and len(meta.get("weights", ())) == 3,
+    "corrclip": lambda meta: meta.get("method") == "corrclip",
+    "reseg_masks": lambda meta: _reseg(meta, "patch_ids.s0"),
+    "reseg_dense": lambda meta: _reseg(meta, "cos_up"),
+    "reseg_infer": lambda meta: _reseg(meta, "final_probs"),
     "reattnclip": lambda meta: meta.get("method") == "reattnclip",
     "dinov3": lambda meta: any(o.endswith(".patch") for o in _outputs(meta)),
     "coninfer_gmm": lambda meta: any(o.endswith(".z_trace") for o in _outputs(meta)),
@@ -117,11 +140,85 @@ def find(kind: str) -> list[Case]:
     return [case for case in map(Case, folders()) if KINDS[kind](case.meta)]
 
 
-def build(vit: ClipVit, name: str, text: torch.Tensor | None = None, *, vfm: Any = None, **settings: Any) -> Any:
+def build(
+    vit: ClipVit,
+    name: str,
+    text: torch.Tensor | None = None,
+    *,
+    vfm: Any = None,
+    sam: Any = None,
+    regions: Any = None,
+    cut: Any = None,
+    **settings: Any,
+) -> Any:
     """A method as the tool builds it, with its published settings unless given."""
     words = torch.eye(1, vit.dim) if text is None else text
     vocabulary = parse_classes([",".join(f"word{n}" for n in range(len(words)))])
-    return load_method(name, vit, words, vocabulary, vfm=vfm, settings=settings)
+    return load_method(name, vit, words, vocabulary, vfm=vfm, sam=sam, regions=regions, cut=cut, settings=settings)
+
+
+def loaded(model: nn.Module, case: Case, name: str) -> Any:
+    """A model with the case's weights of that name."""
+    state = {k: v.float() for k, v in load_file(case.path / f"weights-{name}.safetensors").items()}
+    model.load_state_dict(state, strict=False)
+    return model.eval().requires_grad_(False)
+
+
+def config(case: Case, name: str) -> dict[str, Any]:
+    """Constructor arguments of a case's model."""
+    return json.loads((case.path / f"config-{name}.json").read_text())
+
+
+def clip_model(case: Case) -> ClipVit:
+    """The case's CLIP, where it is one of several models."""
+    return ClipVit(loaded(open_clip.CLIP(**config(case, "clip")), case, "clip").visual)
+
+
+def vision_model(case: Case, name: str) -> TimmVfm:
+    """The case's vision model."""
+    given = config(case, name)
+    family, eps = given.pop("family"), given.pop("norm_eps")
+    model = VisionTransformer(**given, norm_layer=partial(nn.LayerNorm, eps=eps), dynamic_img_size=True)
+    rule = "offset" if family == "dino" else "timm"
+    return TimmVfm(family, loaded(model, case, name), IMAGENET_MEAN, IMAGENET_STD, rule)
+
+
+def sam_model(case: Case) -> Sam:
+    """The case's Segment Anything."""
+    return Sam(loaded(small_sam(config(case, "sam")), case, "sam"))
+
+
+def small_sam(given: Mapping[str, Any]) -> Any:
+    """Segment Anything by constructor arguments, not initialised in any particular way."""
+    encoder, decoder = dict(given["image_encoder"]), dict(given["mask_decoder"])
+    norm = partial(nn.LayerNorm, eps=encoder.pop("norm_eps"))
+    transformer = TwoWayTransformer(**decoder.pop("transformer"))
+    return SegmentAnything(
+        ImageEncoderViT(**encoder, norm_layer=norm),
+        PromptEncoder(**given["prompt_encoder"]),
+        MaskDecoder(transformer=transformer, **decoder),
+        given["pixel_mean"],
+        given["pixel_std"],
+    )
+
+
+def named_tolerance(case: Case, output: str) -> dict[str, float]:
+    """atol and rtol of an output whose tolerance is a text."""
+    found = dict(re.findall(r"(atol|rtol|mean|max|agreement >=) ([\d.e-]+)", case.meta["tolerance"][output]))
+    return {key.removesuffix(" >="): float(value) for key, value in found.items()}
+
+
+def check(found: torch.Tensor, expected: torch.Tensor, case: Case, name: str) -> None:
+    """Within the tolerances a case names: per value, on average, or as a share of equal labels."""
+    limits = named_tolerance(case, name) if name in case.meta["tolerance"] else {}
+    off = (found.double() - expected.double()).abs()
+    if "agreement" in limits:
+        assert (off == 0).double().mean() >= limits["agreement"], name
+    elif "max" in limits or "mean" in limits:
+        assert off.mean() <= limits.get("mean", np.inf), name
+        assert off.max() <= limits.get("max", np.inf), name
+    else:
+        np.testing.assert_array_less(off, limits.get("atol", 0) + limits.get("rtol", 0) * expected.abs() + 1e-12, name)
 
 
 def case_id(value: object) -> str:

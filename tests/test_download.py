@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.server
+import io
+import random
+import shutil
 import socket
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import GatedRepoError
 
 from geoovseg.errors import GeoOVSegError, SceneError
 from geoovseg.models.cards import MODELS, ModelCard, model_card
 from geoovseg.models.download import download
-from geoovseg.models.weights import bundle, fetch_weights, find_weights, local_weights, verify
+from geoovseg.models.weights import bundle, cache_dir, fetch_weights, find_weights, local_weights, verify
 from geoovseg.scene import open_scene
 
 CONTENT = bytes(range(256)) * 20_000
@@ -24,8 +31,9 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves CONTENT; may break off after some bytes, and may not know of parts."""
+    """Serves bytes; may break off after some of them, and may not know of parts."""
 
+    content = CONTENT
     break_after: int | None = None
     knows_parts = True
     asked: list[str | None]
@@ -38,11 +46,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         self.server.asked.append(asked)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.knows_parts else 0
-        if start >= len(CONTENT):
+        if start >= len(self.server.content):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
-        body = CONTENT[start:]
+        body = self.server.content[start:]
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body if self.server.break_after is None else body[: self.server.break_after])
@@ -61,8 +69,8 @@ def server() -> Iterator[Server]:
     found.server_close()
 
 
-def _url(server: Server) -> str:
-    return f"http://127.0.0.1:{server.server_port}/weights.ckpt"
+def _url(server: Server, name: str = "weights.ckpt") -> str:
+    return f"http://127.0.0.1:{server.server_port}/{name}"
 
 
 def test_a_file_is_fetched_and_its_progress_told(server: Server, tmp_path: Path) -> None:
@@ -147,6 +155,166 @@ def test_all_files_of_a_model_are_carried(tmp_path: Path, monkeypatch: pytest.Mo
         assert (tmp_path / "there" / "sd2" / name).read_text() == name
 
 
+def _zip(*names: str, content: bytes = CONTENT) -> bytes:
+    """A ZIP of files with the same content, compressed."""
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as file:
+        for name in names:
+            file.writestr(name, content)
+    return held.getvalue()
+
+
+PACKED = ("Sky_B32/", "Sky_B32/params.txt", "Sky_B32/epoch_20.pt", "__MACOSX/Sky_B32/._epoch_20.pt")
+
+
+@pytest.fixture
+def packed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelCard:
+    """The card of a checkpoint in a ZIP, with an empty cache."""
+    monkeypatch.setenv("GEOOVSEG_CACHE", str(tmp_path / "cache"))
+    server.content = _zip(*PACKED)
+    return replace(MODELS["SkyCLIP-ViT-B-32-top50pct"], url=_url(server, "Sky_B32.zip"))
+
+
+def _kept() -> list[str]:
+    return sorted(p.name for p in (cache_dir() / "weights").iterdir())
+
+
+def test_of_a_zip_only_the_checkpoint_is_kept(server: Server, packed: ModelCard, tmp_path: Path) -> None:
+    assert local_weights(packed) is None
+    path = fetch_weights(packed)
+    assert path.read_bytes() == CONTENT
+    assert path == find_weights(packed)
+    assert _kept() == ["Sky_B32.pt"]
+    assert server.asked == [None]
+
+
+def test_a_zip_that_broke_off_is_gone_on_with(server: Server, packed: ModelCard) -> None:
+    server.break_after = half = len(server.content) // 2
+    with pytest.raises(GeoOVSegError, match="The same command goes on"):
+        fetch_weights(packed)
+    server.break_after = None
+    assert fetch_weights(packed).read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={half}-"]
+
+
+def test_a_checkpoint_of_a_zip_is_carried(packed: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch_weights(packed)
+    (copied,) = bundle(packed, tmp_path / "carried")
+    assert copied == tmp_path / "carried" / packed.name / "Sky_B32.pt"
+    monkeypatch.setenv("GEOOVSEG_CACHE", str(tmp_path / "another machine"))
+    monkeypatch.setenv("GEOOVSEG_MODEL_DIR", str(tmp_path / "carried"))
+    assert find_weights(packed) == copied
+
+
+def _flipped(content: bytes) -> bytes:
+    at = content.index(b"epoch_20.pt") + 5000
+    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
+
+
+DAMAGED = {
+    "cut": (_zip(*PACKED)[:-30], "not a zip file"),
+    "a page": (b"<html>", "not a zip file"),
+    "flipped": (_flipped(_zip("a/epoch_20.pt", content=random.Random(0).randbytes(20_000))), "Bad CRC-32 for file"),
+    "none": (_zip("a/epoch_19.pt"), "holds 0 files named epoch_20.pt, not one"),
+    "a folder": (_zip("epoch_20.pt/", content=b""), "holds 0 files named epoch_20.pt, not one"),
+    "two": (_zip("a/epoch_20.pt", "b/epoch_20.pt"), "holds 2 files named epoch_20.pt, not one"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), DAMAGED.values(), ids=DAMAGED)
+def test_a_zip_without_a_sound_checkpoint_is_refused_and_removed(
+    server: Server, packed: ModelCard, content: bytes, said: str
+) -> None:
+    server.content = content
+    with pytest.raises(GeoOVSegError, match=rf"Sky_B32.zip cannot be used: .*({said}).*removed. Fetch it again, or"):
+        fetch_weights(packed)
+    assert _kept() == []
+    assert local_weights(packed) is None
+
+
+def test_a_zip_that_finds_no_room_is_kept_for_the_next_try(
+    server: Server, packed: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: IO[bytes], file: IO[bytes], length: int) -> None:
+        file.write(source.read(100))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfileobj", full)
+        with pytest.raises(GeoOVSegError, match="cannot unpack .*No space left on device. Make room"):
+            fetch_weights(packed)
+    assert _kept() == ["Sky_B32.zip"]
+    assert fetch_weights(packed).read_bytes() == CONTENT
+    assert len(server.asked) == 1
+    assert _kept() == ["Sky_B32.pt"]
+
+
+def test_the_digest_of_a_packed_checkpoint_is_checked(packed: ModelCard) -> None:
+    assert fetch_weights(replace(packed, sha256=SHA256)).read_bytes() == CONTENT
+    with pytest.raises(GeoOVSegError, match="it was removed: fetch it again"):
+        fetch_weights(replace(packed, sha256="00ff"))
+    assert _kept() == []
+
+
+TERMS = {
+    "dinov3_vitb16": "no military use",
+    "sd2": "uses that are not allowed",
+    "RemoteCLIP-ViT-B-32": "no licence is stated",
+    "SkyCLIP-ViT-B-32-top50pct": "no licence is stated",
+    "ViT-B-32/openai": None,
+}
+
+
+@pytest.mark.parametrize(("name", "terms"), TERMS.items())
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_terms_are_shown_before_the_first_byte(
+    name: str,
+    terms: str | None,
+    quiet: list[str],
+    geoovseg: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    said: list[str] = []
+
+    def fetched(card: ModelCard, progress: Any) -> Path:
+        said.append(capsys.readouterr().err)
+        return Path("weights")
+
+    monkeypatch.setattr("geoovseg.cli.models.fetch_weights", fetched)
+    code, out, _ = geoovseg("models", "fetch", name, *quiet)
+    assert (code, out) == (0, "weights\n")
+    assert bool(said[0]) == bool(terms or not quiet)
+    assert (f"licence: {MODELS[name].licence}" in said[0]) == bool(said[0])
+    assert (terms or "") in said[0]
+    assert terms is None or terms in geoovseg("models", "show", name)[1]
+
+
+def test_a_gated_repository_is_an_error_that_says_how_to_get_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    class GatedError(GatedRepoError):
+        def __init__(self) -> None:  # the real one wants an answer of the hub's own client
+            Exception.__init__(self, "403 Client Error")
+
+    def refuse(*args: Any) -> str:
+        raise GatedError
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(GeoOVSegError) as caught:
+        fetch_weights(model_card("dinov3_vitl16", "vfm"))
+    said = str(caught.value)
+    page = f"{huggingface_hub.constants.ENDPOINT}/timm/vit_large_patch16_dinov3.lvd1689m"
+    for part in (
+        "is gated",
+        "DINOv3 licence",
+        f"Accept it at {page}",
+        "hf auth login",
+        "HF_TOKEN",
+        "--bundle DIR",
+        "@FILE",
+    ):
+        assert part in said
+
+
 @pytest.fixture
 def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **more: Any) -> None:
@@ -162,7 +330,7 @@ def test_offline_no_connection_is_opened(
     demo_scene: str, tmp_path: Path, geoovseg: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GEOOVSEG_OFFLINE", "1")
-    for name in ("ViT-B-16/openai", "jbu_one", "sd2"):
+    for name in ("ViT-B-16/openai", "jbu_one", "sd2", "sam_vit_b", "SkyCLIP-ViT-B-32-top50pct"):
         code, _, err = geoovseg("models", "fetch", name)
         assert (code, "cannot be fetched: GEOOVSEG_OFFLINE is set" in err) == (1, True), err
     common = ["--vocabulary", "demo", "--offline", "-o", tmp_path / "l.tif"]

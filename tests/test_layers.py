@@ -23,12 +23,12 @@ RANKS = (
     {"models"},
     {"reader", "budget", "labels"},
     {"scene", "parts", "outputs", "truth", "aoi", "mosaic", "ops"},
-    {"vocabulary", "tiling", "record", "styles", "signals", "network"},
+    {"vocabulary", "tiling", "record", "styles", "signals", "network", "region_file"},
     {"prompts"},
     {"errors"},
 )
 HOMES = {
-    "rasterio": {"scene", "labels", "outputs", "run", "truth", "aoi", "vectorize", "report", "demo"},
+    "rasterio": {"scene", "region_file", "labels", "outputs", "run", "truth", "aoi", "vectorize", "report", "demo"},
     "torch": {"ops", "models", "methods", "mosaic", "budget", "job", "compute", "pipeline", "demo", "distributed"},
     "typer": {"cli"},
     "tqdm": {"cli"},
@@ -41,6 +41,8 @@ HOMES = {
     "diffusers": {"models"},
     "transformers": {"models"},
     "segment_anything": {"models"},
+    "skimage": {"ops", "models"},
+    "scipy": {"ops"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 

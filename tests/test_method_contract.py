@@ -5,35 +5,84 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from golden_cases import small_sam
 from torch.nn import functional as F
 from windows import random_batch
 
 from geoovseg.errors import MethodError
 from geoovseg.methods import METHODS, Method, load_method, read_settings
 from geoovseg.methods.fields import Field
+from geoovseg.models.masks import MaskSet
+from geoovseg.models.sam import Sam
 from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops import attention
 from geoovseg.scene import TileBatch
 from geoovseg.vocabulary import parse_classes
 
+TINY_SAM = {
+    "image_encoder": {
+        "depth": 2, "embed_dim": 12, "img_size": 128, "mlp_ratio": 2, "num_heads": 2, "patch_size": 16,
+        "qkv_bias": True, "use_rel_pos": True, "global_attn_indexes": [1], "window_size": 6, "out_chans": 16,
+        "norm_eps": 1e-6,
+    },
+    "prompt_encoder": {
+        "embed_dim": 16, "image_embedding_size": [8, 8], "input_image_size": [128, 128], "mask_in_chans": 4,
+    },
+    "mask_decoder": {
+        "num_multimask_outputs": 3,
+        "transformer": {"depth": 2, "embedding_dim": 16, "mlp_dim": 32, "num_heads": 4},
+        "transformer_dim": 16, "iou_head_depth": 3, "iou_head_hidden_dim": 16,
+    },
+    "pixel_mean": [123.675, 116.28, 103.53],
+    "pixel_std": [58.395, 57.12, 57.375],
+}  # fmt: skip
 VOCABULARY = parse_classes(["a=x+y,b,c"])
 TEXT = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(5)), dim=-1)
 
 
-BESIDE = {"sample": {"context": "scene"}, "max_steps": {"reach": 0.999}}
+OUTLINED = {"sam_iou_thresh": -10, "minimal_area": 1, "coarse_thresh": 0.1}
+BESIDE: dict[str, dict[str, object]] = {"sample": {"context": "scene"}, "max_steps": {"reach": 0.999}}
+BESIDE |= dict.fromkeys(("refine", "coarse_thresh", "minimal_area", "sam_mask_coff", "mask_prompt_layout"), OUTLINED)
+BESIDE["sam_iou_thresh"] = {"minimal_area": 1, "coarse_thresh": 0.1}
 """Settings that another setting needs beside it to matter."""
+
+
+@cache
+def _tiny_sam() -> Sam:
+    """A random Segment Anything of two tiny blocks, for images of 128 pixels."""
+    torch.manual_seed(1)
+    return Sam(small_sam(TINY_SAM).eval().requires_grad_(False))
+
+
+def _beside(vit: ClipVit) -> dict[str, Any]:
+    """What methods use beside CLIP: the tower itself as vision model, a tiny Segment Anything, regions by colour."""
+    return {"vfm": ClipVfm("clip", vit), "sam": _tiny_sam(), "regions": _Stripes()}
+
+
+class _Stripes:
+    """Regions that depend on what is asked of them: diagonal stripes, with as much of none between them."""
+
+    def __call__(self, batch: TileBatch, sets: Sequence[MaskSet], tile: int = 0) -> np.ndarray:
+        height, width = batch.pixels.shape[2:]
+        step = np.add.outer(np.arange(height), np.arange(width))
+        wide = [3 + len(repr(s)) % 7 + 20 * s.quality + 9 * s.stability + s.points / 5 + s.area / 100 for s in sets]
+        maps = [step // width for width in wide]
+        stripes = np.stack([(m.astype(np.int32) + tile) % 5 for m in maps])
+        return np.broadcast_to(stripes, (len(batch), *stripes.shape)).copy()
 
 
 def _load(name: str, vit: ClipVit, text: torch.Tensor = TEXT, **settings: object) -> Method:
     """A method with the tower itself as its vision model, which has seen a scene."""
-    method = load_method(name, vit, text, VOCABULARY, vfm=ClipVfm("clip", vit), settings=settings)  # type: ignore[arg-type]
+    method = load_method(name, vit, text, VOCABULARY, **_beside(vit), settings=settings)  # type: ignore[arg-type]
     method.use(method.prepare(lambda window: random_batch(1, window.height, window.width, window.col_off), (64, 192)))
     return method
 
@@ -105,6 +154,10 @@ def _others(field: Field) -> list[bool | float | str]:
         return [choice for choice in field.choices if choice != field.default]
     if field.name == "sample":
         return [1]
+    if field.name == "distance":
+        return [0, 2]
+    if field.name == "sam_iou_thresh":
+        return [-10]
     if field.at_most is not None:
         return (
             [(field.default + field.at_most) / 2, field.at_most]
@@ -119,7 +172,7 @@ def test_every_setting_reaches_the_method(name: str, field: Field, tiny_clip: op
     """On windows off the native grid, with words four of which are patches of theirs, so that everything matters."""
     blocks = METHODS[name].blocks
     vit, batch = ClipVit(tiny_clip.visual), random_batch(2, 40, 48) if blocks else random_batch(2, 36, 44)
-    dense: Any = load_method("segearth" if blocks else name, vit, TEXT, VOCABULARY, vfm=ClipVfm("clip", vit))
+    dense: Any = load_method("segearth" if blocks else name, vit, TEXT, VOCABULARY, **_beside(vit))
     own = dense.features(torch.from_numpy(batch.pixels))
     text = F.normalize(torch.cat([own.patches[0, [3, 8, 12] if blocks else [3, 8, 12, 17]], TEXT[:1]]), dim=-1)
     beside = BESIDE.get(field.name, {})
@@ -143,7 +196,7 @@ def test_scores_are_finite_at_the_ends_of_what_a_setting_may_be(
     low = field.at_least if field.at_least is not None else (-999_999.0 if field.above is None else 1e-30)
     high = field.at_most if field.at_most is not None else 999_999.0
     for value in (low, high):
-        method = load_method(name, vit, TEXT, VOCABULARY, vfm=ClipVfm("clip", vit), settings={field.name: value})
+        method = load_method(name, vit, TEXT, VOCABULARY, **_beside(vit), settings={field.name: value})
         assert torch.isfinite(method.scores(random_batch(1, 40, 48))).all(), value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from geoovseg.models import load
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
 from geoovseg.models.load import load_clip, read_state
 from geoovseg.models.text import TextEncoder, alike
-from geoovseg.models.weights import cache_dir, fetch_weights, find_weights, local_weights
+from geoovseg.models.weights import cache_dir, fetch_weights, find_weights, local_weights, verify
 
 CPU = torch.device("cpu")
 
@@ -35,6 +36,63 @@ def test_cards_agree_with_open_clip_on_where_weights_are() -> None:
         if slash:
             config = open_clip.get_pretrained_cfg(card.arch, tag) or open_clip.get_pretrained_cfg(arch, tag)
             assert config["hf_hub"].strip("/") == card.repo
+
+
+def test_checkpoints_are_built_with_the_activation_they_were_trained_with() -> None:
+    """Training went on from OpenAI's weights (QuickGELU), except where it went on from LAION's."""
+    remote = [c for c in MODELS.values() if c.name.startswith(("RemoteCLIP", "GeoRSCLIP", "SkyCLIP", "CLIP-LAION"))]
+    assert len(remote) == 14
+    plain = {c.name for c in remote if not c.arch.endswith("-quickgelu")}
+    assert plain == {"GeoRSCLIP-ViT-H-14", "SkyCLIP-ViT-B-32-top50pct"}
+    assert {c.arch for c in remote} <= set(open_clip.list_models())
+
+
+def test_licences_that_restrict_or_are_not_stated_come_with_terms() -> None:
+    for card in MODELS.values():
+        open_to_all = card.licence.startswith(("MIT", "Apache-2.0"))
+        assert (card.terms is None) == open_to_all, card.name
+    assert model_card("ViT-B-16/metaclip_400m").terms
+    assert model_card("ViT-B-16@w.safetensors").terms is None
+
+
+@pytest.mark.parametrize(("size", "kept"), [("b", "01ec64"), ("l", "0b3195"), ("h", "4b8939")])
+def test_segment_anything_has_cards_of_its_own_kind(size: str, kept: str) -> None:
+    card = model_card(f"sam_vit_{size}", "sam")
+    assert (card.arch, card.licence) == (f"vit_{size}", "Apache-2.0")
+    assert str(card.url).endswith(f"/sam_vit_{size}_{kept}.pth")
+    assert len(str(card.sha256)) == 64
+    with pytest.raises(ModelError, match="no model named"):
+        model_card(f"sam_vit_{size}")
+    with pytest.raises(ModelError, match="no sam named 'sam_vit_x'.*for example sam_vit_b@sam_vit_b_01ec64.pth"):
+        model_card("sam_vit_x", "sam")
+
+
+@pytest.mark.parametrize("card", MODELS.values(), ids=lambda card: card.name)
+def test_a_file_of_the_users_is_built_like_the_known_one_and_has_nothing_else_of_it(card: ModelCard) -> None:
+    found = model_card(f"{card.name}@mine.pt", card.kind)
+    assert (found.kind, found.arch, found.path) == (card.kind, card.arch, Path("mine.pt"))
+    assert (found.mean, found.std, found.attention_only) == (card.mean, card.std, card.attention_only)
+    assert (found.sha256, found.url, found.repo, found.member, found.terms) == (None,) * 5
+
+
+def test_a_file_of_the_users_is_not_held_against_the_published_digest(tmp_path: Path) -> None:
+    (tmp_path / "mine.pth").write_bytes(b"mine")
+    digest, good = verify(model_card(f"sam_vit_b@{tmp_path / 'mine.pth'}", "sam"))
+    assert (digest, good) == (hashlib.sha256(b"mine").hexdigest(), None)
+
+
+def test_a_folder_of_the_users_is_one_with_the_weights_in_it(tmp_path: Path) -> None:
+    card = model_card(f"sd2@{tmp_path}", "vfm")
+    assert local_weights(card) is None
+    (tmp_path / "unet").mkdir()
+    (tmp_path / card.files[0]).write_bytes(b"mine")
+    assert find_weights(card) == tmp_path
+    assert verify(card) == (hashlib.sha256(b"mine").hexdigest(), None)
+
+
+def test_a_published_model_that_methods_cannot_use_is_refused_with_the_reason() -> None:
+    with pytest.raises(ModelError, match="RemoteCLIP-RN50 is a ResNet.*choose RemoteCLIP-ViT-B-32"):
+        model_card("RemoteCLIP-RN50")
 
 
 def test_missing_weights_are_named_with_the_way_to_get_them() -> None:
@@ -214,7 +272,8 @@ def test_architectures_that_are_no_plain_clip_are_refused_without_a_download(arc
 def test_every_listed_model_can_be_built_from_its_architecture() -> None:
     for arch in {card.arch for card in MODELS.values() if "B-32" in card.arch}:
         model, tokenizer = load._architecture(model_card(f"{arch}@x"))
-        assert model.visual.transformer.resblocks[0].mlp.gelu.__class__.__name__ == "QuickGELU"
+        activation = "QuickGELU" if arch.endswith("-quickgelu") else "GELU"
+        assert model.visual.transformer.resblocks[0].mlp.gelu.__class__.__name__ == activation
         assert tokenizer(["a road"]).shape == (1, 77)
 
 

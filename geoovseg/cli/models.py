@@ -18,6 +18,7 @@ from geoovseg.vocabulary import read_classes
 
 app = typer.Typer(help="See and fetch the models' weights.", no_args_is_help=True, rich_markup_mode=None)
 NamesArg = Annotated[list[str], typer.Argument(help="Models, as `geoovseg models list` names them.", metavar="NAME")]
+_WIDTH = max(map(len, MODELS)) + 2
 NameArg = Annotated[str, typer.Argument(help="A model, as `geoovseg models list` names it.", metavar="NAME")]
 
 
@@ -31,7 +32,7 @@ def list_models(json: o.JsonOpt = False) -> None:
         else:
             mark = "here" if here else "-"
             default = " (default)" if name == DEFAULT_MODEL else ""
-            data(f"{name:<28}{card.kind:<11}{mark:<6}{card.megabytes or '?':>5} MB  {card.about}{default}")
+            data(f"{name:<{_WIDTH}}{card.kind:<11}{mark:<6}{card.megabytes or '?':>5} MB  {card.about}{default}")
 
 
 @app.command("show")
@@ -43,8 +44,10 @@ def show(name: NameArg, json: o.JsonOpt = False) -> None:
         data(_json(card, here))
         return
     source = f"{card.repo}: {' or '.join(card.files)}" if card.repo else str(card.url or card.path)
+    source += f", {card.member} in it" if card.member else ""
     data(f"{card.name}: {card.about}\nkind          {card.kind}\narchitecture  {card.arch}\nsource        {source}")
-    data(f"size          {card.megabytes or '?'} MB\nlicence       {card.licence}\non disk       {here or 'no'}")
+    data(f"size          {card.megabytes or '?'} MB\nlicence       {card.licence}")
+    data((f"terms         {card.terms}\n" if card.terms else "") + f"on disk       {here or 'no'}")
 
 
 @app.command("fetch")
@@ -63,7 +66,7 @@ def fetch(
         card = _card(name)
         here = local_weights(card)
         if here is None:
-            talk(f"{card.name}: {card.megabytes or '?'} MB, licence: {card.licence}", quiet=quiet)
+            _announce(card, quiet)
             with progress_bar(quiet, "B") as progress:
                 here = fetch_weights(card, progress)
         copies = copy_weights(card, bundle) if bundle else []
@@ -110,12 +113,21 @@ def verify_models(
         digest, good = verify(_card(name))
         wrong += good is False
         said = {True: "as known", False: "NOT AS KNOWN: fetch it again", None: "no digest is known"}[good]
-        data(jsonlib.dumps({"name": name, "sha256": digest, "good": good}) if json else f"{name:<28}{digest}  {said}")
+        line = f"{name:<{_WIDTH}}{digest}  {said}"
+        data(jsonlib.dumps({"name": name, "sha256": digest, "good": good}) if json else line)
     raise typer.Exit(1 if wrong else 0)
 
 
 def _card(name: str) -> ModelCard:
-    return MODELS.get(name) or model_card(name)
+    """A model of any kind, also as ARCH@FILE."""
+    arch = MODELS.get(name.partition("@")[0])
+    return model_card(name, arch.kind if arch else "clip")
+
+
+def _announce(card: ModelCard, quiet: bool) -> None:
+    """What a download brings; nobody gets weights with terms without having been told them."""
+    talk(f"{card.name}: {card.megabytes or '?'} MB, licence: {card.licence}", quiet=quiet and card.terms is None)
+    talk(f"{card.name}: {card.terms}", quiet=card.terms is None)
 
 
 def _json(card: ModelCard, here: Path | None) -> str:

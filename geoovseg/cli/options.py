@@ -62,6 +62,17 @@ VfmOpt = Annotated[
         metavar="NAME",
     ),
 ]
+SamOpt = Annotated[
+    str | None,
+    typer.Option(help="Segment Anything of methods that use it: sam_vit_b, sam_vit_l, sam_vit_h, or ARCH@FILE."),
+]
+RegionsOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="Where methods that use regions have them from: sam, felzenszwalb (colours), or a raster of ids.",
+        metavar="SOURCE",
+    ),
+]
 BandsOpt = Annotated[
     str | None, typer.Option(help="Bands for red, green, blue, as in 3,2,1; default what the file says, else 1,2,3.")
 ]

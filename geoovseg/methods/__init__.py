@@ -109,13 +109,15 @@ def load_method(
     *,
     vfm: Any = None,
     sam: Any = None,
+    regions: Any = None,
     base: Method | None = None,
     cut: Cut | None = None,
     settings: Mapping[str, str | Value] | None = None,
 ) -> Method:
     """Build a method on a model: `text` are unit word features (Q, D) in the order of `vocabulary.queries`.
 
-    `vfm` is a vision model, `base` another method as score model, `cut` the sizes of blocks, for methods that use them.
+    For methods that use them: `vfm` is a vision model, `sam` Segment Anything, `regions` what makes region maps, `base`
+    another method as score model, `cut` the sizes of blocks.
 
     Raises MethodError for unknown names and settings.
     """
@@ -123,9 +125,8 @@ def load_method(
     build = getattr(importlib.import_module(module), attribute)
     fields = dict(settings or {})
     named = fields.pop("base", None)  # a setting by name goes where a method goes
-    method: Method = build(
-        clip, text, vocabulary, vfm=vfm, sam=sam, base=named if base is None else base, cut=cut, **fields
-    )
+    chosen = named if base is None else base
+    method: Method = build(clip, text, vocabulary, vfm=vfm, sam=sam, regions=regions, base=chosen, cut=cut, **fields)
     return method
 
 

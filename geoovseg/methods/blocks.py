@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
@@ -62,29 +63,55 @@ class Blocks:
         """Windows that are seen together."""
         return CPU_BATCH if self.device.type == "cpu" else self.in_flight.planned
 
-    def mean(self, batch: TileBatch, see: Callable[[Tensor], Tensor]) -> OnGrid:
-        """What `see` says of windows (b, 3, H, W) on their patches (b, C, h, w), averaged where windows overlap.
+    def mean(self, batch: TileBatch, see: Callable[..., Tensor], planes: NDArray[np.int32] | None = None) -> OnGrid:
+        """What `see` says of windows (b, 3, H, W) on a grid of theirs (b, C, h, w), averaged where windows overlap.
 
-        Windows without data are not seen. On the CPU they are seen eight at a time, the last ones repeated: results
-        then do not depend on what shares a batch.
+        The grid is that of patches, or finer. Windows without data are not seen. `see` is also given what lies on the
+        same pixels of `planes` (B, n, H, W), if there are any.
         """
-        height, width = batch.pixels.shape[2:]
-        grid = (height // self.patch, width // self.patch)
         places = list(self._places(batch))
-        count = torch.zeros(len(batch), 1, *grid, device=self.device)
-        total: Tensor | None = None
-        for first in range(0, len(places), self._batch):
-            group = places[first : first + self._batch]
-            found = self._see(batch, group, see)
-            if total is None:
+        count = total = None
+        for numbers, found in self.each(len(places), lambda index: see(*self._cut(batch, planes, places, index))):
+            if total is None or count is None:
+                cell = (places[0][1].stop - places[0][1].start) // found.shape[2]  # pixels on a side of a value
+                grid = (batch.pixels.shape[2] // cell, batch.pixels.shape[3] // cell)
                 total = found.new_zeros(len(batch), found.shape[1], *grid)
-            for (n, rows, cols), one in zip(group, found, strict=False):
-                box = (n, ..., self._patches(rows), self._patches(cols))
+                count = found.new_zeros(len(batch), 1, *grid)
+            for number, one in zip(numbers, found, strict=True):
+                n, rows, cols = places[number]
+                box = (n, ..., _coarser(rows, cell), _coarser(cols, cell))
                 total[box] += one
                 count[box] += 1
         assert total is not None  # a tile without data is never handed over
+        assert count is not None
         known = F.adaptive_max_pool2d(torch.from_numpy(batch.valid).float(), grid).to(self.device)
         return OnGrid(total / count.clamp_min(1), (known > 0) & (count[:, 0] > 0))
+
+    def each(
+        self, windows: int, see: Callable[[NDArray[np.intp]], Tensor]
+    ) -> Iterator[tuple[NDArray[np.intp], Tensor]]:
+        """What `see` says of windows by their numbers, a batch at a time, with those numbers.
+
+        On the CPU windows are seen eight at a time, the last ones repeated: results then do not depend on what shares
+        a batch.
+        """
+        for first in range(0, windows, self._batch):
+            numbers = np.arange(first, min(first + self._batch, windows))
+            filled = np.resize(numbers, CPU_BATCH) if self.device.type == "cpu" else numbers
+            found = self.in_flight.run(lambda index, filled=filled: see(filled[index]), len(filled))  # type: ignore[misc]
+            yield numbers, found[: len(numbers)]
+
+    def _cut(
+        self,
+        batch: TileBatch,
+        planes: NDArray[np.int32] | None,
+        places: Sequence[tuple[int, slice, slice]],
+        index: NDArray[np.intp],
+    ) -> tuple[Tensor, ...]:
+        """Pixels of windows by their numbers, and what lies on them of the planes."""
+        boxes = [(n, slice(None), rows, cols) for n, rows, cols in (places[i] for i in index)]
+        sources = (batch.pixels,) if planes is None else (batch.pixels, planes)
+        return tuple(torch.from_numpy(np.stack([source[box] for box in boxes])).to(self.device) for source in sources)
 
     def _places(self, batch: TileBatch) -> Iterator[tuple[int, slice, slice]]:
         """Windows with data: the block's number, rows and columns."""
@@ -96,42 +123,46 @@ class Blocks:
                     if batch.valid[n, rows, cols].any():
                         yield n, rows, cols
 
-    def _see(self, batch: TileBatch, group: list[tuple[int, slice, slice]], see: Callable[[Tensor], Tensor]) -> Tensor:
-        filled = [group[n % len(group)] for n in range(CPU_BATCH)] if self.device.type == "cpu" else group
-        pixels = torch.from_numpy(np.stack([batch.pixels[n, :, rows, cols] for n, rows, cols in filled]))
-        return self.in_flight.run(lambda index: see(pixels[index].to(self.device)), len(filled))
 
-    def _patches(self, pixels: slice) -> slice:
-        return slice(pixels.start // self.patch, pixels.stop // self.patch)
+def _coarser(pixels: slice, cell: int) -> slice:
+    return slice(pixels.start // cell, pixels.stop // cell)
 
 
-def lay_blocks(cut: Cut | None, clip: ClipVit, *, windows: int) -> Blocks:
-    """Blocks of windows twice as wide as the tower was trained on (448 for 224), by default `windows` on a side.
+def lay_blocks(
+    cut: Cut | None, clip: ClipVit, *, windows: int, side: float = 2, step: float = 1, at_pixels: bool = False
+) -> Blocks:
+    """Blocks of windows `side` times as wide as the tower was trained on, by default `windows` on a side.
 
-    Blocks overlap by one window, or by a quarter if they are less than two. Raises UsageError for what does not fit.
+    Windows are `step` of their side apart. Blocks overlap by one window, or by a quarter if they are less than two.
+    Where windows are put together `at_pixels`, they may lie anywhere. Raises UsageError for what does not fit.
     """
     cut, patch = cut or Cut(), clip.patch
-    window = cut.window or 2 * clip.native_grid[0] * patch
-    stride = cut.stride or window
-    side = cut.block or max(window, windows * window)
-    for name, value in (("tile", window), ("stride", stride), ("block", side)):
-        if value % patch or value < patch:
-            near = max(patch, round(value / patch) * patch)
-            raise UsageError(f"--{name} {value} is no multiple of the model's patch of {patch} pixels; try {near}")
-    if stride > window:
-        raise UsageError(f"--stride {stride} must not be larger than the tile of {window} pixels")
-    if side < window:
-        raise UsageError(f"--block {side} must not be smaller than the tile of {window} pixels")
-    step = side - window if side >= 2 * window else max(patch, side * 3 // 4 // patch * patch)
+    window = cut.window or round(side * clip.native_grid[0]) * patch
+    stride = cut.stride or max(1, round(step * window / patch)) * patch
+    whole = cut.block or max(window, windows * window)
+    _check(window, stride, whole, patch, patch if not at_pixels else 1)
+    between = whole - window if whole >= 2 * window else max(patch, whole * 3 // 4 // patch * patch)
     return Blocks(
-        side=side,
-        step=step,
+        side=whole,
+        step=between,
         window=window,
         stride=stride,
         patch=patch,
         device=clip.device,
         in_flight=cut.in_flight,
     )
+
+
+def _check(window: int, stride: int, side: int, patch: int, unit: int) -> None:
+    """Refuse sizes that are no whole patches, and those that leave gaps. Raises UsageError."""
+    for name, value, whole in (("tile", window, patch), ("stride", stride, unit), ("block", side, patch)):
+        if value % whole or value < whole:
+            near = max(whole, round(value / whole) * whole)
+            raise UsageError(f"--{name} {value} is no multiple of the model's patch of {whole} pixels; try {near}")
+    if stride > window:
+        raise UsageError(f"--stride {stride} must not be larger than the tile of {window} pixels")
+    if side < window:
+        raise UsageError(f"--block {side} must not be smaller than the tile of {window} pixels")
 
 
 class BlockMethod:

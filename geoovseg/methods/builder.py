@@ -17,7 +17,7 @@ from geoovseg.vocabulary import Vocabulary
 def builder(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
     """What the card of `name` points to: `make(clip, text, **settings)` with every setting of the card.
 
-    What the card says that it uses is given besides: the vision model as `vfm`, the score model in place of the setting
+    What the card says that it uses is given besides: `vfm`, `sam`, `regions`, the score model in place of the setting
     `base`, and for blocks `vocabulary` and `cut`.
     """
 
@@ -28,6 +28,7 @@ def builder(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
         *,
         vfm: Any = None,
         sam: Any = None,
+        regions: Any = None,
         base: Method | str | None = None,
         cut: Any = None,
         **fields: Any,
@@ -37,8 +38,9 @@ def builder(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
         given: dict[str, Any] = read_settings(name, {**fields, **named})
         if "base" in given:
             given["base"] = score_model(given["base"], clip, text, vocabulary) if base is None or named else base
-        if "vfm" in entry.needs:
-            given["vfm"] = _needed(name, vfm)
+        for kind, model in (("vfm", vfm), ("sam", sam), ("regions", regions)):
+            if kind in entry.needs:
+                given[kind] = _needed(name, kind, model)
         if entry.blocks:
             given |= {"vocabulary": vocabulary, "cut": cut}
         return make(clip, text, **given)
@@ -46,11 +48,12 @@ def builder(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
     return build
 
 
-def _needed(name: str, vfm: Any) -> Any:
-    """The vision model of a method that cannot do without. Raises MethodError."""
-    if vfm is None:
-        raise MethodError(f"{name} needs a vision model; see --vfm")
-    return vfm
+def _needed(name: str, kind: str, model: Any) -> Any:
+    """What a method cannot do without. Raises MethodError."""
+    if model is None:
+        what = {"vfm": "a vision model", "sam": "Segment Anything", "regions": "a region map"}[kind]
+        raise MethodError(f"{name} needs {what}; see --{kind}")
+    return model
 
 
 def score_model(base: str, clip: ClipVit, text: Tensor, vocabulary: Vocabulary) -> Method:

@@ -61,6 +61,8 @@ class MethodCard:
     """kinds of models it uses"""
     vfm: str = ""
     """the vision model it uses unless told otherwise"""
+    sam: str = ""
+    """the Segment Anything it uses, or makes region maps with, unless told otherwise"""
     attention: bool = False
     """whether it looks at that model's attention, not at its features"""
     blocks: bool = False

@@ -37,9 +37,13 @@ class ProxyClip:
 
     def proxies(self, pixels: Tensor) -> tuple[Tensor, Grid]:
         """Unit features (B, N, D) of the vision model on its own grid for these pixels."""
-        patch = self.vfm.patch
-        grid = (max(1, pixels.shape[2] // patch), max(1, pixels.shape[3] // patch))
+        grid = self.grid(pixels)
         return F.normalize(self.vfm.features(pixels, grid).float(), dim=-1), grid
+
+    def grid(self, pixels: Tensor) -> Grid:
+        """The vision model's own grid for these pixels."""
+        patch = self.vfm.patch
+        return max(1, pixels.shape[2] // patch), max(1, pixels.shape[3] // patch)
 
 
 def on_grid(values: Tensor, grid: Grid, other: Grid) -> Tensor:

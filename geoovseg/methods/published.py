@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from geoovseg.methods.coninfer import ConInfer
 from geoovseg.methods.dense import DenseMethod
+from geoovseg.methods.refinement import Refined
 from geoovseg.ops.pamr import pamr
 from geoovseg.ops.upsample import bilinear
 from geoovseg.tiling import origins
@@ -169,7 +170,7 @@ def pad_to_patch(image: Tensor, patch: int, fill: Tensor) -> tuple[Tensor, tuple
     height, width = image.shape[-2:]
     dy, dx = -height % patch, -width % patch
     top, left = dy // 2, dx // 2
-    padded = fill.expand(len(image), 3, height + dy, width + dx).clone()
+    padded = fill.expand(len(image), image.shape[1], height + dy, width + dx).clone()
     padded[..., top : top + height, left : left + width] = image
     return padded, (top, left)
 
@@ -222,3 +223,30 @@ def _drop_small(classes: Tensor, area: float) -> Tensor:
     keep = torch.ones(len(classes), dtype=torch.bool, device=classes.device)
     keep[1:] = pixels > area * pixels.sum()
     return classes * keep[:, None, None]
+
+
+def trident_frame(image: NDArray[np.uint8], patch: int) -> NDArray[np.uint8]:
+    """The image SAM is given by Trident's release: both sides rounded up to the patch of CLIP."""
+    height, width = (-(-side // patch) * patch for side in image.shape[:2])
+    return resize(image, Protocol(resize=(height, width), keep_ratio=False))
+
+
+def trident_canvas(image: Tensor, patch: int, crop: int) -> Tensor:
+    """The image (1, 3, H, W) CLIP is given by Trident's release: sides of whole patches, at least a window."""
+    height, width = image.shape[2:]
+    longer = max(height, width)
+    size = (height, width)
+    if height % patch or width % patch:
+        factor = -(-longer // patch) * patch / longer
+        size = (-(-int(height * factor) // patch) * patch, -(-int(width * factor) // patch) * patch)
+    fitted = (max(crop, size[0]), max(crop, size[1]))
+    if fitted == (height, width):
+        return image
+    return F.interpolate(image, size=fitted, mode="bilinear", align_corners=False)
+
+
+def refine_published(refined: Refined, shares: Tensor) -> Tensor:
+    """Scores (C, H, W) as Trident's release returns them: in failed regions at least the shares they came from."""
+    if not bool(refined.scores.any()):
+        return shares
+    return torch.where(refined.failed, torch.maximum(refined.scores, shares), refined.scores)

@@ -43,6 +43,10 @@ class DiffusionVfm:
         """None that methods compare. Raises ModelError."""
         raise ModelError(f"--vfm {self.name} has attention but no features; choose a DINO model, or clip")
 
+    def queries_keys(self, pixels: Tensor, grid: Grid) -> Tensor:
+        """None that methods compare. Raises ModelError."""
+        raise ModelError(f"--vfm {self.name} has attention but no features; choose a DINO model, or clip")
+
     def attention(self, pixels: Tensor, grid: Grid, blocks: int) -> Tensor:
         """Attention (B, N, N) of the latent image, mean over heads and two layers, or `blocks` of them."""
         x = 2 * fit_to(pixels, grid, self.patch).to(self.vae.dtype) - 1

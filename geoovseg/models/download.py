@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import shutil
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,8 @@ PIECE = 1 << 20
 """Bytes read at once."""
 TIMEOUT = 60
 """Seconds without an answer."""
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
+"""What a damaged, encrypted or odd ZIP makes zipfile raise."""
 Progress = Callable[[int, int], None]
 """Called with (bytes here, bytes in all; 0 if not known)."""
 
@@ -80,6 +85,45 @@ def _fetch(url: str, file: IO[bytes], progress: Progress) -> None:
     file.flush()
     if here < whole:
         raise OSError(f"it broke off after {here} of {whole} bytes")
+
+
+def unpack(archive: Path, member: str, target: Path) -> Path:
+    """Take the one file called `member`, in whatever folder, out of a ZIP, to `target`.
+
+    Raises GeoOVSegError for a ZIP that is damaged or has not exactly one such file, which is removed; and where there
+    is no room, with the ZIP kept.
+    """
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with zipfile.ZipFile(archive) as found, _alone(part) as file:
+            _extract(found, member, file, part)
+            part.replace(target)
+    except _BROKEN as error:
+        archive.unlink(missing_ok=True)
+        raise GeoOVSegError(
+            f"{archive.name} cannot be used: {first_line(error)}; it was removed. Fetch it again, or give a checkpoint "
+            "you have, as ARCH@FILE"
+        ) from error
+    except OSError as error:
+        raise GeoOVSegError(
+            f"cannot unpack {archive}: {first_line(error)}. Make room; the same command goes on without a download"
+        ) from error
+    return target
+
+
+def _extract(found: zipfile.ZipFile, member: str, file: IO[bytes], part: Path) -> None:
+    """Copy it in pieces, which also checks it; nothing is left of it if that fails."""
+    named = [i for i in found.infolist() if not i.is_dir() and i.filename.rpartition("/")[2] == member]
+    if len(named) != 1:
+        raise zipfile.BadZipFile(f"it holds {len(named)} files named {member}, not one")
+    try:
+        file.truncate(0)
+        with found.open(named[0]) as source:
+            shutil.copyfileobj(source, file, PIECE)
+        file.flush()
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def file_sha256(path: Path) -> str:

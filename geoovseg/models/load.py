@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pickle
+import re
 import warnings
+import zipfile
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -94,7 +101,8 @@ def load_whole(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
     """Both towers in float32 on the CPU, and the tokenizer. Raises what `load_clip` raises."""
     path = find_weights(card)
     model, tokenizer = _architecture(card)
-    _load_state(model, path, card)
+    with as_weights(path, card.arch):
+        fill(model, read_state(path))
     return model.eval().requires_grad_(False), tokenizer
 
 
@@ -114,31 +122,88 @@ def _architecture(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
     return open_clip.CLIP(**config), open_clip.get_tokenizer(card.arch)
 
 
-def _load_state(model: nn.Module, path: Path, card: ModelCard) -> None:
+@contextmanager
+def as_weights(path: Path, arch: str) -> Iterator[None]:
+    """Whatever goes wrong while a file is read as weights is one error, which says what to do: GeoOVSegError."""
     try:
-        state: dict[str, Tensor] = read_state(path)
-        missing, _ = model.load_state_dict(state, strict=False)
+        yield
     except Exception as error:  # what a damaged or foreign file makes torch raise has no common base
         raise GeoOVSegError(
-            f"{path} cannot be loaded as weights of {card.arch}: {first_line(error)}; fetch it again, or "
-            "check that the architecture is right"
+            f"{path} cannot be loaded as weights of {arch}: {first_line(error)}; fetch it again, or check that the "
+            "architecture is right"
         ) from error
-    missing = [k for k in missing if k != "attn_mask"]
-    if missing:
-        raise GeoOVSegError(f"{path} lacks {len(missing)} tensors of {card.arch}, first {missing[0]}")
+
+
+def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Put the tensors of a file into a model; others that the file holds are left out.
+
+    Raises ValueError where one is missing or has another shape.
+    """
+    wanted = model.state_dict()
+    if missing := [k for k in wanted if k not in state]:
+        raise ValueError(f"it lacks {len(missing)} tensors, first {missing[0]}")
+    for key, value in wanted.items():
+        if state[key].shape != value.shape:
+            raise ValueError(f"its {key} has shape {tuple(state[key].shape)}, not {tuple(value.shape)}")
+    model.load_state_dict(state, strict=False)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file or a torch checkpoint, without running code; key prefixes of training removed."""
+    """Tensors of a safetensors file or a torch checkpoint, without running code; key prefixes of training removed.
+
+    Of a checkpoint that holds more (an optimizer, a student and its teacher) only the weights, the teacher's.
+    Raises ValueError or TypeError for what is damaged, asks for code, or is no table; others from deeper down.
+    """
     if path.suffix == ".safetensors":
         return {k: _full(v) for k, v in load_file(path).items()}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of old formats; what cannot be read is an error
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    state = _checkpoint(path)
+    state = state.get("state_dict", state.get("teacher", state)) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise TypeError("no table of tensors")
     return {k.removeprefix("module."): _full(v) for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def _checkpoint(path: Path) -> Any:
+    """What a torch file holds. Namespaces, which DINO keeps its arguments in, hold values only."""
+    zipped = zipfile.is_zipfile(path)
+    if zipped:
+        _check_sums(path)
+    with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
+        warnings.simplefilter("ignore")  # of old formats; what cannot be read is an error
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            raise ValueError(_why_unread(error)) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the tensors with the sums beside them, which torch leaves out. Raises ValueError."""
+    with zipfile.ZipFile(path) as file:
+        if not any(name.endswith("data.pkl") for name in file.namelist()):
+            raise ValueError("it is a ZIP of other files; if a checkpoint is among them, take it out and give that")
+        if broken := file.testzip():
+            raise ValueError(f"it is damaged, at {broken}")
+
+
+def _why_unread(error: Exception) -> str:
+    """What torch says in paragraphs, which recommend to run the code."""
+    if isinstance(error, OSError):
+        return "it is damaged, or was cut off" if error.errno == errno.EINVAL else first_line(error)
+    said = str(error)
+    trust = "which is never run; if you trust the file, save its tensors alone as .safetensors"
+    if asked := re.search(r"GLOBAL (\S+)", said):
+        return f"it asks for {asked[1]}, which is code or may be, {trust}"
+    if "TorchScript" in said:
+        return f"it is a TorchScript archive, that is a program, {trust}"
+    if not said or "Weights only load failed" in said:
+        return "it is damaged, or no file of tensors"
+    return f"it is damaged: {first_line(error)}"
+
+
+def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose keys begin with a prefix, without it; all where none does."""
+    found = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return found or state
 
 
 def _full(tensor: Tensor) -> Tensor:

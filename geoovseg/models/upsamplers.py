@@ -8,10 +8,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from geoovseg.errors import GeoOVSegError, ModelError, first_line
+from geoovseg.errors import ModelError
 from geoovseg.models.cards import model_card
 from geoovseg.models.download import file_sha256
-from geoovseg.models.load import read_state
+from geoovseg.models.load import as_weights, read_state, under
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.jbu import Jbu, JbuStep, Projection
@@ -42,10 +42,8 @@ def load_upsampler(name: str, device: torch.device) -> Upsampler:
     """
     card = model_card(name, "upsampler")
     path = find_weights(card)
-    try:
+    with as_weights(path, card.arch):
         jbu = build_jbu(read_state(path), card.arch, device)
-    except Exception as error:  # what a damaged or foreign file makes torch raise has no common base
-        raise GeoOVSegError(f"{path} cannot be loaded as weights of {card.arch}: {first_line(error)}") from error
     return Upsampler(jbu, file_sha256(path))
 
 
@@ -54,8 +52,7 @@ def build_jbu(state: dict[str, Tensor], arch: str, device: torch.device) -> Jbu:
 
     Raises ValueError for tensors that are missing, have another shape than the published ones, or are not finite.
     """
-    if any(key.startswith(PREFIX) for key in state):
-        state = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+    state = under(PREFIX, state)
     _check(state, arch)
     state = {k: v.float().to(device) for k, v in state.items()}
     first, second, third, fourth = (_step(state, name) for name in STEPS[arch])

@@ -10,14 +10,13 @@ from typing import Any, Literal, Protocol, cast
 
 import timm
 import torch
-from timm.models.eva import checkpoint_filter_fn
+from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 
-from geoovseg.errors import GeoOVSegError, first_line
 from geoovseg.models.cards import ModelCard, model_card
 from geoovseg.models.diffusion import load_diffusion
 from geoovseg.models.download import file_sha256
-from geoovseg.models.load import PRECISIONS, ClipModel, load_clip, read_state
+from geoovseg.models.load import PRECISIONS, ClipModel, as_weights, fill, load_clip, read_state, under
 from geoovseg.models.patches import Grid, between_patches, fit_to
 from geoovseg.models.vit import ClipVit, resize_positions
 from geoovseg.models.weights import find_weights
@@ -48,6 +47,9 @@ class Vfm(Protocol):
 
     def features(self, pixels: Tensor, grid: Grid) -> Tensor:
         """Patch tokens (B, h * w, D) after the last norm, row by row; not normalised."""
+
+    def queries_keys(self, pixels: Tensor, grid: Grid) -> Tensor:
+        """Queries plus keys of the last block's patches (B, h * w, E), heads side by side; not normalised."""
 
     def attention(self, pixels: Tensor, grid: Grid, blocks: int) -> Tensor:
         """Attention between patches (B, N, N): mean over the heads of the last `blocks` blocks, rows adding to 1."""
@@ -83,6 +85,13 @@ class TimmVfm:
         """Patch tokens after the last norm, class token and registers left out."""
         return self._tokens(fit_to(pixels, grid, self.patch))[:, self.prefix :]
 
+    def queries_keys(self, pixels: Tensor, grid: Grid) -> Tensor:
+        """Queries plus keys of the last block, as its projection gives them, before any position code."""
+        with _projected(self._parts.blocks[-1].attn.qkv) as kept:
+            self._tokens(fit_to(pixels, grid, self.patch))
+        q, k, _ = kept[0][:, self.prefix :].chunk(3, dim=-1)
+        return q + k
+
     def attention(self, pixels: Tensor, grid: Grid, blocks: int) -> Tensor:
         """Attention between patches, read where timm drops it out; that sees softmaxed weights of any position code."""
         with _captured([block.attn for block in self._parts.blocks[-blocks:]]) as kept:
@@ -106,6 +115,21 @@ class TimmVfm:
             table = resize_positions(table, model.patch_embed.grid_size, grid, "offset")
         x = torch.cat([model.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], dim=1) + table
         return cast("Tensor", model.norm(model.blocks(model.norm_pre(x))))
+
+
+@contextmanager
+def _projected(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """What a layer put out last, while this is open; leaves it as it was."""
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, given: tuple[Tensor, ...], found: Tensor) -> None:
+        kept[:] = [found]
+
+    hook = layer.register_forward_hook(keep)
+    try:
+        yield kept
+    finally:
+        hook.remove()
 
 
 @contextmanager
@@ -153,6 +177,12 @@ class ClipVfm:
         x, _ = self.clip.trunk(fit_to(pixels, grid, self.patch))
         return self.clip.final_norm(self.clip.block(self.clip.depth - 1, x))[:, 1:]
 
+    def queries_keys(self, pixels: Tensor, grid: Grid) -> Tensor:
+        """Queries plus keys of the last block."""
+        x, _ = self.clip.trunk(fit_to(pixels, grid, self.patch))
+        q, k, _ = self.clip.qkv(self.clip.depth - 1, x)
+        return (q + k)[:, :, 1:].transpose(1, 2).flatten(2)
+
     def attention(self, pixels: Tensor, grid: Grid, blocks: int) -> Tensor:
         """Query-key attention between patches."""
         total: list[Tensor] = []
@@ -183,10 +213,8 @@ def _load(name: str, device: torch.device, precision: str) -> Vfm:
     if card.arch == "diffusion":
         folder = path if path.is_dir() else path.parents[1]
         return load_diffusion(name, folder, device, PRECISIONS[precision], file_sha256(folder / card.files[0]))
-    try:
+    with as_weights(path, card.arch):
         model = build_timm(card.arch, read_state(path))
-    except Exception as error:  # what a damaged or foreign file makes torch raise has no common base
-        raise GeoOVSegError(f"{path} cannot be loaded as weights of {card.arch}: {first_line(error)}") from error
     model.to(device=device, dtype=PRECISIONS[precision])
     return TimmVfm(name, model, card.mean, card.std, _rule(card), file_sha256(path))
 
@@ -196,11 +224,12 @@ def _rule(card: ModelCard) -> Rule:
 
 
 def build_timm(arch: str, state: dict[str, Tensor], **changed: Any) -> nn.Module:
-    """A model with the weights of timm, or of DINOv3's release, whose keys timm translates.
+    """A model with the weights of timm, or of a release: of DINO (also with its head), DINOv2 or DINOv3.
 
     timm's DINOv3 leaves out the biases of queries, keys and values, which are zero in all released weights; files in
-    which they are not get its variant with biases. Raises KeyError for tensors that are missing.
+    which they are not get its variant with biases. Raises ValueError for tensors that are missing or of another shape.
     """
+    state = under("backbone.", state)
     released = "storage_tokens" in state
     biases = {k for k in state if k.endswith("attn.qkv.bias")} if released else set()
     if any(bool(state[k].any()) for k in biases):
@@ -208,8 +237,28 @@ def build_timm(arch: str, state: dict[str, Tensor], **changed: Any) -> nn.Module
     else:
         state = {k: v for k, v in state.items() if k not in biases}
     model = timm.create_model(arch, pretrained=False, num_classes=0, dynamic_img_size=True, **changed)
-    state = checkpoint_filter_fn(state, model) if released else state
-    missing, _ = model.load_state_dict(state, strict=False)
-    if missing:
-        raise KeyError(f"it has no {missing[0]} ({len(missing)} are missing)")
+    fill(model, _timm_keys(state, model))
     return model.eval().requires_grad_(False)
+
+
+def _timm_keys(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The keys of DINOv2's and DINOv3's releases as timm's; DINO's are the same. Raises ValueError for other sizes."""
+    if "storage_tokens" not in state and "mask_token" not in state:
+        return state
+    _check_sizes(state, cast("Any", model))
+    released = eva if "storage_tokens" in state else vision_transformer
+    return released.checkpoint_filter_fn(state, model)
+
+
+def _check_sizes(state: dict[str, Tensor], model: Any) -> None:
+    """What timm would resample, so that weights of another architecture seemed to fit."""
+    ours = {"patch_embed.proj.weight": model.patch_embed.proj.weight.shape}
+    if (table := model.pos_embed) is not None:
+        rows = table.shape[1] + bool(model.no_embed_class)  # a release's table has a row for the class token
+        ours["pos_embed"] = torch.Size((1, rows, table.shape[2]))
+        ours |= {} if model.reg_token is None else {"register_tokens": model.reg_token.shape}
+    for key, shape in ours.items():
+        if key not in state:
+            raise ValueError(f"it has no {key}")
+        if state[key].shape != shape:
+            raise ValueError(f"its {key} has shape {tuple(state[key].shape)}, not {tuple(shape)}")

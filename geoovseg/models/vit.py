@@ -166,7 +166,10 @@ class ClipVit:
     def block(self, i: int, x: Tensor, mix: Mix | None = None, bias: Tensor | None = None) -> Tensor:
         """Block `i` as trained, with its attention replaced by `mix` or biased by `bias` (B, heads, L, L) if given."""
         q, k, v = self.qkv(i, x)
-        heads = sdpa(q, k, v, attn_mask=bias) if mix is None else mix(q, k, v)
+        return self.after(i, x, sdpa(q, k, v, attn_mask=bias) if mix is None else mix(q, k, v))
+
+    def after(self, i: int, x: Tensor, heads: Tensor) -> Tensor:
+        """What block `i` makes of its input x (B, L, E) once attention has given heads (B, heads, L, d)."""
         x = x + self.blocks[i].ls_1(self.merge(i, heads))
         return x + self.ffn(i, x)
 
@@ -176,7 +179,11 @@ class ClipVit:
 
     def readout(self, x: Tensor) -> Tensor:
         """Tokens (B, L, E) into the joint space (B, L, D) by the last norm and the projection; not normalised."""
-        return self.final_norm(x) @ self._tower.proj
+        return self.project(self.final_norm(x))
+
+    def project(self, x: Tensor) -> Tensor:
+        """Normed tokens (B, L, E) into the joint space (B, L, D)."""
+        return x @ self._tower.proj
 
     def trunk(self, pixels: Tensor, positions: Positions = "offset") -> tuple[Tensor, Grid]:
         """Tokens (B, 1 + N, E) entering the last block, and the grid: the part all last-block methods share."""

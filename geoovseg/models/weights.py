@@ -8,14 +8,14 @@ from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, WeightsMissingError, first_line
 from geoovseg.models.cards import ModelCard
-from geoovseg.models.download import Progress, download, file_sha256
+from geoovseg.models.download import Progress, check, download, file_sha256, unpack
 from geoovseg.network import is_offline
 
 _OFFLINE = (
     "For a machine without network: `geoovseg models fetch NAME --bundle DIR` on another one, carry DIR over and use "
     "--model-dir DIR; or give a file, as in --model ARCH@FILE or --upsample jbu_one@FILE."
 )
-OPTIONS = {"clip": "model", "upsampler": "upsample", "vfm": "vfm"}
+OPTIONS = {"clip": "model", "sam": "sam", "upsampler": "upsample", "vfm": "vfm"}
 """The option that names weights of a kind."""
 
 
@@ -29,12 +29,12 @@ def cache_dir() -> Path:
 def local_weights(card: ModelCard) -> Path | None:
     """The file of a model's weights on this machine, or None; nothing is downloaded."""
     if card.path is not None:
-        folder = card.arch == "diffusion"
-        return card.path if (card.path.is_dir() if folder else card.path.is_file()) else None
+        main = card.path / card.files[0] if card.arch == "diffusion" else card.path
+        return card.path if main.is_file() else None
     if given := _in_model_dir(card):
         return given
     if card.url is not None:
-        kept = _kept(card.url)
+        kept = _kept(card)
         return kept if kept.is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
@@ -45,7 +45,7 @@ def local_weights(card: ModelCard) -> Path | None:
 def _in_model_dir(card: ModelCard) -> Path | None:
     """The file in $GEOOVSEG_MODEL_DIR, as `bundle` lays it there."""
     root = os.environ.get("GEOOVSEG_MODEL_DIR")
-    names = [*card.files, *([card.url.rpartition("/")[2]] if card.url else [])]
+    names = [_kept_name(card)] if card.url else card.files
     found = (Path(root) / safe_name(card.name) / name for name in names) if root else ()
     return next((path for path in found if path.is_file()), None)
 
@@ -67,18 +67,33 @@ def find_weights(card: ModelCard) -> Path:
 def fetch_weights(card: ModelCard, progress: Progress | None = None) -> Path:
     """Download a model's weights, into the Hugging Face cache or our own; returns the file.
 
-    Both go on where an earlier try broke off.
+    Both go on where an earlier try broke off. Of a ZIP only the checkpoint is kept.
 
-    Raises GeoOVSegError when the hub cannot be reached or has no such file.
+    Raises GeoOVSegError when the hub cannot be reached, has no such file, or wants its terms accepted first.
     """
     if card.path is not None:
         return find_weights(card)
     if is_offline():
         raise GeoOVSegError(f"{card.name} cannot be fetched: GEOOVSEG_OFFLINE is set, or --offline. {_OFFLINE}")
-    if card.url is not None:
-        return download(card.url, _kept(card.url), sha256=card.sha256, progress=progress)
+    return _from_hub(card) if card.url is None else _from_url(card, card.url, progress)
+
+
+def _from_url(card: ModelCard, url: str, progress: Progress | None) -> Path:
+    kept = _kept(card)
+    if card.member is None:
+        return download(url, kept, sha256=card.sha256, progress=progress)
+    archive = kept.with_name(url.rpartition("/")[2])
+    if not archive.is_file():  # it is there where an earlier try found no room to unpack it
+        download(url, archive, progress=progress)
+    unpack(archive, card.member, kept)
+    archive.unlink(missing_ok=True)
+    check(kept, card.sha256, url)
+    return kept
+
+
+def _from_hub(card: ModelCard) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError
 
     for file in card.files:
         try:
@@ -91,19 +106,41 @@ def fetch_weights(card: ModelCard, progress: Progress | None = None) -> Path:
             ) from error
         except EntryNotFoundError:
             continue
+        except GatedRepoError as error:
+            raise _gated(card) from error
         except OSError as error:
             raise GeoOVSegError(f"cannot download {card.repo}/{file}: {first_line(error)}") from error
     raise GeoOVSegError(f"{card.repo} has none of {', '.join(card.files)}")
 
 
-def _kept(url: str) -> Path:
+def _gated(card: ModelCard) -> GeoOVSegError:
+    from huggingface_hub.constants import ENDPOINT
+
+    return GeoOVSegError(
+        f"{card.repo} is gated: its licence ({card.licence}) must be accepted before a download. Accept it at "
+        f"{ENDPOINT}/{card.repo}, log in with `hf auth login` (or HF_TOKEN), and use the same command again. {_OFFLINE}"
+    )
+
+
+def _kept(card: ModelCard) -> Path:
     """Where a file from elsewhere than the hub is kept."""
-    return cache_dir() / "weights" / url.rpartition("/")[2]
+    return cache_dir() / "weights" / _kept_name(card)
+
+
+def _kept_name(card: ModelCard) -> str:
+    """As at its address; what comes out of a ZIP is called like that, since all of them hold the same name."""
+    name = str(card.url).rpartition("/")[2]
+    return name if card.member is None else Path(name).stem + Path(card.member).suffix
+
+
+def _main(card: ModelCard, path: Path) -> Path:
+    """The file of the weights themselves, where a model is a folder of several."""
+    return path / card.files[0] if path.is_dir() else path
 
 
 def bundle(card: ModelCard, folder: Path) -> list[Path]:
     """Copy a model's weights, which are on this machine, to a folder for `--model-dir` on another one."""
-    found = find_weights(card)
+    found = _main(card, find_weights(card))
     copied: list[Path] = []
     for name, source in _parts(card, found):
         target = folder / safe_name(card.name) / name
@@ -124,7 +161,7 @@ def _parts(card: ModelCard, found: Path) -> list[tuple[str, Path]]:
 
 def verify(card: ModelCard) -> tuple[str, bool | None]:
     """The digest of a model's weights on this machine, and whether it is the known one; None if none is known."""
-    found = file_sha256(find_weights(card))
+    found = file_sha256(_main(card, find_weights(card)))
     return found, None if card.sha256 is None else found == card.sha256
 
 

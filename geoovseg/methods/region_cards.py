@@ -1,0 +1,170 @@
+"""Cards of the methods that see blocks with Segment Anything or with regions."""
+
+from __future__ import annotations
+
+from geoovseg.methods.fields import Field, MethodCard, scale
+
+MASK_ORDER = Field(
+    "mask_order",
+    "generator",
+    "which of SAM's masks lie over others: those its generator ranks last (the releases), or the smallest (area)",
+    choices=("generator", "area"),
+)
+REGION_METHODS: dict[str, MethodCard] = {
+    "trident": MethodCard(
+        title="Trident",
+        paper="Shi et al. 2025, Harnessing Vision Foundation Models for High-Performance, Training-Free Open "
+        "Vocabulary Segmentation",
+        about="Windows of CLIP put together, then aggregated and outlined by Segment Anything.",
+        unit="probability",
+        needs=("clip", "vfm", "sam"),
+        vfm="dino_vitb16",
+        sam="sam_vit_b",
+        blocks=True,
+        cost=8.0,
+        fields=(
+            scale(40, "Trident release"),
+            Field(
+                "beta",
+                1.2,
+                "likeness that counts, by the mean likeness of all windows of a block (Trident release)",
+                at_least=0,
+                at_most=100,
+            ),
+            Field("gamma", 3.0, "sharpness of the likeness (Trident release)", at_least=0.001, at_most=10_000),
+            Field(
+                "cos_fac",
+                1.2,
+                "likeness of SAM's values that counts, by their mean likeness (Trident release; 0 for VOC20, 3 for "
+                "Cityscapes)",
+                at_least=0,
+                at_most=100,
+            ),
+            Field(
+                "refine_neg_cos",
+                True,
+                "leave thresholds of likeness below 0 as they are; false makes them 0.6 (Trident release; false for "
+                "ADE20K and Cityscapes)",
+            ),
+            Field(
+                "zoom",
+                0.67,
+                "pixels that CLIP sees for one of SAM's (ours; 0.6 to 0.67 in the release)",
+                at_least=0.01,
+                at_most=4,
+            ),
+            Field("refine", True, "outline regions by masks of SAM"),
+            Field(
+                "coarse_thresh",
+                0.2,
+                "least share for a pixel to belong to a region (Trident release; 0.05 to 0.25)",
+                at_least=0,
+                at_most=1,
+            ),
+            Field(
+                "minimal_area",
+                225.0,
+                "least pixels of a region, at half the resolution of a block of 1024 (Trident release)",
+                at_least=0,
+                at_most=100_000,
+            ),
+            Field(
+                "sam_iou_thresh",
+                0.8,
+                "least predicted quality of a mask (Trident release's configurations; 0.9 in its class)",
+                at_least=-10,
+                at_most=10,
+            ),
+            Field(
+                "sam_mask_coff",
+                0.005,
+                "factor on shares in the mask prompt (Trident release)",
+                at_least=0,
+                at_most=1000,
+            ),
+            Field(
+                "mask_prompt_layout",
+                "official",
+                "shape of the mask prompt: official is the release's, which SAM normalises over rows; sam is SAM's own",
+                choices=("official", "sam"),
+            ),
+        ),
+        build="geoovseg.methods.trident:build",
+    ),
+    "corrclip": MethodCard(
+        title="CorrCLIP",
+        paper="Zhang et al. 2024, CorrCLIP: Reconstructing Patch Correlations in CLIP for Open-Vocabulary Semantic "
+        "Segmentation",
+        about="Patches attend within regions, by how alike they are to a vision model.",
+        unit="probability",
+        needs=("clip", "vfm", "regions"),
+        vfm="dino_vitb8",
+        sam="sam_vit_b",
+        blocks=True,
+        cost=4.0,
+        fields=(
+            scale(40, "CorrCLIP release"),
+            Field("tau", 4.0, "sharpness of the likeness (CorrCLIP release)", at_least=0.001, at_most=10_000),
+            Field(
+                "distance",
+                0.2,
+                "regions whose likeness is this near to that of the most alike are one (CorrCLIP release, DBSCAN eps)",
+                at_least=0,
+                at_most=2,
+            ),
+            Field("alpha", 1.0, "share of the middle blocks (CorrCLIP release)", at_least=0, at_most=100),
+            Field("beta", 0.5, "share of the regions' own tokens (CorrCLIP release)", at_least=0, at_most=100),
+            Field("correct", True, "each region takes the class of most of its pixels (CorrCLIP release)"),
+            Field(
+                "points",
+                32,
+                "point prompts on a side of a block, for regions by SAM (SAM's default; 8 costs 0.6 mIoU in the "
+                "release's table)",
+                at_least=1,
+                at_most=128,
+            ),
+            Field("iou", 0.88, "least predicted quality of SAM's masks (SAM's default)", at_least=0, at_most=1),
+            Field("stability", 0.95, "least stability of SAM's masks (SAM's default)", at_least=0, at_most=1),
+            MASK_ORDER,
+        ),
+        build="geoovseg.methods.corrclip:build",
+    ),
+    "resegclip": MethodCard(
+        title="ReSeg-CLIP",
+        paper="ReSeg-CLIP (code: aemrhb/ReSeg-CLIP)",
+        about="In the last blocks patches attend only within regions of Segment Anything.",
+        unit="cosine",
+        needs=("clip", "regions"),
+        sam="sam_vit_h",
+        blocks=True,
+        cost=1.5,
+        fields=(
+            scale(50, "as SegEarth-OV; the release takes the bare cosine"),
+            Field(
+                "order",
+                "code",
+                "regions of the last blocks from fine to coarse (code: the release) or from coarse to fine (paper)",
+                choices=("code", "paper"),
+            ),
+            Field(
+                "output",
+                "paper",
+                "paper: cosines of patches brought to pixels; code: features brought to pixels, shares of bare cosines",
+                choices=("paper", "code"),
+            ),
+            Field(
+                "exact",
+                False,
+                "find regions for every window as the paper does, not once for squares that do not overlap (ours)",
+            ),
+            Field(
+                "iou", -1.0, "least predicted quality of SAM's masks; below 0 that of each set", at_least=-1, at_most=1
+            ),
+            Field(
+                "stability", -1.0, "least stability of SAM's masks; below 0 that of each set", at_least=-1, at_most=1
+            ),
+            MASK_ORDER,
+        ),
+        build="geoovseg.methods.resegclip:build",
+    ),
+}

@@ -1,0 +1,180 @@
+"""ReSeg-CLIP: in the last blocks patches attend only to patches of their own region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from rasterio.windows import Window
+from torch import Tensor
+from torch.nn import functional as F
+
+from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
+from geoovseg.methods.builder import builder
+from geoovseg.methods.dense import cosines
+from geoovseg.models.masks import MaskSet, Order
+from geoovseg.models.regions import Regions
+from geoovseg.models.vit import ClipVit
+from geoovseg.ops.regions import patch_ids
+from geoovseg.scene import TileBatch
+from geoovseg.vocabulary import Vocabulary
+
+SETS = (
+    MaskSet(points=4, quality=0.5, stability=0.5, area=500, crops=1, shrink=2),
+    MaskSet(points=2, quality=0.6, stability=0.6, area=500, crops=1, shrink=2),
+    MaskSet(points=2, quality=0.5, stability=0.5, area=1000, crops=1, shrink=2),
+    MaskSet(points=2, quality=0.5, stability=0.5, area=2000, crops=1, shrink=2),
+)
+"""What is asked of SAM for four blocks in a row, in the order of the release (config.yml)."""
+DEPTH, LAST = 24, 6
+"""Blocks of the tower it was published with, and how many of them have masks: a quarter."""
+WINDOWS = 4
+"""Windows on a side of a block."""
+ROWS = 16
+"""Rows of pixels whose features are compared at once."""
+
+Layers = tuple[int | None, ...]
+"""For the last blocks of a tower: the set whose regions hold attention together; None: each patch keeps to itself."""
+
+
+def layers(depth: int, order: str) -> Layers:
+    """The plan for a tower: two thirds of its last quarter by regions, then patches by themselves.
+
+    `order` is that of the sets: `code` as released, `paper` the other way round.
+    """
+    quarter = max(1, round(depth * LAST / DEPTH))
+    alone = max(1, round(quarter / 3)) if quarter > 1 else 0
+    masked = quarter - alone
+    sets = [round(n * (len(SETS) - 1) / max(1, masked - 1)) for n in range(masked)]
+    return (*(sets if order == "code" else [len(SETS) - 1 - n for n in sets]), *([None] * alone))
+
+
+def region_bias(ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """What to add to logits (B, 1, 1 + N, 1 + N): patches attend within regions (B, N), the class token to itself.
+
+    A float of 0 and -inf: a boolean mask would reach the blocks as a bias of 0 and 1.
+    """
+    allowed = torch.eye(1 + ids.shape[1], device=ids.device).bool().repeat(len(ids), 1, 1)
+    allowed[:, 1:, 1:] = ids[:, :, None] == ids[:, None, :]
+    return torch.zeros(allowed.shape, device=ids.device, dtype=dtype).masked_fill(~allowed, -torch.inf)[:, None]
+
+
+@dataclass(kw_only=True)
+class ReSegClip(BlockMethod):
+    """Blocks of windows whose regions are found once for squares that do not overlap."""
+
+    clip: ClipVit
+    text: Tensor
+    blocks: Blocks
+    regions: Regions
+    plan: Layers
+    sets: Sequence[MaskSet]
+    sharpness: float
+    output: str
+    exact: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def unit(self) -> Literal["cosine", "probability"]:
+        """Shares in the order of the release, else cosines."""
+        return "probability" if self.output == "code" else "cosine"
+
+    @property
+    def scale(self) -> float:  # type: ignore[override]
+        """Factor on cosines before the softmax over classes."""
+        return self.sharpness
+
+    def nbytes(self, tile: tuple[int, int]) -> float:
+        """Of region maps, of words at pixels, and of features at some rows of pixels."""
+        return super().nbytes(tile) + 4 * tile[0] * tile[1] * (2 * len(self.sets) + 3 * len(self.text))
+
+    @torch.inference_mode()
+    def scores(self, batch: TileBatch) -> Tensor:
+        """Scores of the words (B, Q, H, W), at pixels."""
+        if self.exact and batch.regions is None:
+            return self.blocks.mean(batch, self._see_alone).values
+        return self.blocks.mean(batch, self.see, self.regions(batch, self.sets, self.blocks.window)).values
+
+    def _see_alone(self, pixels: Tensor) -> Tensor:
+        """Windows whose regions are their own."""
+        images = pixels.cpu().numpy()
+        whole = Window(0, 0, images.shape[3], images.shape[2])
+        batch = TileBatch(windows=(whole,) * len(images), pixels=images, valid=np.ones_like(images[:, 0], bool))
+        return self.see(pixels, torch.from_numpy(self.regions(batch, self.sets)).to(pixels.device))
+
+    def see(self, pixels: Tensor, ids: Tensor) -> Tensor:
+        """Scores (b, Q, H, W) of windows (b, 3, H, W) with their regions (b, sets, H, W)."""
+        tokens, grid = self.tokens(pixels, [self.bias(level, ids, pixels) for level in self.plan])
+        patches, size = tokens[:, 1:].mT.unflatten(2, grid), (pixels.shape[2], pixels.shape[3])
+        if self.output == "code":
+            return shares_at_pixels(patches.float(), self.text, size)
+        similar = cosines(patches.movedim(1, -1), self.text).movedim(-1, 1)
+        return F.interpolate(similar, size=size, mode="bilinear", align_corners=False)
+
+    def bias(self, level: int | None, ids: Tensor, pixels: Tensor) -> Tensor:
+        """What holds patches to the regions of a set, or each to itself."""
+        patches = (pixels.shape[2] // self.patch) * (pixels.shape[3] // self.patch)
+        if level is None:
+            found = torch.arange(patches, device=pixels.device).expand(len(pixels), -1)
+        else:
+            found = patch_ids(ids[:, level], self.patch).flatten(1)
+        return region_bias(found, self.clip.dtype)
+
+    def tokens(self, pixels: Tensor, biases: Sequence[Tensor]) -> tuple[Tensor, tuple[int, int]]:
+        """All tokens in the joint space (b, 1 + N, D), the last blocks under their biases, and the grid."""
+        x, grid = self.clip.embed(pixels)
+        free = self.clip.depth - len(biases)
+        for i in range(self.clip.depth):
+            x = self.clip.block(i, x, bias=biases[i - free] if i >= free else None)
+        return self.clip.readout(x), grid
+
+
+def shares_at_pixels(patches: Tensor, text: Tensor, size: tuple[int, int]) -> Tensor:
+    """Shares of the words (B, Q, H, W): features (B, D, h, w) brought to pixels, a softmax of bare cosines (release).
+
+    Bilinear, a few rows of pixels at a time: features of all pixels at once would be hundreds of megabytes.
+    """
+    wide = F.interpolate(patches, size=(patches.shape[2], size[1]), mode="bilinear", align_corners=False)
+    place = ((torch.arange(size[0], device=patches.device) + 0.5) * patches.shape[2] / size[0] - 0.5).clamp_min(0)
+    above = place.floor().long().clamp_max(patches.shape[2] - 1)
+    below, part = (above + 1).clamp_max(patches.shape[2] - 1), (place - above).clamp(0, 1)
+    found = []
+    for rows in torch.arange(size[0], device=patches.device).split(ROWS):
+        weight = part[rows][:, None]
+        features = wide[:, :, above[rows]] * (1 - weight) + wide[:, :, below[rows]] * weight
+        found.append(cosines(features.movedim(1, -1), text).softmax(-1).movedim(-1, 1))
+    return torch.cat(found, dim=2)
+
+
+def _make(
+    clip: ClipVit, text: Tensor, *, vocabulary: Vocabulary, cut: Cut | None, regions: Regions, scale: float, order: str,
+    output: str, exact: bool, iou: float, stability: float, mask_order: Order,
+) -> ReSegClip:  # fmt: skip
+    published = layers(clip.depth, order)
+    used = sorted({level for level in published if level is not None})
+    sets = [_changed(SETS[level], iou, stability, mask_order) for level in used]
+    said = f"masks in the last {len(published)} of {clip.depth} blocks: sets {published}"
+    return ReSegClip(
+        clip=clip,
+        text=text,
+        blocks=lay_blocks(cut, clip, windows=WINDOWS, side=1, step=0.5, at_pixels=True),
+        regions=regions,
+        plan=tuple(None if level is None else used.index(level) for level in published),
+        sets=sets,
+        sharpness=scale,
+        output=output,
+        exact=exact,
+        notes=() if clip.depth == DEPTH else (said,),
+    )
+
+
+def _changed(wanted: MaskSet, iou: float, stability: float, order: Order) -> MaskSet:
+    """A set with other thresholds, where they are not negative."""
+    quality, steady = wanted.quality if iou < 0 else iou, wanted.stability if stability < 0 else stability
+    return replace(wanted, quality=quality, stability=steady, order=order)
+
+
+build = builder("resegclip", _make)

@@ -1,0 +1,121 @@
+"""Masks of everything SAM finds in an image, by the package's own generator, in an order that is always the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything import SamAutomaticMaskGenerator, SamPredictor
+from torch import Tensor
+
+from geoovseg.models.sam import Sam
+
+Order = Literal["generator", "area"]
+"""Which masks come last and lie over the others: those the generator ranks last, or the smallest."""
+Value = TypeVar("Value")
+POINTS_AT_ONCE = 16
+"""Point prompts that go through the decoder together; each gives three masks at the size of the image."""
+CROPS_KEPT = 8
+"""Embeddings kept: those of an image and its four quarters serve several sets of settings."""
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """What is asked of the mask generator; its own defaults but for those that a method names."""
+
+    points: int = 32
+    """on a side of the image"""
+    quality: float = 0.88
+    """least predicted quality"""
+    stability: float = 0.95
+    area: int = 0
+    """parts and holes smaller than this are removed, in pixels"""
+    crops: int = 0
+    """layers of crops that are seen besides"""
+    shrink: int = 1
+    """by what the points on a side are divided for each layer of crops"""
+    order: Order = "generator"
+
+
+class Kept(Generic[Value]):
+    """The last results by what they were made of."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[bytes, Value] = OrderedDict()
+
+    def get(self, key: bytes, make: Callable[[], Value]) -> Value:
+        """The value of a key, made if it is not among the last ones."""
+        if key not in self._values:
+            self._values[key] = make()
+        self._values.move_to_end(key)
+        while len(self._values) > self._most:
+            self._values.popitem(last=False)
+        return self._values[key]
+
+
+def digest(image: NDArray[np.uint8]) -> bytes:
+    """What tells images (H, W, 3) apart."""
+    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), person=str(image.shape[:2]).encode()[:16]).digest()
+
+
+class Masks:
+    """The masks of images under several sets of settings; the encoder sees each crop once."""
+
+    def __init__(self, sam: Sam) -> None:
+        self._predictor = _Predictor(sam)
+
+    def find(self, image: NDArray[np.uint8], wanted: MaskSet) -> list[NDArray[np.bool_]]:
+        """Masks (H, W) of an image (H, W, 3), in painting order: later ones lie over earlier ones."""
+        generator = _Generator(
+            self._predictor.model,
+            points_per_side=wanted.points,
+            points_per_batch=POINTS_AT_ONCE,
+            pred_iou_thresh=wanted.quality,
+            stability_score_thresh=wanted.stability,
+            crop_n_layers=wanted.crops,
+            crop_n_points_downscale_factor=wanted.shrink,
+            min_mask_region_area=wanted.area,
+        )
+        generator.predictor = self._predictor
+        return _ordered(generator.generate(image), wanted.order)
+
+
+def _ordered(records: Sequence[dict[str, Any]], order: Order) -> list[NDArray[np.bool_]]:
+    """As the generator ranks them (its suppression sorts stably), or the largest first; equal ones by place."""
+    if order == "area":
+        records = sorted(records, key=lambda r: (-r["area"], *r["bbox"], *r["point_coords"][0]))
+    return [record["segmentation"] for record in records]
+
+
+class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]
+    def _process_crop(self, image: Any, crop_box: Any, crop_layer_idx: Any, orig_size: Any) -> Any:
+        """As the package, which forgets the shape of a list of boxes when a crop has no mask."""
+        found = super()._process_crop(image, crop_box, crop_layer_idx, orig_size)
+        found["crop_boxes"] = torch.tensor(crop_box).expand(len(found["rles"]), 4)
+        return found
+
+
+class _Predictor(SamPredictor):  # type: ignore[misc]
+    """The package's predictor, with our encoder, which keeps what it has seen."""
+
+    def __init__(self, sam: Sam) -> None:
+        super().__init__(sam.model)
+        self._sam = sam
+        self._kept: Kept[tuple[Tensor, tuple[int, int]]] = Kept(CROPS_KEPT)
+
+    def set_image(self, image: NDArray[np.uint8], image_format: str = "RGB") -> None:
+        """See an image unless it was seen lately."""
+        self.reset_image()
+        self.features, self.input_size = self._kept.get(digest(image), lambda: self._see(image))
+        self.original_size, self.is_image_set = image.shape[:2], True
+
+    def _see(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
+        seen = self._sam.see(image)
+        return seen.embedding, seen.size

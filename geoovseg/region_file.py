@@ -1,0 +1,86 @@
+"""A raster of region ids beside a scene, brought to the scene's grid."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.warp
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from geoovseg.errors import SceneError, first_line
+
+LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class RegionFile:
+    """An open raster of regions on the grid of a scene."""
+
+    src: Any
+    path: str
+
+    def read(self, window: Window) -> NDArray[np.int32]:
+        """Region ids (h, w) of a window inside the scene; 0 where there is none. Raises SceneError."""
+        try:
+            ids = self.src.read(1, window=window, masked=True).filled(0).astype(np.int64)
+        except (RasterioError, CPLE_BaseError, OSError) as error:
+            raise SceneError(f"cannot read the regions of {self.path}: {first_line(error)}") from error
+        if ids.size and not 0 <= ids.min() <= ids.max() <= LARGEST:
+            raise SceneError(
+                f"{self.path} has region ids from {ids.min()} to {ids.max()}; they run from 0 to {LARGEST}"
+            )
+        return ids.astype(np.int32)
+
+
+@contextmanager
+def open_regions(path: str | os.PathLike[str], scene: Any) -> Iterator[RegionFile]:
+    """Open a raster of whole numbers, one for each region, on the grid of an open scene (rasterio dataset).
+
+    On another grid the nearest pixel counts. Raises SceneError for what cannot be opened, has no whole numbers, or lies
+    nowhere on the scene.
+    """
+    name = os.fspath(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            src = rasterio.open(name)
+    except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
+        raise SceneError(f"cannot open the regions {name!r}: {first_line(error)}") from error
+    with src:
+        if not src.count or not np.issubdtype(np.dtype(src.dtypes[0]), np.integer):
+            kind = src.dtypes[0] if src.count else "no"
+            raise SceneError(f"{name} has {kind} pixels; regions are whole numbers, 0 where there is none")
+        if src.shape == scene.shape and src.transform == scene.transform and src.crs == scene.crs:
+            yield RegionFile(src, name)
+            return
+        if src.crs is None or scene.crs is None:
+            raise SceneError(f"{name} has another grid than the scene, and one of them has no coordinate system")
+        with _on_grid(src, scene, name) as warped:
+            yield RegionFile(warped, name)
+
+
+@contextmanager
+def _on_grid(src: Any, scene: Any, name: str) -> Iterator[Any]:
+    """The regions resampled by the nearest pixel."""
+    try:
+        west, south, east, north = rasterio.warp.transform_bounds(src.crs, scene.crs, *src.bounds)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise SceneError(f"{name} cannot be brought to the scene's coordinates: {first_line(error)}") from error
+    there = scene.bounds
+    if west >= there.right or east <= there.left or south >= there.top or north <= there.bottom:
+        raise SceneError(f"{name} lies nowhere on the scene")
+    grid = {"crs": scene.crs, "transform": scene.transform, "height": scene.height, "width": scene.width}
+    with WarpedVRT(src, resampling=Resampling.nearest, add_alpha=src.nodata is None, **grid) as warped:
+        yield warped

@@ -1,0 +1,71 @@
+"""CorrCLIP: likeness, scope, branches, labels and map correction equal the release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from golden_cases import Case, build, case_id, check, clip_model, find, vision_model
+from torch.nn import functional as F
+
+from geoovseg.methods.corrclip import CorrClipBlocks, merge_regions, reconstructed, spatial_blocks
+from geoovseg.methods.published import Protocol, predict, slide
+from geoovseg.ops.regions import vote
+from geoovseg.tiling import origins
+
+PAD = 10_000
+"""What stands for a region beyond the image in the release."""
+
+
+def _method(case: Case) -> tuple[CorrClipBlocks, dict[str, Any]]:
+    hyper = case.meta["hyperparameters"]
+    settings = {"tau": hyper["tau"], "distance": hyper["dbscan_eps"], "alpha": hyper["alpha"], "beta": hyper["beta"]}
+    vfm, text = vision_model(case, "dino"), case.inputs["text_features"]
+    return build(clip_model(case), "corrclip", text, vfm=vfm, regions="none", **settings), hyper
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", find("corrclip"), ids=case_id)
+def test_images_get_the_labels_of_the_release(case: Case) -> None:
+    method, hyper = _method(case)
+    clip, encoder = method.clip, method.encoder
+    image = case.inputs["image_u8"].permute(2, 0, 1)[None].float() / 255
+    ids = F.interpolate(case.inputs["instance_mask"][None, None].float(), size=image.shape[2:], mode="nearest")
+    fill = torch.cat([clip.mean, torch.full((1, 1, 1, 1), float(PAD))], dim=1)
+    windows: list[torch.Tensor] = []
+
+    def logits(window: torch.Tensor) -> torch.Tensor:
+        windows.append(window)
+        return method.see(window[:, :3], window[:, 3:].long())
+
+    crop, stride, multiple = hyper["slide_crop"], hyper["slide_stride"], hyper["pad_multiple"]
+    found = slide(torch.cat([image, ids], dim=1), logits, crop=crop, stride=stride, patch=multiple, fill=fill)
+    cosines = F.interpolate(found, size=hyper["ori_shape"], mode="bilinear", align_corners=False)
+    groups = torch.bincount(case.inputs["query_to_class"]).tolist()
+    labels, shares = predict(cosines, groups, Protocol(scale=hyper["logit_scale"], threshold=hyper["prob_thd"]))
+    window = windows[hyper["window_index"]]
+    features, grid = encoder(window[:, :3], window[:, 3].long())
+    seen = encoder.correlated(window[:, :3], grid)[0]
+    near = F.interpolate(window[:, 3:], size=grid, mode="nearest").long().flatten()
+    one_hot = F.one_hot(labels[0], len(groups)).movedim(-1, 0).float()
+    results = {
+        "window_image_norm_mean": clip.normalise(window[:, :3]).mean((0, 2, 3)),
+        "window_mask": window[0, 3],
+        "window_dino_qk": seen,
+        "window_attention_rows": reconstructed(seen, merge_regions(seen, near, hyper["dbscan_eps"]), hyper["tau"])[::7],
+        "window_features": features[0],
+        "logits_sub": cosines[0, :, ::5, ::5],
+        "prob_sub": shares[0, :, ::5, ::5],
+        "pred_before_map_correction": labels[0],
+        "pred": vote(one_hot, case.inputs["instance_mask"].long()).argmax(0),
+    }
+    for name, expected in case.outputs.items():
+        check(results[name], expected, case, name)
+    spatial = spatial_blocks(hyper["num_layers"])
+    assert [spatial.start, spatial.stop - 1] == hyper["spatial_blocks"]
+    assert (
+        len(windows)
+        == hyper["windows"]
+        == len(origins(max(image.shape[2], crop), crop, stride)) * len(origins(max(image.shape[3], crop), crop, stride))
+    )

@@ -1,0 +1,105 @@
+"""ReSeg-CLIP: region maps, masks, tokens and labels equal the release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_cases import Case, assert_close, build, case_id, find
+from torch.nn import functional as F
+
+from geoovseg.methods.dense import cosines
+from geoovseg.methods.resegclip import ReSegClip, layers, region_bias, shares_at_pixels
+from geoovseg.ops.regions import painted, patch_ids
+
+
+def _method(case: Case, **settings: Any) -> ReSegClip:
+    """The case's plan: its own numbers of blocks with regions and without, each with a set of its own."""
+    hyper = case.meta["hyperparameters"]
+    method: ReSegClip = build(case.vit, "resegclip", case.inputs["text"], regions="none", **settings)
+    method.plan = (*range(hyper["num_sam_attention_layers"]), *([None] * hyper["num_neighbor_attention_layers"]))
+    return method
+
+
+def _maps(case: Case, prefix: str) -> torch.Tensor:
+    """Maps (1, sets, H, W) painted from the masks of a tile."""
+    count, side = len(case.meta["hyperparameters"]["sam_param_sets"]), case.meta["hyperparameters"]["tile"]
+    sets = [case.inputs[f"{prefix}s{n}"].bool().numpy() for n in range(count)]
+    return torch.from_numpy(np.stack([painted(list(masks), (side, side)) for masks in sets]))[None]
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", find("reseg_masks"), ids=case_id)
+def test_masks_equal_the_release(case: Case) -> None:
+    hyper = case.meta["hyperparameters"]
+    maps = _maps(case, "seg.")
+    free = hyper["num_initial_layers"]
+    patches = (hyper["tile"] // hyper["patch_size"]) ** 2
+    for n in range(maps.shape[1]):
+        ids = patch_ids(maps[:, n], hyper["patch_size"])
+        torch.testing.assert_close(maps[0, n], case.outputs[f"label_map.s{n}"])
+        torch.testing.assert_close(ids[0].int(), case.outputs[f"patch_ids.s{n}"])
+        banned = region_bias(ids.flatten(1), torch.float32)[0, 0] == -torch.inf
+        assert torch.equal(banned, case.outputs[f"mask.l{free + n}"].bool())
+    alone = region_bias(torch.arange(patches)[None], torch.float32)[0, 0] == -torch.inf
+    for n in range(free + maps.shape[1], free + maps.shape[1] + hyper["num_neighbor_attention_layers"]):
+        assert torch.equal(alone, case.outputs[f"mask.l{n}"].bool())
+    assert not any(case.outputs[f"mask.l{n}"].any() for n in range(free))
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", find("reseg_dense"), ids=case_id)
+def test_tokens_and_scores_equal_the_release(case: Case) -> None:
+    method, hyper, limits = _method(case), case.meta["hyperparameters"], case.meta["tolerance"]
+    free, depth = hyper["num_initial_layers"], case.vit.depth
+    banned = [case.inputs[f"mask.l{n}"].bool() for n in range(free, depth)]
+    biases = [torch.zeros(b.shape).masked_fill(b, -torch.inf)[None, None] for b in banned]
+    pixels = case.inputs["pixels"] * case.vit._std + case.vit.mean
+    tokens, grid = method.tokens(pixels, biases)
+    patches, text, size = tokens[:, 1:], case.inputs["text"], (hyper["tile"], hyper["tile"])
+    similar = cosines(patches, text)
+    on_grid = similar.mT.unflatten(2, grid)
+    assert_close(tokens[0], case.outputs["tokens"], limits)
+    assert_close(similar[0], case.outputs["patch_cos"], limits)
+    up = F.interpolate(on_grid, size=size, mode="bilinear", align_corners=False)
+    assert_close(up[0], case.outputs["cos_up"], limits)
+    shares = shares_at_pixels(patches.mT.unflatten(2, grid), text, size)
+    assert_close(shares[0].movedim(0, -1), case.outputs["tile_probs"], limits)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", find("reseg_infer"), ids=case_id)
+def test_images_get_the_labels_of_the_release(case: Case) -> None:
+    """Windows that hang over are filled up with black and cut back, as the script does."""
+    method, hyper = _method(case, output="code"), case.meta["hyperparameters"]
+    side, image = hyper["tile"], case.inputs["image"].permute(2, 0, 1)[None].float() / 255
+    height, width = image.shape[2:]
+    total = torch.zeros(len(case.inputs["text"]), height, width, dtype=torch.float64)
+    count = torch.zeros(height, width)
+    for n, (row, col) in enumerate(case.meta["windows"]):
+        window = torch.zeros(1, 3, side, side)
+        cut = image[..., row : row + side, col : col + side]
+        window[..., : cut.shape[2], : cut.shape[3]] = cut
+        shares = method.see(window, _maps(case, f"seg.t{n}."))[0, :, : cut.shape[2], : cut.shape[3]]
+        total[:, row : row + side, col : col + side] += shares
+        count[row : row + side, col : col + side] += 1
+    shares = total / count
+    expected = case.outputs["final_probs"].movedim(-1, 0)
+    limits = {k: case.meta["tolerance"][k] for k in ("atol", "rtol")}
+    assert_close(shares.to(expected.dtype), expected, limits)
+    top = expected.topk(2, dim=0).values
+    sure = top[0] - top[1] > 1e-5
+    best = shares.argmax(0)
+    assert torch.equal(best[sure], case.outputs["query_pred"][sure])
+    if "class_pred" in case.outputs:
+        classes = case.inputs["query_class"][best]
+        assert torch.equal(classes[sure], case.outputs["class_pred"][sure])
+
+
+def test_the_last_quarter_of_a_tower_has_masks() -> None:
+    assert layers(24, "code") == (0, 1, 2, 3, None, None)
+    assert layers(24, "paper") == (3, 2, 1, 0, None, None)
+    assert layers(12, "code") == (0, 3, None)
+    assert len(layers(32, "code")) == 8

@@ -1,0 +1,227 @@
+"""Trident: affinity, splice, refinement and labels equal the release; what is made in rows is what it is whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from golden_cases import (
+    Case,
+    assert_close,
+    build,
+    case_id,
+    check,
+    clip_model,
+    find,
+    named_tolerance,
+    sam_model,
+    vision_model,
+)
+from torch.nn import functional as F
+
+from geoovseg.methods.blocks import Cut
+from geoovseg.methods.published import Protocol, predict, refine_published, trident_canvas, trident_frame
+from geoovseg.methods.refinement import Refinement, find_regions, halved, mask_prompt, prompts, refine
+from geoovseg.methods.trident import Trident, aggregated
+from geoovseg.ops.affinity import affinity_rows
+from geoovseg.ops.correlation import mean_likeness, proxy_rows
+
+
+def _flat(values: torch.Tensor) -> torch.Tensor:
+    """Values (1, heads, h, w, d) of a case as (heads, N, d)."""
+    return values[0].flatten(1, 2)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", find("trident_affinity"), ids=case_id)
+def test_affinity_equals_the_release(case: Case) -> None:
+    attention = case.inputs["attn"][0]
+    for name, given in case.meta["hyperparameters"]["variants"].items():
+        rows = affinity_rows(
+            attention.split(5, dim=1),
+            _flat(case.inputs[given["values"]]),
+            given["cos_fac"],
+            keep_negative=given["refine_neg_cos"],
+        )
+        assert_close(torch.cat(list(rows)), case.outputs[name], case.meta["tolerance"])
+
+
+class _Given:
+    """SAM's last block as a case gives it."""
+
+    def __init__(self, values: torch.Tensor, attention: torch.Tensor) -> None:
+        self.grid = tuple(values.shape[2:4])
+        self._values, self._attention = _flat(values), attention[0]
+
+    def values(self, seen: Any) -> torch.Tensor:
+        return self._values
+
+    def attention(self, seen: Any) -> tuple[torch.Tensor, ...]:
+        return self._attention.split(7, dim=1)
+
+
+class _Features:
+    """A vision model that was asked before."""
+
+    def __init__(self, features: torch.Tensor, patch: int) -> None:
+        self._features, self.patch, self._done = features, patch, 0
+
+    def features(self, pixels: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Windows come in order; the last ones are repeated."""
+        index = (self._done + torch.arange(len(pixels))) % len(self._features)
+        self._done += len(pixels)
+        return self._features[index].flatten(2).mT
+
+
+def _splicing(case: Case) -> Trident:
+    hyper, clip = case.meta["hyperparameters"], clip_model(case)
+    seen = case.inputs["vfm_features"]
+    vfm = _Features(seen, hyper["slide_crop"] // seen.shape[2])
+    settings = {k: hyper[k] for k in ("beta", "gamma", "cos_fac", "refine_neg_cos")}
+    cut = Cut(window=hyper["slide_crop"], stride=hyper["slide_stride"], block=1024)
+    return build(clip, "trident", vfm=vfm, sam=_Side(), cut=cut, **settings)
+
+
+class _Side:
+    side, patch = 1024, 16
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", find("trident_splice"), ids=case_id)
+def test_the_splice_and_its_aggregation_equal_the_release(case: Case) -> None:
+    method, hyper, tolerance = _splicing(case), case.meta["hyperparameters"], case.meta["tolerance"]
+    image = case.inputs["image_u8"].permute(2, 0, 1)[None].float() / 255
+    splicer = method.splicer
+    boxes = splicer.boxes((image.shape[2], image.shape[3]))
+    values, features, grid = splicer.look(image, boxes)
+    mixed = splicer.mixed(values, features)
+    patches = (image.shape[2] // hyper["patch"], image.shape[3] // hyper["patch"])
+    spliced = splicer.splice(mixed, grid, boxes, patches)
+    rows = proxy_rows(features, beta=hyper["beta"], gamma=hyper["gamma"], mean=mean_likeness(features).mean())
+    found = {"windows_xyxy_tokens": torch.tensor(boxes), "window_features": mixed[[0, -1]], "spliced": spliced}
+    found["proxy_attention_rows"] = torch.cat(list(rows), dim=1)[[0, -1], ::9]
+    sides = ("left", "right") if hyper["halves"] else ("",)
+    cut = spliced.chunk(len(sides), dim=3)
+    parts = []
+    for side, canvas in zip(sides, cut, strict=True):
+        name = f"_{side}" if side else ""
+        given: Any = _Given(case.inputs[f"sam_v{name}"], case.inputs[f"sam_attn{name}"])
+        rows = affinity_rows(
+            given.attention(None), given.values(None), hyper["cos_fac"], keep_negative=method.refine_neg_cos
+        )
+        found[f"affinity{name}"] = torch.cat(list(rows))
+        found["spliced_on_sam_grid"] = F.interpolate(canvas, size=given.grid, mode="bilinear", align_corners=False)
+        part = aggregated(canvas, given, given, hyper["cos_fac"], keep_negative=method.refine_neg_cos)
+        parts.append(part.unflatten(0, given.grid))
+    found["aggregated"] = torch.cat(parts, dim=1).flatten(0, 1)
+    found["features"] = method.features(found["aggregated"])
+    for name, expected in case.outputs.items():
+        exact = tolerance.get(name) == "exact"
+        limits = {"atol": 0, "rtol": 0} if exact else {k: tolerance[k] for k in ("atol", "rtol")}
+        assert_close(found[name], expected, limits)
+
+
+def _settings(given: dict[str, Any], layout: str = "official") -> Refinement:
+    return Refinement(
+        coarse=given["coarse_thresh"],
+        area=given["minimal_area"],
+        quality=given["sam_iou_thresh"],
+        alpha=given["sam_mask_coff"],
+        layout=layout,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", find("trident_refine"), ids=case_id)
+def test_refinement_equals_the_release(case: Case) -> None:
+    sam, image = sam_model(case), case.inputs["image_u8"].numpy()
+    seen = sam.see(image)
+    shares, labels = case.inputs["prob"].float(), case.inputs["pred"].long()
+    assert_close(
+        seen.embedding[0, :, ::8, ::8],
+        case.outputs["image_embedding_sub"],
+        named_tolerance(case, "image_embedding_sub"),
+    )
+    for name, given in case.meta["hyperparameters"]["variants"].items():
+        settings = _settings(given)
+        small, half = halved(labels, shares, settings.coarse)
+        regions = list(find_regions(small, half, settings))
+        points, boxes = prompts(sam, seen, regions, tuple(half.shape[1:]))
+        present = sorted({r.channel for r in regions})
+        masks = {c: mask_prompt(half[c], tuple(labels.shape), 256, settings) for c in present}
+        answers = [
+            answer
+            for c in present
+            for answer in sam.prompted(
+                seen,
+                points[[r.channel == c for r in regions]],
+                boxes[[r.channel == c for r in regions]],
+                masks[c],
+            )
+        ]
+        refined = refine(sam, seen, labels, shares, settings)
+        official = refine_published(refined, shares)
+        found = {
+            "regions": torch.tensor([[r.channel, r.area, *r.box, *r.point] for r in regions]).float(),
+            "box_prompts_1024": boxes,
+            "point_prompts_1024": points,
+            "mask_prompts_256": torch.cat([masks[c] for c in present])[:, ::8, ::8],
+            "iou_scores": torch.cat([quality for _, quality in answers]),
+            "low_res_logits_sub": torch.cat([logits[:, 0] for logits, _ in answers])[:, ::16, ::16],
+        }
+        for output, value in found.items():
+            expected, limits = case.outputs[f"{name}.{output}"], named_tolerance(case, output)
+            assert_close(value, expected, {"atol": limits.get("atol", 0), "rtol": limits.get("rtol", 0)})
+        same = (refined.labels == case.outputs[f"{name}.labels"]).float().mean()
+        assert same >= named_tolerance(case, "labels")["agreement"]
+        off = (official[:, ::5, ::5] - case.outputs[f"{name}.scores"]).abs().mean()
+        assert off <= named_tolerance(case, "scores")["mean"]
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", find("trident_e2e"), ids=case_id)
+def test_images_get_the_labels_of_the_release(case: Case) -> None:
+    hyper, clip, sam = case.meta["hyperparameters"], clip_model(case), sam_model(case)
+    settings = {k: hyper[k] for k in ("beta", "gamma", "cos_fac", "refine_neg_cos")}
+    cut = Cut(window=hyper["slide_crop"], stride=hyper["slide_stride"], block=1024)
+    vfm, text = vision_model(case, "dino"), case.inputs["text_features"]
+    method = build(clip, "trident", text, vfm=vfm, sam=sam, cut=cut, **settings)
+    original = case.inputs["image_u8"].numpy()
+    frame = trident_frame(original, clip.patch)
+    seen = sam.see(frame)
+    image = case.inputs["test_image_u8"].permute(2, 0, 1)[None].float() / 255
+    canvas = trident_canvas(image, clip.patch, hyper["slide_crop"])
+    boxes = method.splicer.boxes((canvas.shape[2], canvas.shape[3]))
+    windows = [canvas[..., a * clip.patch : c * clip.patch, b * clip.patch : d * clip.patch] for a, b, c, d in boxes]
+    grid = method.splicer.encoder.grid(windows[0])
+    rows = torch.cat(list(sam.attention(seen)), dim=1)[:, case.outputs["sam_rows"].long()]
+    values = sam.values(seen).unflatten(1, seen.grid)
+    patches = (canvas.shape[2] // clip.patch, canvas.shape[3] // clip.patch)
+    looked, features, _ = method.splicer.look(canvas, boxes)
+    spliced = method.splicer.splice(method.splicer.mixed(looked, features), grid, boxes, patches)
+    whole = aggregated(spliced, sam, seen, hyper["cos_fac"], keep_negative=hyper["refine_neg_cos"])
+    cosines = method.cosines(seen, canvas)
+    size = original.shape[:2]
+    logits = F.interpolate(cosines[None], size=size, mode="bilinear", align_corners=False)
+    groups = torch.bincount(case.inputs["query_to_class"]).tolist()
+    protocol = Protocol(scale=hyper["logit_scale"], threshold=hyper["prob_thd"])
+    labels, shares = predict(logits, groups, protocol)
+    refined = refine(sam, seen, labels[0], shares[0], _settings(hyper))
+    found = {
+        "sam_input_u8": torch.from_numpy(frame),
+        "sam_attn_rows": rows,
+        "sam_values": values[:, ::4, ::4],
+        "dino_features": torch.cat([vfm.features(w, grid).mT.unflatten(2, grid) for w in windows]),
+        "windows_xyxy_tokens": torch.tensor(boxes),
+        "features_sub": method.features(whole).unflatten(0, seen.grid)[::4, ::4],
+        "logits_sub": logits[0, :, ::5, ::5],
+        "prob_sub": shares[0, :, ::5, ::5],
+        "pred": labels[0],
+        "refined_pred": refined.labels,
+        "refined_scores_sub": refine_published(refined, shares[0])[:, ::5, ::5],
+        "sam_rows": case.outputs["sam_rows"],
+    }
+    for name, expected in case.outputs.items():
+        check(found[name], expected, case, name)
+    assert torch.equal(cosines, method.cosines(seen, canvas, torch.ones(size, dtype=torch.bool)))
