@@ -25,13 +25,18 @@ from geoovseg.ops.upsample import UPSAMPLERS
 from geoovseg.pipeline import SegmentResult, segment
 
 RESULT = Path(__file__).parents[1] / "docs" / "demo_scenes.json"
+RUNNABLE = [name for name, card in METHODS.items() if "sam" not in card.needs]
+"""There is no demo Segment Anything."""
 Row = dict[str, float | str]
 
 
 def run(scene: str, method: str, upsample: str, folder: Path) -> SegmentResult:
     return segment(
         scene, vocabulary="demo", model="demo", background="none", method=method, upsample=upsample,
-        vfm="demo" if METHODS[method].vfm else None, output=folder / "labels.tif", overwrite=True,
+        vfm="demo" if METHODS[method].vfm else None,
+        regions="felzenszwalb" if "regions" in METHODS[method].needs else None,
+        output=folder / "labels.tif",
+        overwrite=True,
     )  # fmt: skip
 
 
@@ -55,7 +60,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1000-1015")
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--only", choices=("accuracy", "speed"))
-    parser.add_argument("--methods", default=",".join(METHODS), help="the others' rows stay")
+    parser.add_argument("--methods", default=",".join(RUNNABLE), help="the others' rows stay")
     args = parser.parse_args()
     first, last = map(int, args.seeds.split("-"))
     if args.only == "speed":
@@ -67,7 +72,8 @@ def main() -> None:
         scenes = [write_scene(folder / str(s), s, args.size, args.size) for s in range(first, last + 1)]
         for upsample in UPSAMPLERS:
             for method in args.methods.split(","):
-                if METHODS[method].jbu and upsample != "bilinear":
+                entry = METHODS[method]
+                if (entry.jbu or entry.at_pixels) and upsample != "bilinear":
                     continue
                 row = rows.setdefault((method, upsample), {"method": method, "upsample": upsample})
                 for measure in (accuracy, speed):

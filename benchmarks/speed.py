@@ -10,7 +10,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,12 +64,20 @@ def batching(name: str, vit: ClipVit, rounds: int) -> None:
          lambda: method.scores(eight), rounds)  # fmt: skip
 
 
+def squares(batch: TileBatch, sets: Sequence[object], tile: int = 0) -> np.ndarray:
+    """Regions that cost nothing."""
+    height, width = batch.valid.shape[1:]
+    ids = np.add.outer(np.arange(height) // 40 * 10, np.arange(width) // 40 + 1).astype(np.int32)
+    return np.broadcast_to(ids, (len(batch), len(sets), height, width))
+
+
 def costs(vit: ClipVit, rounds: int) -> None:
-    """Of every method relative to clip, which the methods' cards state."""
+    """Of methods relative to clip, which their cards state; those with Segment Anything: benchmarks/full_size.py."""
     text, eight = torch.nn.functional.normalize(torch.randn(4, vit.dim), dim=-1), windows(vit, 8)
     vfm = ClipVfm("clip", vit)  # as large as the model itself; others cost what they cost
-    methods = {name: load_method(name, vit, text, WORDS, vfm=vfm) for name in METHODS}
-    times: dict[str, list[float]] = {name: [] for name in METHODS}
+    names = [name for name, card in METHODS.items() if "sam" not in card.needs]
+    methods = {name: load_method(name, vit, text, WORDS, vfm=vfm, regions=squares) for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, method in methods.items():
             start = time.perf_counter()

@@ -23,8 +23,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def methods_table() -> str:
-    lines = ["| `-m` | method | what it does | source |", "|---|---|---|---|"]
-    lines += [f"| `{name}` | {c.title} | {c.about} | {c.paper} |" for name, c in METHODS.items()]
+    lines = ["| `-m` | method | what it does | needs | cost | source |", "|---|---|---|---|---|---|"]
+    needs = {"clip": "CLIP", "vfm": "vision model", "sam": "SAM", "regions": "regions"}
+    for name, c in METHODS.items():
+        used = ", ".join(needs[kind] for kind in c.needs)
+        lines.append(f"| `{name}` | {c.title} | {c.about} | {used} | {c.cost:g} x | {c.paper} |")
     return "\n".join(lines)
 
 
@@ -33,8 +36,11 @@ def scenes_table() -> str:
     rows = {(r["method"], r["upsample"]): r for r in found["rows"]}
     lines = ["| method | mIoU, bilinear | mIoU, guided | seconds per megapixel, bilinear |", "|---|---|---|---|"]
     for name, card in METHODS.items():
+        if "sam" in card.needs:
+            lines.append(f"| {card.title} | needs Segment Anything, of which there is no demo model | | |")
+            continue
         plain = rows[name, "bilinear"]
-        guided = "its own" if card.jbu else f"{rows[name, 'guided']['miou']:.3f}"
+        guided = "its own" if card.jbu or card.at_pixels else f"{rows[name, 'guided']['miou']:.3f}"
         lines.append(f"| {card.title} | {plain['miou']:.3f} | {guided} | {plain['seconds_per_megapixel']:.1f} |")
     return "\n".join(lines)
 

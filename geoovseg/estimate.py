@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from rasterio.windows import Window
 
 from geoovseg.budget import CPU_BATCH
 from geoovseg.job import Job, prepare_job
+from geoovseg.models.regions import given
 from geoovseg.outputs import output_names
 from geoovseg.record import peak_rss_mb
 from geoovseg.scene import TileBatch, open_scene
@@ -72,11 +73,11 @@ def dry_run(
     """
     check_shares(shard, workers)
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
-    words, given = read_classes(classes, vocabulary), Settings(**settings)
-    check_settings(given)
-    with open_scene(scene, bands=bands, regions=given.regions_file) as src:
+    words, asked = read_classes(classes, vocabulary), Settings(**settings)
+    check_settings(asked)
+    with open_scene(scene, bands=bands, regions=asked.regions_file) as src:
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None)
-        job = prepare_job(src, words, given)
+        job = prepare_job(src, words, asked)
         height, width = src.shape
         windows = [sum(1 for _ in job.windows_of(panel)) for panel in job.panels]
         batches = sum(-(-count // job.micro_batch) for count in windows)
@@ -92,34 +93,42 @@ def dry_run(
                 "crs": src.crs.to_wkt() if src.crs else None,
                 "transform": list(src.transform)[:6],
             },
-            estimated_seconds=round(_seconds_per_window(job) * _windows_per_tile(job) * sum(windows), 1),
+            estimated_seconds=round(_seconds_per_tile(job) * sum(windows), 1),
             background=job.vocabulary.background,
         )
+
+
+def _seconds_per_tile(job: Job) -> float:
+    """Of a window, or of a block: its windows, and what Segment Anything takes to find its regions."""
+    if getattr(job.method, "whole_blocks", False):
+        return _timed(job, _random_batch(1, job.plan.tile, job))
+    if job.sam is None:
+        return _seconds_per_window(job) * _windows_per_tile(job)
+    method: Any = job.method
+    image = np.random.default_rng(0).integers(0, 256, (448, 448, 3), np.uint8)
+    start = time.perf_counter()
+    job.sam.see(image)
+    seen = (time.perf_counter() - start) * method.looks(job.plan.tile)
+    apart = replace(job, method=replace(method, regions=given))
+    return seen + _seconds_per_window(apart, regions=True) * _windows_per_tile(job)
 
 
 def _windows_per_tile(job: Job) -> int:
     """One, or as many as a block has."""
     blocks = getattr(job.method, "blocks", None)
-    if blocks is None or _whole(job):
+    if blocks is None:
         return 1
     rows, cols = (len(origins(side, blocks.window, blocks.stride)) for side in job.plan.tile)
     return rows * cols
 
 
-def _seconds_per_window(job: Job) -> float:
-    """From a batch of random pixels; of a block, one window stands for all unless only the whole tells."""
-    if _whole(job):
-        return _timed(job, _random_batch(1, job.plan.tile, job))
+def _seconds_per_window(job: Job, *, regions: bool = False) -> float:
+    """From a batch of random pixels; of a block, one window stands for all."""
     blocks = getattr(job.method, "blocks", None)
     size = job.plan.tile if blocks is None else tuple(min(side, blocks.window) for side in job.plan.tile)
-    batch = _random_batch(CPU_BATCH if blocks else job.micro_batch, (size[0], size[1]), job)
+    batch = _random_batch(CPU_BATCH if blocks else job.micro_batch, (size[0], size[1]), job, regions=regions)
     job.class_scores(batch).cpu()  # the first batch warms up
     return _timed(job, batch)
-
-
-def _whole(job: Job) -> bool:
-    """Whether a block takes most of its time as a whole, not in its windows."""
-    return getattr(job.method, "whole_blocks", False)
 
 
 def _timed(job: Job, batch: TileBatch) -> float:
@@ -128,9 +137,9 @@ def _timed(job: Job, batch: TileBatch) -> float:
     return (time.perf_counter() - start) / len(batch)
 
 
-def _random_batch(count: int, size: tuple[int, int], job: Job) -> TileBatch:
+def _random_batch(count: int, size: tuple[int, int], job: Job, *, regions: bool = False) -> TileBatch:
     """Windows of random pixels, to time a model without reading a scene."""
     windows = (Window(0, 0, size[1], size[0]),) * count
     pixels = np.random.default_rng(0).random((count, 3, *size), dtype=np.float32)
-    regions = np.zeros((count, *size), np.int32) if job.settings.regions_file else None
-    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, *size), bool), regions=regions)
+    ids = np.zeros((count, *size), np.int32) if regions or job.settings.regions_file else None
+    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, *size), bool), regions=ids)

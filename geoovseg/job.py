@@ -182,7 +182,8 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
     _warn(scene, words, model)
     micro_batch = method.at_once or in_flight.planned
     channels = len(words.groups)
-    by_word = upsampler is not None or getattr(method, "jbu", False)  # words at pixel resolution
+    at_pixels = card(settings.method).at_pixels or getattr(method, "jbu", False)
+    by_word = upsampler is not None or at_pixels  # words at pixel resolution
     load = Load(plan, channels, len(words.queries) if by_word else channels, micro_batch, method.nbytes(plan.tile))
     return Job(
         settings=settings,

@@ -97,6 +97,10 @@ def _check_context(settings: Settings, method: MethodCard) -> None:
     if not method.blocks and settings.block is not None:
         able = ", ".join(n for n, c in METHODS.items() if c.blocks)
         raise UsageError(f"{settings.method} sees window by window, so leave --block aside; these see blocks: {able}")
+    if method.at_pixels and settings.upsample != "bilinear":
+        raise UsageError(
+            f"{settings.method} has scores at pixels already, so leave --upsample {settings.upsample} aside"
+        )
     own = method.jbu and read_settings(settings.method, settings.settings)["jbu"]
     if own and settings.upsample != "bilinear":
         raise UsageError(

@@ -29,6 +29,24 @@ from geoovseg.vocabulary import parse_classes
 
 NO_TEXT = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
 """For cases whose model is an image tower alone."""
+TINY_SAM: dict[str, Any] = {
+    "image_encoder": {
+        "depth": 2, "embed_dim": 12, "img_size": 128, "mlp_ratio": 2, "num_heads": 2, "patch_size": 16,
+        "qkv_bias": True, "use_rel_pos": True, "global_attn_indexes": [1], "window_size": 6, "out_chans": 16,
+        "norm_eps": 1e-6,
+    },
+    "prompt_encoder": {
+        "embed_dim": 16, "image_embedding_size": [8, 8], "input_image_size": [128, 128], "mask_in_chans": 4,
+    },
+    "mask_decoder": {
+        "num_multimask_outputs": 3,
+        "transformer": {"depth": 2, "embedding_dim": 16, "mlp_dim": 32, "num_heads": 4},
+        "transformer_dim": 16, "iou_head_depth": 3, "iou_head_hidden_dim": 16,
+    },
+    "pixel_mean": [123.675, 116.28, 103.53],
+    "pixel_std": [58.395, 57.12, 57.375],
+}  # fmt: skip
+"""Segment Anything of two tiny blocks, for images of 128 pixels."""
 HERE = Path(__file__).parent
 
 

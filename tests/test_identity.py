@@ -21,6 +21,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "coninfer-group": {"method": "coninfer", "tile": 112, "block": 336},
     "coninfer-scene": {"method": "coninfer", "tile": 112, "block": 336, "settings": {"context": "scene", "sample": 12}},
     "direct-op": {"method": "direct-op", "tile": 112, "block": 336, "settings": {"attention_blocks": 2}},
+    "corrclip": {"method": "corrclip", "tile": 112, "stride": 112, "block": 336, "regions": "felzenszwalb"},
+    "resegclip": {"method": "resegclip", "block": 336, "regions": "felzenszwalb", "vfm": None},
     "direct-mv": {"method": "direct-mv", "tile": 112, "block": 336, "settings": {"attention_blocks": 2}},
 }
 

@@ -13,7 +13,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from golden_cases import small_sam
+from golden_cases import TINY_SAM, small_sam
 from torch.nn import functional as F
 from windows import random_batch
 
@@ -28,23 +28,6 @@ from geoovseg.ops import attention
 from geoovseg.scene import TileBatch
 from geoovseg.vocabulary import parse_classes
 
-TINY_SAM = {
-    "image_encoder": {
-        "depth": 2, "embed_dim": 12, "img_size": 128, "mlp_ratio": 2, "num_heads": 2, "patch_size": 16,
-        "qkv_bias": True, "use_rel_pos": True, "global_attn_indexes": [1], "window_size": 6, "out_chans": 16,
-        "norm_eps": 1e-6,
-    },
-    "prompt_encoder": {
-        "embed_dim": 16, "image_embedding_size": [8, 8], "input_image_size": [128, 128], "mask_in_chans": 4,
-    },
-    "mask_decoder": {
-        "num_multimask_outputs": 3,
-        "transformer": {"depth": 2, "embedding_dim": 16, "mlp_dim": 32, "num_heads": 4},
-        "transformer_dim": 16, "iou_head_depth": 3, "iou_head_hidden_dim": 16,
-    },
-    "pixel_mean": [123.675, 116.28, 103.53],
-    "pixel_std": [58.395, 57.12, 57.375],
-}  # fmt: skip
 VOCABULARY = parse_classes(["a=x+y,b,c"])
 TEXT = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(5)), dim=-1)
 
@@ -53,6 +36,7 @@ OUTLINED = {"sam_iou_thresh": -10, "minimal_area": 1, "coarse_thresh": 0.1}
 BESIDE: dict[str, dict[str, object]] = {"sample": {"context": "scene"}, "max_steps": {"reach": 0.999}}
 BESIDE |= dict.fromkeys(("refine", "coarse_thresh", "minimal_area", "sam_mask_coff", "mask_prompt_layout"), OUTLINED)
 BESIDE["sam_iou_thresh"] = {"minimal_area": 1, "coarse_thresh": 0.1}
+BESIDE["distance"] = {"correct": False}
 """Settings that another setting needs beside it to matter."""
 
 
@@ -75,7 +59,7 @@ class _Stripes:
         height, width = batch.pixels.shape[2:]
         step = np.add.outer(np.arange(height), np.arange(width))
         wide = [3 + len(repr(s)) % 7 + 20 * s.quality + 9 * s.stability + s.points / 5 + s.area / 100 for s in sets]
-        maps = [step // width for width in wide]
+        maps = [3 * step // width for width in wide]
         stripes = np.stack([(m.astype(np.int32) + tile) % 5 for m in maps])
         return np.broadcast_to(stripes, (len(batch), *stripes.shape)).copy()
 
@@ -232,7 +216,7 @@ def test_settings_are_read_as_their_type() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("trdent", {}, "no method named 'trdent'; choose from clip"),
+        ("nothing", {}, "no method named 'nothing'; choose from clip"),
         ("segearht", {}, "did you mean segearth"),
         ("clip", {"depth": "7"}, "clip has no setting 'depth'; it has residual, scale"),
         ("clip", {"residual": "maybe"}, "is not true or false"),

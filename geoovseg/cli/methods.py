@@ -17,7 +17,7 @@ def command(
     name: Annotated[str | None, typer.Argument(help="A method, to see its paper and settings.", metavar="NAME")] = None,
     json: o.JsonOpt = False,
 ) -> None:
-    """List the methods, or show one with its settings."""
+    """List the methods with what they need and their cost, or show one with its settings."""
     chosen = {name: card(name)} if name else METHODS
     if json:
         for key, entry in chosen.items():
@@ -25,19 +25,26 @@ def command(
     elif name:
         data(_show(name, card(name)))
     else:
-        wide = max(len(entry.title) for entry in METHODS.values())
-        data("\n".join(f"{key:<12}{entry.title:<{wide + 2}}{entry.about}" for key, entry in METHODS.items()))
+        data("\n".join(_line(key, entry) for key, entry in METHODS.items()))
+
+
+def _line(name: str, entry: MethodCard) -> str:
+    """Name, what it needs beside CLIP, its cost, and what it does."""
+    needs = "+".join(entry.needs)
+    return f"{name:<12}{entry.title:<26}{needs:<18}{entry.cost:>4g} x  {entry.about}"
 
 
 def _show(name: str, entry: MethodCard) -> str:
     vfm = f", a vision model (--vfm, default {entry.vfm})" if entry.vfm else ""
+    sam = f", Segment Anything (--sam, default {entry.sam})" if "sam" in entry.needs else ""
+    regions = f", regions (--regions, default sam by {entry.sam})" if "regions" in entry.needs else ""
     sees = "blocks of windows (--block)" if entry.blocks else "one window at a time"
     lines = [
         f"{name}: {entry.title}",
         entry.paper,
         entry.about,
         f"scores: {entry.unit}; cost: {entry.cost:g} x clip",
-        f"needs: a CLIP model (--model){vfm}; sees {sees}",
+        f"needs: a CLIP model (--model){vfm}{sam}{regions}; sees {sees}",
     ]
     lines += [f"  --set {f.name}={str(f.default).lower()}   {f.about}" for f in entry.fields]
     return "\n".join(lines)

@@ -165,6 +165,10 @@ class CorrClipBlocks(BlockMethod):
         patches = (self.blocks.window / self.encoder.vfm.patch) ** 2
         return super().nbytes(tile) + 4 * (4 * len(self.text) * tile[0] * tile[1] + 8 * 3 * patches**2)
 
+    def looks(self, tile: tuple[int, int]) -> int:
+        """How often Segment Anything sees a block, where regions are its."""
+        return 1
+
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:
         """Shares of the classes (B, Q, H, W), at pixels; all words of a class have its share."""

@@ -69,6 +69,8 @@ class MethodCard:
     """whether it sees blocks of windows at once"""
     jbu: bool = False
     """whether it brings its answer to pixels itself, unless its setting `jbu` is off"""
+    at_pixels: bool = False
+    """whether its scores are at pixels already, so that nothing is left to upsample"""
     cost: float = 1.0
     """time per window relative to clip, with a vision model as large as the CLIP where one is used"""
     confidence: bool = True

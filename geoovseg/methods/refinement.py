@@ -59,11 +59,15 @@ class Refined(NamedTuple):
 
 
 def halved(labels: Tensor, shares: Tensor, coarse: float) -> tuple[Tensor, Tensor]:
-    """Labels (h, w) by nearest pixel and shares (C, h, w) at half resolution; -1 where no class reaches `coarse`."""
+    """Labels (h, w) by nearest pixel and shares (C, h, w) at half resolution; -1 where no class reaches `coarse`.
+
+    On the CPU, where regions are found.
+    """
     size = (labels.shape[0] // 2, labels.shape[1] // 2)
     small = F.interpolate(labels[None, None].float(), size=size, mode="nearest")[0, 0].long()
     half = F.interpolate(shares[None], size=size, mode="bilinear", align_corners=False)[0]
-    return torch.where(half.amax(0) < coarse, -1, small) if coarse > 0 else small, half
+    kept = torch.where(half.amax(0) < coarse, -1, small) if coarse > 0 else small
+    return kept.cpu(), half.cpu()
 
 
 def find_regions(small: Tensor, half: Tensor, settings: Refinement) -> Iterator[Region]:
@@ -113,12 +117,13 @@ def refine(sam: Sam, seen: Seen, labels: Tensor, shares: Tensor, settings: Refin
     scores, failed = torch.zeros_like(shares), torch.zeros_like(small, dtype=torch.bool)
     for channel in sorted({region.channel for region in found}):
         regions = [region for region in found if region.channel == channel]
-        mask = mask_prompt(half[channel], size, _side(sam), settings)
+        mask = mask_prompt(half[channel], size, _side(sam), settings).to(sam.device)
         best = _best(sam, seen, regions, low, size, mask, settings, failed)
         if best is not None:
             scores[channel] = torch.where(best > 0, best.sigmoid() * shares[channel], 0)
     winner = torch.where(scores.sum(0) == 0, labels, scores.argmax(0))
-    return Refined(winner, scores, F.interpolate(failed[None, None].float(), size=size, mode="nearest")[0, 0] > 0)
+    wide = F.interpolate(failed[None, None].float(), size=size, mode="nearest")[0, 0] > 0
+    return Refined(winner, scores, wide.to(labels.device))
 
 
 def _best(

@@ -21,6 +21,7 @@ REGION_METHODS: dict[str, MethodCard] = {
         vfm="dino_vitb16",
         sam="sam_vit_b",
         blocks=True,
+        at_pixels=True,
         cost=8.0,
         fields=(
             scale(40, "Trident release"),
@@ -101,6 +102,7 @@ REGION_METHODS: dict[str, MethodCard] = {
         vfm="dino_vitb8",
         sam="sam_vit_b",
         blocks=True,
+        at_pixels=True,
         cost=4.0,
         fields=(
             scale(40, "CorrCLIP release"),
@@ -137,6 +139,7 @@ REGION_METHODS: dict[str, MethodCard] = {
         needs=("clip", "regions"),
         sam="sam_vit_h",
         blocks=True,
+        at_pixels=True,
         cost=1.5,
         fields=(
             scale(50, "as SegEarth-OV; the release takes the bare cosine"),

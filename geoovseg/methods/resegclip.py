@@ -20,6 +20,7 @@ from geoovseg.models.regions import Regions
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.regions import patch_ids
 from geoovseg.scene import TileBatch
+from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary
 
 SETS = (
@@ -90,6 +91,12 @@ class ReSegClip(BlockMethod):
     def nbytes(self, tile: tuple[int, int]) -> float:
         """Of region maps, of words at pixels, and of features at some rows of pixels."""
         return super().nbytes(tile) + 4 * tile[0] * tile[1] * (2 * len(self.sets) + 3 * len(self.text))
+
+    def looks(self, tile: tuple[int, int]) -> int:
+        """How often Segment Anything sees something of a block, where regions are its: squares and their crops."""
+        step = self.blocks.stride if self.exact else self.blocks.window
+        rows, cols = (len(origins(side, self.blocks.window, step)) for side in tile)
+        return rows * cols * (1 + sum(4**n for n in range(1, 1 + max(wanted.crops for wanted in self.sets))))
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:
