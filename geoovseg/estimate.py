@@ -101,16 +101,22 @@ def dry_run(
 def _seconds_per_tile(job: Job) -> float:
     """Of a window, or of a block: its windows, and what Segment Anything takes to find its regions."""
     if getattr(job.method, "whole_blocks", False):
-        return _timed(job, _random_batch(1, job.plan.tile, job))
-    if job.sam is None:
-        return _seconds_per_window(job) * _windows_per_tile(job)
-    method: Any = job.method
-    image = np.random.default_rng(0).integers(0, 256, (448, 448, 3), np.uint8)
+        return _timed(job, _random_batch(1, job.plan.tile))
+    seconds = 0.0
+    if job.settings.regions_from is not None:
+        method: Any = job.method
+        seconds = _timed_regions(method, _random_batch(1, job.plan.tile))
+        job = replace(job, method=replace(method, regions=given))
+    return seconds + _seconds_per_window(job) * _windows_per_tile(job)
+
+
+def _timed_regions(method: Any, batch: TileBatch) -> float:
+    """Seconds to find the regions of a block; by Segment Anything from one of its tiles."""
+    tile, looks = method.region_looks(batch.valid.shape[1:])
+    one = batch if not tile else _random_batch(1, (tile, tile))
     start = time.perf_counter()
-    job.sam.see(image)
-    seen = (time.perf_counter() - start) * method.looks(job.plan.tile)
-    apart = replace(job, method=replace(method, regions=given))
-    return seen + _seconds_per_window(apart, regions=True) * _windows_per_tile(job)
+    method.regions(one, method.sets)
+    return (time.perf_counter() - start) * looks
 
 
 def _windows_per_tile(job: Job) -> int:
@@ -122,11 +128,11 @@ def _windows_per_tile(job: Job) -> int:
     return rows * cols
 
 
-def _seconds_per_window(job: Job, *, regions: bool = False) -> float:
+def _seconds_per_window(job: Job) -> float:
     """From a batch of random pixels; of a block, one window stands for all."""
     blocks = getattr(job.method, "blocks", None)
     size = job.plan.tile if blocks is None else tuple(min(side, blocks.window) for side in job.plan.tile)
-    batch = _random_batch(CPU_BATCH if blocks else job.micro_batch, (size[0], size[1]), job, regions=regions)
+    batch = _random_batch(CPU_BATCH if blocks else job.micro_batch, (size[0], size[1]))
     job.class_scores(batch).cpu()  # the first batch warms up
     return _timed(job, batch)
 
@@ -137,9 +143,10 @@ def _timed(job: Job, batch: TileBatch) -> float:
     return (time.perf_counter() - start) / len(batch)
 
 
-def _random_batch(count: int, size: tuple[int, int], job: Job, *, regions: bool = False) -> TileBatch:
+def _random_batch(count: int, size: tuple[int, int]) -> TileBatch:
     """Windows of random pixels, to time a model without reading a scene."""
     windows = (Window(0, 0, size[1], size[0]),) * count
     pixels = np.random.default_rng(0).random((count, 3, *size), dtype=np.float32)
-    ids = np.zeros((count, *size), np.int32) if regions or job.settings.regions_file else None
-    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, *size), bool), regions=ids)
+    squares = np.add.outer(np.arange(size[0]) // 40 * 1000, np.arange(size[1]) // 40 + 1).astype(np.int32)
+    regions = np.broadcast_to(squares, (count, *size))
+    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, *size), bool), regions=regions)

@@ -19,7 +19,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from geoovseg.errors import SceneError, first_line
+from geoovseg.errors import SceneError, UsageError, first_line
+from geoovseg.network import is_offline, is_remote
 
 LARGEST = 2**31 - 1
 
@@ -30,17 +31,21 @@ class RegionFile:
 
     src: Any
     path: str
+    files: tuple[str, ...]
+    """on disk: itself, its side files, and what a VRT is made of"""
 
     def read(self, window: Window) -> NDArray[np.int32]:
-        """Region ids (h, w) of a window inside the scene; 0 where there is none. Raises SceneError."""
+        """Region ids (h, w) of a window inside the scene; 0 where there is none.
+
+        Raises SceneError for what cannot be read, UsageError for numbers that are no ids.
+        """
         try:
             ids = self.src.read(1, window=window, masked=True).filled(0).astype(np.int64)
         except (RasterioError, CPLE_BaseError, OSError) as error:
             raise SceneError(f"cannot read the regions of {self.path}: {first_line(error)}") from error
         if ids.size and not 0 <= ids.min() <= ids.max() <= LARGEST:
-            raise SceneError(
-                f"{self.path} has region ids from {ids.min()} to {ids.max()}; they run from 0 to {LARGEST}"
-            )
+            found = f"region ids from {ids.min()} to {ids.max()}"
+            raise UsageError(f"--regions {self.path} has {found}; they run from 0, for no region, to {LARGEST}")
         return ids.astype(np.int32)
 
 
@@ -52,6 +57,8 @@ def open_regions(path: str | os.PathLike[str], scene: Any) -> Iterator[RegionFil
     nowhere on the scene.
     """
     name = os.fspath(path)
+    if is_offline() and is_remote(name):
+        raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -63,24 +70,33 @@ def open_regions(path: str | os.PathLike[str], scene: Any) -> Iterator[RegionFil
             kind = src.dtypes[0] if src.count else "no"
             raise SceneError(f"{name} has {kind} pixels; regions are whole numbers, 0 where there is none")
         if src.shape == scene.shape and src.transform == scene.transform and src.crs == scene.crs:
-            yield RegionFile(src, name)
+            yield RegionFile(src, name, (name, *src.files))
             return
         if src.crs is None or scene.crs is None:
             raise SceneError(f"{name} has another grid than the scene, and one of them has no coordinate system")
         with _on_grid(src, scene, name) as warped:
-            yield RegionFile(warped, name)
+            yield RegionFile(warped, name, (name, *src.files))
 
 
 @contextmanager
 def _on_grid(src: Any, scene: Any, name: str) -> Iterator[Any]:
     """The regions resampled by the nearest pixel."""
     try:
-        west, south, east, north = rasterio.warp.transform_bounds(src.crs, scene.crs, *src.bounds)
+        west, south, east, north = rasterio.warp.transform_bounds(src.crs, scene.crs, *_upright(src.bounds))
+        left, bottom, right, top = _upright(scene.bounds)
+        if west >= right or east <= left or south >= top or north <= bottom:
+            raise SceneError(f"{name} lies nowhere on the scene")
+        grid = {"crs": scene.crs, "transform": scene.transform, "height": scene.height, "width": scene.width}
+        warped = WarpedVRT(src, resampling=Resampling.nearest, **grid)
     except (RasterioError, CPLE_BaseError) as error:
-        raise SceneError(f"{name} cannot be brought to the scene's coordinates: {first_line(error)}") from error
-    there = scene.bounds
-    if west >= there.right or east <= there.left or south >= there.top or north <= there.bottom:
-        raise SceneError(f"{name} lies nowhere on the scene")
-    grid = {"crs": scene.crs, "transform": scene.transform, "height": scene.height, "width": scene.width}
-    with WarpedVRT(src, resampling=Resampling.nearest, add_alpha=src.nodata is None, **grid) as warped:
+        raise SceneError(f"{name} cannot be brought to the scene's grid: {first_line(error)}") from error
+    with warped:
         yield warped
+
+
+def _upright(bounds: Any) -> tuple[float, float, float, float]:
+    """(west, south, east, north) of a raster whichever way it lies."""
+    return (
+        min(bounds.left, bounds.right), min(bounds.bottom, bounds.top),
+        max(bounds.left, bounds.right), max(bounds.bottom, bounds.top),
+    )  # fmt: skip

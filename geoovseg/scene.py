@@ -105,7 +105,7 @@ class Scene:
     @property
     def files(self) -> tuple[str, ...]:
         """The files on disk it is read from: itself, its side files, what a VRT is made of, and its regions."""
-        return (self.path, *self.src.files, *((self.regions.path,) if self.regions else ()))
+        return (self.path, *self.src.files, *(self.regions.files if self.regions else ()))
 
     @property
     def is_demo(self) -> bool:

@@ -47,7 +47,9 @@ class Settings:
     @property
     def regions_from(self) -> str | None:
         """Where region maps come from, if the method uses them: `sam` unless told otherwise."""
-        return (self.regions or SOURCES[0]) if "regions" in card(self.method).needs else None
+        if "regions" not in card(self.method).needs:
+            return None
+        return SOURCES[0] if self.regions is None else self.regions
 
     @property
     def regions_file(self) -> str | None:
@@ -117,6 +119,12 @@ def _check_sam(settings: Settings, method: MethodCard) -> None:
     if settings.regions is not None and settings.regions_from is None:
         able = ", ".join(n for n, c in METHODS.items() if "regions" in c.needs)
         raise UsageError(f"{settings.method} has no use for --regions {settings.regions}; these do: {able}")
+    of_sam = [f.name for f in method.fields if f.of_sam and f.name in settings.settings]
+    if of_sam and settings.regions_from != SOURCES[0]:
+        raise UsageError(
+            f"--set {of_sam[0]}={settings.settings[of_sam[0]]} is for regions by Segment Anything, and these come from "
+            f"{settings.regions_from}"
+        )
     if settings.sam_name is not None:
         find_weights(model_card(settings.sam_name, "sam"))
     elif settings.sam is not None:

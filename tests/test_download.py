@@ -20,7 +20,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import GatedRepoError
 
-from geoovseg.errors import GeoOVSegError, SceneError
+from geoovseg.errors import GeoOVSegError, OutputError, SceneError
 from geoovseg.models.cards import MODELS, ModelCard, model_card
 from geoovseg.models.download import download
 from geoovseg.models.weights import bundle, cache_dir, fetch_weights, find_weights, local_weights, verify
@@ -47,7 +47,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append(asked)
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.knows_parts else 0
         if start >= len(self.server.content):
-            self.send_error(416)
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(self.server.content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         self.send_response(206 if start else 200)
         body = self.server.content[start:]
@@ -355,3 +358,36 @@ def test_models_can_be_verified_and_carried_from_the_command_line(
     monkeypatch.setitem(MODELS, "demo", replace(MODELS["demo"], sha256="0"))
     code, out, _ = geoovseg("models", "verify")
     assert (code, "NOT AS KNOWN" in out) == (1, True)
+
+
+def test_what_is_longer_than_the_file_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "w.part").write_bytes(CONTENT + b"left from another file")
+    assert download(_url(server), tmp_path / "w").read_bytes() == CONTENT
+
+
+def test_what_is_whole_already_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "w.part").write_bytes(CONTENT)
+    assert download(_url(server), tmp_path / "w").read_bytes() == CONTENT
+    assert len(server.asked) == 1
+
+
+def test_an_answer_in_chunks_that_breaks_off_is_refused(tmp_path: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\nfff\r\nabc")
+        connection.close()
+
+    threading.Thread(target=answer, daemon=True).start()
+    with pytest.raises(GeoOVSegError, match="cannot download"):
+        download(f"http://127.0.0.1:{listener.getsockname()[1]}/w", tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+    listener.close()
+
+
+def test_a_bundle_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot copy"):
+        bundle(model_card("demo"), tmp_path / "file")

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import torch
+from golden_cases import TINY_SAM, small_sam
 
 from geoovseg.demo.scenes import render
 from geoovseg.distributed import segment_with
 from geoovseg.errors import InterruptedRunError
+from geoovseg.models import sam
 from geoovseg.pipeline import SegmentResult, merge, segment
 from geoovseg.scene import DEMO_TAG
 
+SAM = "sam_vit_b@SAM"
+LOOSE = {"iou": 0, "stability": 0}
+OUTLINED = {"sam_iou_thresh": -10, "minimal_area": 9000}
 GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "vfm": "demo"}
 METHODS: dict[str, dict[str, Any]] = {
     "coninfer-group": {"method": "coninfer", "tile": 112, "block": 336},
     "coninfer-scene": {"method": "coninfer", "tile": 112, "block": 336, "settings": {"context": "scene", "sample": 12}},
     "direct-op": {"method": "direct-op", "tile": 112, "block": 336, "settings": {"attention_blocks": 2}},
-    "corrclip": {"method": "corrclip", "tile": 112, "stride": 112, "block": 336, "regions": "felzenszwalb"},
+    "corrclip": {"method": "corrclip", "tile": 112, "stride": 56, "block": 224, "regions": "felzenszwalb"},
     "resegclip": {"method": "resegclip", "block": 336, "regions": "felzenszwalb", "vfm": None},
+    "resegclip-sam": {"method": "resegclip", "block": 336, "sam": SAM, "vfm": None, "settings": LOOSE},
+    "resegclip-file": {"method": "resegclip", "block": 336, "regions": "FILE", "vfm": None},
+    "trident": {"method": "trident", "block": 448, "sam": SAM, "settings": OUTLINED},
     "direct-mv": {"method": "direct-mv", "tile": 112, "block": 336, "settings": {"attention_blocks": 2}},
 }
 
@@ -49,9 +59,28 @@ def whole(request: pytest.FixtureRequest, scene: Path, tmp_path_factory: pytest.
     return request.param, _read(folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_sam(scene: Path) -> Iterator[None]:
+    """A random Segment Anything of two blocks takes the place of vit_b, and regions lie beside the scene."""
+    torch.manual_seed(4)
+    torch.save(small_sam(TINY_SAM).state_dict(), scene.with_name("SAM"))
+    with rasterio.open(scene) as src:
+        profile = {**src.profile, "count": 1, "dtype": "int32", "nodata": None}
+        ids = np.add.outer(np.arange(src.height) // 50 * 100, np.arange(src.width) // 30 + 1)
+    with rasterio.open(scene.with_name("FILE"), "w", **profile) as dst:
+        dst.write(ids.astype(np.int32), 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sam, "build_sam", lambda arch: small_sam(TINY_SAM).eval().requires_grad_(False))
+        sam._load.cache_clear()
+        yield
+        sam._load.cache_clear()
+
+
 def _run(scene: Path, folder: Path, name: str, **changes: Any) -> SegmentResult:
     outputs = {"output": folder / "labels.tif", "confidence": str(folder / "sure.tif")}
-    return segment(scene, **{**GIVEN, **METHODS[name], **outputs, **changes})
+    places = {SAM: f"sam_vit_b@{scene.with_name('SAM')}", "FILE": str(scene.with_name("FILE"))}
+    given = {k: places.get(v, v) if isinstance(v, str) else v for k, v in METHODS[name].items()}
+    return segment(scene, **{**GIVEN, **given, **outputs, **changes})
 
 
 def _read(folder: Path) -> list[np.ndarray]:

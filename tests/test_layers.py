@@ -23,7 +23,8 @@ RANKS = (
     {"models"},
     {"reader", "budget", "labels"},
     {"scene", "parts", "outputs", "truth", "aoi", "mosaic", "ops"},
-    {"vocabulary", "tiling", "record", "styles", "signals", "network", "region_file"},
+    {"region_file"},
+    {"vocabulary", "tiling", "record", "styles", "signals", "network"},
     {"prompts"},
     {"errors"},
 )
@@ -41,7 +42,7 @@ HOMES = {
     "diffusers": {"models"},
     "transformers": {"models"},
     "segment_anything": {"models"},
-    "skimage": {"ops", "models"},
+    "skimage": {"ops", "models", "vectorize"},
     "scipy": {"ops"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
+from windows import Largest
 
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.methods.proxyclip import ProxyClip, on_grid
@@ -122,3 +123,13 @@ def test_values_are_brought_to_the_vision_models_grid(tiny_clip: open_clip.CLIP)
     method = build(vit, "proxyclip", vfm=ClipVfm("clip", vit))
     assert (method.tile, method.stride) == (48, 24)
     assert method.features(torch.rand(1, 3, 48, 40)).grid == (6, 5)
+
+
+def test_weights_that_all_heads_share_are_never_copied_for_each() -> None:
+    features = F.normalize(torch.randn(2, 600, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    values = torch.randn(2, 12, 600, 4, generator=torch.Generator().manual_seed(1))
+    with Largest() as mode:
+        mixed = correlated(features, values, beta=1.2, gamma=3.0)
+    rows = torch.cat(list(proxy_rows(features, beta=1.2, gamma=3.0)), dim=1)
+    torch.testing.assert_close(mixed, rows[:, None] @ values)
+    assert mode.largest <= 2 * 600 * 600

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from conftest import TRANSFORM
 from golden_cases import TINY_SAM, small_sam
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 from scipy import ndimage
 from windows import random_batch
 
-from geoovseg.errors import OutputError, SceneError, UsageError
+from geoovseg.errors import ResumeError, SceneError, UsageError
 from geoovseg.models import sam as sam_module
 from geoovseg.models.masks import MaskSet
-from geoovseg.models.regions import SamRegions, by_colour
+from geoovseg.models.regions import SamRegions, by_colour, region_maps
+from geoovseg.models.regions import given as given_regions
 from geoovseg.models.sam import Sam
 from geoovseg.ops.regions import components, linked, painted, patch_ids, vote
 from geoovseg.pipeline import segment
@@ -70,12 +73,14 @@ def test_a_patch_has_its_most_frequent_id_the_smallest_of_equals(seed: int) -> N
 def test_a_region_votes_for_the_mode_of_its_pixels(seed: int) -> None:
     rng = np.random.default_rng(seed)
     shares = torch.from_numpy(rng.dirichlet(np.ones(3), (8, 9)).astype(np.float32)).movedim(-1, 0)
-    ids = torch.from_numpy(rng.integers(2, 6, (8, 9)))
+    ids = torch.from_numpy(rng.integers(0, 4, (8, 9)))
     found, before = vote(shares, ids), shares.argmax(0)
-    for region in ids.unique()[1:]:
+    for region in ids.unique().tolist():
+        if not region:
+            continue
         inside = ids == region
         assert (found.argmax(0)[inside] == torch.bincount(before[inside]).argmax()).all()
-    free = ids == ids.min()
+    free = ids == 0
     assert torch.equal(found[:, free], shares[:, free])
     torch.testing.assert_close(found.sum(0), torch.ones(8, 9))
 
@@ -86,15 +91,13 @@ def test_later_masks_lie_over_earlier_ones() -> None:
     assert painted(masks, (4, 4))[:, 0].tolist() == [1, 1, 2, 2]
 
 
-def test_regions_by_colour_follow_edges_and_leave_out_what_has_no_data() -> None:
+def test_regions_by_colour_follow_edges() -> None:
     batch = random_batch(1, 40, 40)
     batch.pixels[:] = 0.1
     batch.pixels[..., 20:] = 0.9
-    batch.valid[:, :10] = False
     ids = by_colour(batch, [MaskSet(), MaskSet(area=500)])
     assert ids.shape == (1, 2, 40, 40)
-    assert (ids[..., :10, :] == 0).all()
-    left, right = np.unique(ids[0, 0, 10:, :18]), np.unique(ids[0, 0, 10:, 22:])
+    left, right = np.unique(ids[0, 0, :, :18]), np.unique(ids[0, 0, :, 22:])
     assert len(left) == len(right) == 1
     assert left[0] != right[0]
 
@@ -196,7 +199,7 @@ def test_regions_on_another_grid_are_brought_to_the_scenes(write_raster: Callabl
     [
         ({"dtype": "float32"}, "has float32 pixels; regions are whole numbers"),
         ({"fill": -3}, "region ids from -3 to -3"),
-        ({"fill": 2**40}, "they run from 0 to 2147483647"),
+        ({"fill": 2**40}, "they run from 0, for no region, to 2147483647"),
         ({"shift": 10_000}, "lies nowhere on the scene"),
         ({"crs": None, "shift": 1}, "one of them has no coordinate system"),
     ],
@@ -208,8 +211,53 @@ def test_what_are_no_regions_of_the_scene_is_refused(
     place = TRANSFORM * TRANSFORM.translation(change.get("shift", 0), 0)
     profile = {"crs": change["crs"]} if "crs" in change else {}
     file = write_raster(ids, "regions.tif", transform=place, **profile)
-    with pytest.raises(SceneError, match=message):
+    with pytest.raises(UsageError if "fill" in change else SceneError, match=message):
         _ids(scene, file, Window(0, 0, 16, 16))
+
+
+def test_regions_of_a_south_up_scene_lie_on_it(write_raster: Callable[..., str]) -> None:
+    up = TRANSFORM * TRANSFORM.translation(0, 60) * TRANSFORM.scale(1, -1)
+    scene = write_raster(np.full((3, 60, 70), 9, np.uint8), transform=up)
+    ids = np.zeros((1, 60, 70), np.uint8)
+    ids[0, :20] = 1
+    found = _ids(scene, write_raster(ids, "regions.tif"), Window(0, 0, 70, 60))
+    assert (found[40:] == 1).all()
+    assert (found[:40] == 0).all()
+
+
+def test_an_alpha_band_does_not_keep_regions_from_another_grid(write_raster: Callable[..., str], scene: str) -> None:
+    ids = np.stack([np.full((30, 30), 5), np.full((30, 30), 255)]).astype(np.uint8)
+    alpha = [ColorInterp.gray, ColorInterp.alpha]
+    place = TRANSFORM * TRANSFORM.translation(10, 10)
+    file = write_raster(ids, "regions.tif", transform=place, colorinterp=alpha)
+    found = _ids(scene, file, Window(0, 0, 64, 48))
+    assert (found[10:40, 10:40] == 5).all()
+    assert found.sum() == 5 * 900
+
+
+def test_offline_no_regions_are_read_over_the_network(scene: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOOVSEG_OFFLINE", "1")
+    with pytest.raises(SceneError, match="forbid the network"), open_scene(scene, regions="http://127.0.0.1:9/r.tif"):
+        pass
+
+
+def test_the_files_of_a_vrt_of_regions_are_inputs(write_raster: Callable[..., str], scene: str) -> None:
+    file = write_raster(np.ones((1, 60, 70), np.uint8), "ids.tif")
+    with rasterio.open(file) as src:
+        rasterio.shutil.copy(src, file.replace(".tif", ".vrt"), driver="VRT")
+    with open_scene(scene, regions=file.replace(".tif", ".vrt")) as opened:
+        assert {Path(f).name for f in opened.files} >= {"ids.vrt", "ids.tif"}
+
+
+@pytest.mark.parametrize("source", [given_regions, by_colour, _Halves])
+def test_pixels_without_data_belong_to_no_region(source: Any) -> None:
+    batch = random_batch(1, 32, 32)
+    batch.valid[:, :, 8:] = False
+    batch = replace(batch, regions=np.full((1, 32, 32), 5, np.int32))
+    regions = _sam_regions()[0] if source is _Halves else source
+    ids = region_maps(regions, batch, [MaskSet()])
+    assert (ids[..., 8:] == 0).all()
+    assert (ids[..., :8] > 0).any()
 
 
 def test_a_file_that_is_not_there_is_refused(scene: str) -> None:
@@ -225,6 +273,10 @@ def test_a_file_that_is_not_there_is_refused(scene: str) -> None:
         (
             {**DEMO, "method": "corrclip", "sam": "sam_vit_b", "regions": "felzenszwalb"},
             "takes its regions from felzenszwalb, so leave --sam aside",
+        ),
+        (
+            {**DEMO, "method": "corrclip", "regions": "felzenszwalb", "settings": {"points": "8"}},
+            "--set points=8 is for regions by Segment Anything, and these come from felzenszwalb",
         ),
         (
             {**DEMO, "method": "corrclip", "regions": "felzenszwalb", "upsample": "guided"},
@@ -279,7 +331,8 @@ def test_a_scene_is_segmented_with_regions_from_anywhere(
     assert code == 0, err
     with rasterio.open(out.strip()) as labels:
         found, record = labels.read(1), labels.tags()["GEOOVSEG_RUN"]
-    assert (found > 0).all()
+    assert len(np.unique(found)) > 1
+    assert found.max() < 255
     assert '"regions": "regions.tif"' in record if "FILE" in RUNS[name] else f'"sam": "{sam_file}"' in record
     plan = ["--overwrite", "--dry-run", "--json"]
     code, out, err = geoovseg("segment", demo_scene, *common, *plan, *(swap.get(a, a) for a in RUNS[name]))
@@ -292,7 +345,7 @@ def test_parts_made_with_other_regions_are_not_joined(demo_scene: str, write_ras
     file = write_raster(np.ones((1, 280, 230), np.uint8), "regions.tif")
     parts = segment(demo_scene, **common, regions=file, shard=(1, 2)).parts_dir
     write_raster(np.random.default_rng(0).integers(0, 9, (1, 280, 230), np.uint8), "regions.tif")
-    with pytest.raises(OutputError, match="another run"):
+    with pytest.raises(ResumeError, match="regions.tif was"):
         segment(demo_scene, **common, regions=file, shard=(2, 2))
     assert parts is not None
 

@@ -12,7 +12,7 @@ import torch
 from golden_cases import TINY_SAM, small_sam
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
 from skimage import measure
-from torch.utils._python_dispatch import TorchDispatchMode
+from windows import Largest
 
 from geoovseg.errors import GeoOVSegError, WeightsMissingError
 from geoovseg.models import sam as sam_module
@@ -64,25 +64,12 @@ def _logits(seen: Seen, attn: Any) -> torch.Tensor:
     return logits
 
 
-class _Largest(TorchDispatchMode):
-    """The number of values of the largest tensor that anything makes."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
-        for value in found if isinstance(found, tuple | list) else (found,):
-            if isinstance(value, torch.Tensor):
-                self.largest = max(self.largest, value.numel())
-        return found
-
-
 def test_no_tensor_has_all_pairs_of_patches() -> None:
     """In a frame of 64 x 64 patches: neither in the encoder nor in the affinity."""
     config = {**TINY_SAM, "image_encoder": {**TINY_SAM["image_encoder"], "img_size": 1024}}
     frame = Sam(small_sam(config).eval().requires_grad_(False))
     pairs = 4096 * 4096
-    with _Largest() as mode:
+    with Largest() as mode:
         seen = frame.see(np.zeros((1024, 1024, 3), np.uint8))
         for rows in affinity_rows(frame.attention(seen), frame.values(seen), 1.2, keep_negative=True):
             assert rows.shape[1] == 4096
@@ -118,7 +105,7 @@ def test_masks_are_the_generators(sam: Sam) -> None:
         crop_n_layers=1,
         crop_n_points_downscale_factor=2,
     ).generate(IMAGE)
-    found = Masks(sam).find(IMAGE, LOOSE)
+    found = list(Masks(sam).find(IMAGE, LOOSE))
     assert len(found) == len(expected) > 9
     for mask, record in zip(found, expected, strict=True):
         np.testing.assert_array_equal(mask, record["segmentation"])
@@ -126,24 +113,24 @@ def test_masks_are_the_generators(sam: Sam) -> None:
 
 @pytest.mark.usefixtures("_discs_for_masks")
 def test_masks_by_area_come_largest_first(sam: Sam) -> None:
-    found = Masks(sam).find(IMAGE, MaskSet(3, -10, 0, crops=1, shrink=2, order="area"))
+    found = list(Masks(sam).find(IMAGE, MaskSet(3, -10, 0, crops=1, shrink=2, order="area")))
     areas = [mask.sum() for mask in found]
     assert areas == sorted(areas, reverse=True)
     assert areas[0] > areas[-1]
-    again = Masks(sam).find(IMAGE, MaskSet(3, -10, 0, crops=1, shrink=2, order="area"))
+    again = list(Masks(sam).find(IMAGE, MaskSet(3, -10, 0, crops=1, shrink=2, order="area")))
     assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
 
 
 @pytest.mark.usefixtures("_discs_for_masks")
 def test_small_holes_of_masks_are_filled(sam: Sam) -> None:
-    rough = Masks(sam).find(IMAGE, MaskSet(2, -10, 0))
-    smooth = Masks(sam).find(IMAGE, MaskSet(2, -10, 0, area=50))
+    rough = list(Masks(sam).find(IMAGE, MaskSet(2, -10, 0)))
+    smooth = list(Masks(sam).find(IMAGE, MaskSet(2, -10, 0, area=50)))
     assert any(measure.euler_number(mask, connectivity=1) < 1 for mask in rough)
     assert all(measure.euler_number(mask, connectivity=1) == 1 for mask in smooth)
 
 
 def test_an_image_without_masks_has_none(sam: Sam) -> None:
-    assert Masks(sam).find(IMAGE, MaskSet(2, 100.0, 1.0, area=10, crops=1, shrink=2)) == []
+    assert list(Masks(sam).find(IMAGE, MaskSet(2, 100.0, 1.0, area=10, crops=1, shrink=2))) == []
 
 
 def test_each_crop_is_encoded_once_for_all_sets(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +139,7 @@ def test_each_crop_is_encoded_once_for_all_sets(sam: Sam, monkeypatch: pytest.Mo
     monkeypatch.setattr(Sam, "encode", lambda self, frame: calls.append(1) or whole(self, frame))
     masks = Masks(sam)
     for points in (2, 3, 4):
-        masks.find(IMAGE, MaskSet(points, -10, 0, crops=1, shrink=2))
+        list(masks.find(IMAGE, MaskSet(points, -10, 0, crops=1, shrink=2)))
     assert len(calls) == 5  # the image and its four quarters
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from golden_cases import (
+    TINY_SAM,
     Case,
     assert_close,
     build,
@@ -16,14 +18,20 @@ from golden_cases import (
     find,
     named_tolerance,
     sam_model,
+    small_sam,
     vision_model,
 )
 from torch.nn import functional as F
+from windows import random_batch
 
 from geoovseg.methods.blocks import Cut
 from geoovseg.methods.published import Protocol, predict, refine_published, trident_canvas, trident_frame
 from geoovseg.methods.refinement import Refinement, find_regions, halved, mask_prompt, prompts, refine
-from geoovseg.methods.trident import Trident, aggregated
+from geoovseg.methods.trident import Trident, _whole_patches, aggregated
+from geoovseg.models.patches import own_grid
+from geoovseg.models.sam import Sam
+from geoovseg.models.vfm import ClipVfm
+from geoovseg.models.vit import ClipVit
 from geoovseg.ops.affinity import affinity_rows
 from geoovseg.ops.correlation import mean_likeness, proxy_rows
 
@@ -147,7 +155,7 @@ def test_refinement_equals_the_release(case: Case) -> None:
         settings = _settings(given)
         small, half = halved(labels, shares, settings.coarse)
         regions = list(find_regions(small, half, settings))
-        points, boxes = prompts(sam, seen, regions, tuple(half.shape[1:]))
+        points, boxes = prompts(sam, regions, tuple(half.shape[1:]))
         present = sorted({r.channel for r in regions})
         masks = {c: mask_prompt(half[c], tuple(labels.shape), 256, settings) for c in present}
         answers = [
@@ -194,7 +202,7 @@ def test_images_get_the_labels_of_the_release(case: Case) -> None:
     canvas = trident_canvas(image, clip.patch, hyper["slide_crop"])
     boxes = method.splicer.boxes((canvas.shape[2], canvas.shape[3]))
     windows = [canvas[..., a * clip.patch : c * clip.patch, b * clip.patch : d * clip.patch] for a, b, c, d in boxes]
-    grid = method.splicer.encoder.grid(windows[0])
+    grid = own_grid(windows[0], vfm.patch)
     rows = torch.cat(list(sam.attention(seen)), dim=1)[:, case.outputs["sam_rows"].long()]
     values = sam.values(seen).unflatten(1, seen.grid)
     patches = (canvas.shape[2] // clip.patch, canvas.shape[3] // clip.patch)
@@ -225,3 +233,28 @@ def test_images_get_the_labels_of_the_release(case: Case) -> None:
     for name, expected in case.outputs.items():
         check(found[name], expected, case, name)
     assert torch.equal(cosines, method.cosines(seen, canvas, torch.ones(size, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(31, 600), (16, 512), (128, 128), (200, 90)])
+def test_scenes_of_any_shape_are_seen_in_whole_patches(height: int, width: int, tiny_vit: ClipVit) -> None:
+    """A low scene fills less than a patch of SAM's frame; what fills it up is cut off again."""
+    torch.manual_seed(5)
+    sam, vfm = Sam(small_sam(TINY_SAM).eval().requires_grad_(False)), ClipVfm("clip", tiny_vit)
+    text = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(5)), dim=-1)
+    method = build(tiny_vit, "trident", text, vfm=vfm, sam=sam, cut=Cut(block=640), sam_iou_thresh=-10)
+    scores = method.scores(random_batch(1, height, width))
+    assert scores.shape == (1, 4, height, width)
+    assert torch.isfinite(scores).all()
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert (scores.sum(1) > 0).all()
+
+
+def test_what_is_brighter_on_one_side_stays_there(tiny_vit: ClipVit) -> None:
+    """Filling up a block does not move what is in it: features of the filled part start where the block ends."""
+    sam = Sam(small_sam(TINY_SAM))
+    pixels, valid = np.zeros((3, 31, 600), np.float32), np.ones((31, 600), bool)
+    filled, known = _whole_patches(pixels, valid, sam)
+    assert filled.shape == (3, 75, 600)  # a patch of SAM's is 600 / 128 * 16 pixels
+    assert (filled[:, :31] == 0).all()
+    assert known.sum() == 31 * 600
+    assert sam.see((filled * 255).astype(np.uint8).transpose(1, 2, 0)).grid == (1, 8)

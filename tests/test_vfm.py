@@ -150,3 +150,30 @@ def test_a_model_is_loaded_from_a_file(family: str, tmp_path: Path, monkeypatch:
 def test_weights_of_another_model_are_refused() -> None:
     with pytest.raises(ValueError, match="it lacks"):
         build_timm("vit_small_patch8_224", {"cls_token": torch.zeros(1, 1, 24)}, embed_dim=24, depth=1, num_heads=2)
+
+
+@pytest.mark.parametrize("family", ["dino", "dinov2", "dinov3", "dinov3_qkvb"])
+def test_queries_and_keys_are_what_the_last_block_projects(family: str) -> None:
+    """The tokens that enter the last block through its first norm and its own weights, biases kept apart or not."""
+    vfm = _tiny("dinov3" if family == "dinov3_qkvb" else family)
+    if family == "dinov3_qkvb":
+        name = ARCH["mlp"].replace("dinov3", "dinov3_qkvb")
+        small = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+        model = timm.create_model(name, num_classes=0, dynamic_img_size=True, **small).eval()
+        for bias in (model.blocks[-1].attn.q_bias, model.blocks[-1].attn.v_bias):
+            torch.nn.init.normal_(bias)
+        vfm = replace(vfm, model=model)
+    parts: Any = vfm.model
+    pixels = _pixels(4 * vfm.patch, 6 * vfm.patch)
+    seen: list[torch.Tensor] = []
+    hook = parts.blocks[-1].norm1.register_forward_hook(lambda module, given, found: seen.append(found))
+    found = vfm.queries_keys(pixels, (4, 6))
+    hook.remove()
+    attn, width = parts.blocks[-1].attn, seen[0].shape[2]
+    weight = attn.qkv.weight[:width] + attn.qkv.weight[width : 2 * width]
+    bias = attn.qkv.bias[:width] + attn.qkv.bias[width : 2 * width] if attn.qkv.bias is not None else None
+    if family == "dinov3_qkvb":
+        bias = attn.q_bias + attn.k_bias
+    expected = torch.nn.functional.linear(seen[0][:, vfm.prefix :], weight, bias)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert found.shape == (len(pixels), 24, width)

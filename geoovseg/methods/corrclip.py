@@ -15,11 +15,13 @@ from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import cosines
 from geoovseg.methods.proxyclip import on_grid
-from geoovseg.models.masks import MaskSet
-from geoovseg.models.regions import Regions
+from geoovseg.models.masks import MaskSet, mask_bytes
+from geoovseg.models.patches import own_grid
+from geoovseg.models.regions import Regions, SamRegions, region_maps
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.classes import best_word
-from geoovseg.ops.regions import linked, vote
+from geoovseg.ops.correlation import apart
+from geoovseg.ops.regions import linked, numbered, vote
 from geoovseg.scene import TileBatch
 from geoovseg.vocabulary import Vocabulary
 
@@ -38,16 +40,16 @@ def spatial_blocks(depth: int) -> range:
 
 
 def merge_regions(features: Tensor, ids: Tensor, distance: float) -> Tensor:
-    """Regions numbered anew (N,): 0 for the smallest id, which is no region; like ones are one.
+    """Regions numbered anew (N,), 0 for none; like ones are one.
 
     `features` (N, D) are unit. Regions whose mean features are within `distance` of the likeness of the most alike are
     merged, and so on (DBSCAN with one sample): what is connected is one region. Nothing is merged with one region.
     """
-    names, index = torch.unique(ids, return_inverse=True)
+    names, index = numbered(ids)
     if len(names) <= 2:
         return index
-    members = F.one_hot(index, len(names)).to(features.dtype)
-    means = F.normalize((members.T @ features) / members.sum(0)[:, None], dim=-1)[1:]
+    members = F.one_hot(index, len(names)).to(features.dtype)[:, 1:]
+    means = F.normalize((members.T @ features) / members.sum(0)[:, None], dim=-1)
     alike = means @ means.T
     groups = linked(alike.max() - alike <= distance)
     return torch.cat([groups.new_zeros(1), 1 + groups])[index]
@@ -62,7 +64,8 @@ def reconstructed(features: Tensor, regions: Tensor, tau: float) -> Tensor:
     free = regions == 0
     same = (regions[:, None] == regions) & ~free
     usual = (free[:, None] | free) & (likeness > likeness.mean())
-    return (tau * likeness).masked_fill(~(same | usual), -torch.inf).softmax(-1)
+    itself = torch.eye(len(features), dtype=torch.bool, device=features.device)  # where all are alike nothing else may
+    return (tau * likeness).masked_fill(~(same | usual | itself), -torch.inf).softmax(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,17 +81,13 @@ class CorrClip:
 
     def __call__(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Grid]:
         """Features (b, N, D) of windows (b, 3, H, W) with region ids (b, H, W), and their grid."""
-        proxy = self.grid(pixels)
+        proxy = own_grid(pixels, self.vfm.patch)
         seen = self.correlated(pixels, proxy)
-        near = F.interpolate(ids[:, None].double(), size=proxy, mode="nearest").long().flatten(1)
+        near = _nearest(ids, proxy).flatten(1)
         merged = torch.stack([merge_regions(f, i, self.distance) for f, i in zip(seen, near, strict=True)])
         weights = torch.stack([reconstructed(f, m, self.tau) for f, m in zip(seen, merged, strict=True)])
         main, spatial, semantic = self.branches(pixels, merged, proxy, weights)
         return self.clip.project(main + self.alpha * spatial + self.beta * semantic), proxy
-
-    def grid(self, pixels: Tensor) -> Grid:
-        """The vision model's own grid for these pixels."""
-        return max(1, pixels.shape[2] // self.vfm.patch), max(1, pixels.shape[3] // self.vfm.patch)
 
     def correlated(self, pixels: Tensor, grid: Grid) -> Tensor:
         """Unit features (b, N, D): queries plus keys of the vision model's last block."""
@@ -126,7 +125,8 @@ class CorrClip:
         """Values of the last block for its input x, on the vision model's grid, mixed; through the last norm."""
         last = self.clip.depth - 1
         values = on_grid(self.clip.qkv(last, x)[2][:, :, 1:], grid, proxy)
-        return self.clip.final_norm(self.clip.merge(last, weights[:, None].to(values.dtype) @ values))
+        mixed = weights.to(values.dtype) @ values.transpose(1, 2).flatten(2)
+        return self.clip.final_norm(self.clip.merge(last, apart(mixed, values.shape[1])))
 
 
 def _nearest(ids: Tensor, grid: Grid) -> Tensor:
@@ -143,7 +143,8 @@ class CorrClipBlocks(BlockMethod):
     blocks: Blocks
     regions: Regions
     groups: Sequence[int]
-    masks: MaskSet
+    sets: Sequence[MaskSet]
+    """one: how Segment Anything finds the regions"""
     sharpness: float
     correct: bool
     notes: tuple[str, ...] = ()
@@ -163,16 +164,17 @@ class CorrClipBlocks(BlockMethod):
     def nbytes(self, tile: tuple[int, int]) -> float:
         """Of the words at pixels, and of attention of the windows of a batch."""
         patches = (self.blocks.window / self.encoder.vfm.patch) ** 2
-        return super().nbytes(tile) + 4 * (4 * len(self.text) * tile[0] * tile[1] + 8 * 3 * patches**2)
+        masks = mask_bytes(tile) if isinstance(self.regions, SamRegions) else 0
+        return super().nbytes(tile) + 4 * (4 * len(self.text) * tile[0] * tile[1] + 8 * 3 * patches**2) + masks
 
-    def looks(self, tile: tuple[int, int]) -> int:
-        """How often Segment Anything sees a block, where regions are its."""
-        return 1
+    def region_looks(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Regions are found once, in whole blocks."""
+        return 0, 1
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:
         """Shares of the classes (B, Q, H, W), at pixels; all words of a class have its share."""
-        maps = self.regions(batch, [self.masks])
+        maps = region_maps(self.regions, batch, self.sets)
         found = best_word(self.blocks.mean(batch, self.see, maps).values, self.groups)
         shares = (self.sharpness * found).softmax(1)
         if self.correct:
@@ -198,10 +200,10 @@ def _make(
     return CorrClipBlocks(
         encoder=CorrClip(clip=clip, vfm=vfm, tau=tau, distance=distance, alpha=alpha, beta=beta),
         text=text,
-        blocks=lay_blocks(cut, clip, windows=WINDOWS, side=SIDE, step=STEP),
+        blocks=lay_blocks(cut, clip, windows=WINDOWS, side=SIDE, step=STEP, at_pixels=True),
         regions=regions,
         groups=[len(group) for group in vocabulary.groups],
-        masks=MaskSet(points=points, quality=iou, stability=stability, order=mask_order),
+        sets=[MaskSet(points=points, quality=iou, stability=stability, order=mask_order)],
         sharpness=scale,
         correct=correct,
         notes=() if known else (f"spatial branch of blocks {spatial.start} to {spatial.stop - 1} of {clip.depth}",),

@@ -24,6 +24,8 @@ class Field:
     """the value must not be larger than this"""
     choices: tuple[str, ...] = ()
     """for texts: what it can be"""
+    of_sam: bool = False
+    """it says how Segment Anything finds regions, so that regions from elsewhere have no use for it"""
 
     @property
     def kind(self) -> str:

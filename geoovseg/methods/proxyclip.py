@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import DenseMethod, Features
+from geoovseg.models.patches import own_grid
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.correlation import correlated
 
@@ -37,13 +38,8 @@ class ProxyClip:
 
     def proxies(self, pixels: Tensor) -> tuple[Tensor, Grid]:
         """Unit features (B, N, D) of the vision model on its own grid for these pixels."""
-        grid = self.grid(pixels)
+        grid = own_grid(pixels, self.vfm.patch)
         return F.normalize(self.vfm.features(pixels, grid).float(), dim=-1), grid
-
-    def grid(self, pixels: Tensor) -> Grid:
-        """The vision model's own grid for these pixels."""
-        patch = self.vfm.patch
-        return max(1, pixels.shape[2] // patch), max(1, pixels.shape[3] // patch)
 
 
 def on_grid(values: Tensor, grid: Grid, other: Grid) -> Tensor:

@@ -72,14 +72,18 @@ def halved(labels: Tensor, shares: Tensor, coarse: float) -> tuple[Tensor, Tenso
 
 def find_regions(small: Tensor, half: Tensor, settings: Refinement) -> Iterator[Region]:
     """Regions of labels (h, w) that are large enough, class by class, each in order of its first pixel."""
-    for channel, share in enumerate(half):
-        if float(share.max()) < settings.coarse:
-            continue
-        numbered, count = components(small == channel)
-        areas = torch.bincount(numbered.flatten(), minlength=count + 1).tolist()
-        for number in range(1, count + 1):
-            if areas[number] >= settings.area:
-                yield _region(channel, areas[number], numbered == number, share)
+    for channel in range(len(half)):
+        yield from _regions_of(channel, small, half[channel], settings)
+
+
+def _regions_of(channel: int, small: Tensor, share: Tensor, settings: Refinement) -> Iterator[Region]:
+    if float(share.max()) < settings.coarse:
+        return
+    numbered, count = components(small == channel)
+    areas = torch.bincount(numbered.flatten(), minlength=count + 1).tolist()
+    for number in range(1, count + 1):
+        if areas[number] >= settings.area:
+            yield _region(channel, areas[number], numbered == number, share)
 
 
 def _region(channel: int, area: int, inside: Tensor, share: Tensor) -> Region:
@@ -101,22 +105,22 @@ def mask_prompt(share: Tensor, size: tuple[int, int], side: int, settings: Refin
     return F.pad(prompt, (0, side - fitted[1], 0, side - fitted[0]))
 
 
-def prompts(sam: Sam, seen: Seen, regions: list[Region], half: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def prompts(sam: Sam, regions: list[Region], half: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Points (R, 2) and boxes (R, 4) of regions in SAM's frame, from `half` (h, w) resolution."""
-    transform = sam.predictor(seen).transform
     points = torch.tensor([r.point for r in regions], device=sam.device, dtype=torch.float32)
     boxes = torch.tensor([r.box for r in regions], device=sam.device, dtype=torch.float32)
-    return transform.apply_coords_torch(points, half), transform.apply_boxes_torch(boxes, half)
+    return sam.in_frame(points, half), sam.in_frame(boxes.view(-1, 2, 2), half).view(-1, 4)
 
 
 def refine(sam: Sam, seen: Seen, labels: Tensor, shares: Tensor, settings: Refinement) -> Refined:
     """Correct labels (H, W) and shares (C, H, W) of an image by masks prompted with its own regions."""
     small, half = halved(labels, shares, settings.coarse)
-    found = list(find_regions(small, half, settings))
     size, low = (labels.shape[0], labels.shape[1]), (half.shape[1], half.shape[2])
     scores, failed = torch.zeros_like(shares), torch.zeros_like(small, dtype=torch.bool)
-    for channel in sorted({region.channel for region in found}):
-        regions = [region for region in found if region.channel == channel]
+    for channel in range(len(shares)):
+        regions = list(_regions_of(channel, small, half[channel], settings))
+        if not regions:
+            continue
         mask = mask_prompt(half[channel], size, _side(sam), settings).to(sam.device)
         best = _best(sam, seen, regions, low, size, mask, settings, failed)
         if best is not None:
@@ -137,7 +141,7 @@ def _best(
     failed: Tensor,
 ) -> Tensor | None:
     """The largest logit (H, W) of a class's good masks, if there are any; other regions are marked in `failed`."""
-    points, boxes = prompts(sam, seen, regions, half)
+    points, boxes = prompts(sam, regions, half)
     best: Tensor | None = None
     waiting = iter(regions)
     for logits, quality in sam.prompted(seen, points, boxes, mask if settings.layout == "official" else mask[None]):

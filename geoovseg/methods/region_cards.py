@@ -9,7 +9,15 @@ MASK_ORDER = Field(
     "generator",
     "which of SAM's masks lie over others: those its generator ranks last (the releases), or the smallest (area)",
     choices=("generator", "area"),
+    of_sam=True,
 )
+
+
+def _masks(name: str, default: float, about: str, *, at_least: float) -> Field:
+    """A threshold of SAM's mask generator."""
+    return Field(name, default, about, at_least=at_least, at_most=1, of_sam=True)
+
+
 REGION_METHODS: dict[str, MethodCard] = {
     "trident": MethodCard(
         title="Trident",
@@ -22,7 +30,7 @@ REGION_METHODS: dict[str, MethodCard] = {
         sam="sam_vit_b",
         blocks=True,
         at_pixels=True,
-        cost=8.0,
+        cost=3.2,
         fields=(
             scale(40, "Trident release"),
             Field(
@@ -103,7 +111,7 @@ REGION_METHODS: dict[str, MethodCard] = {
         sam="sam_vit_b",
         blocks=True,
         at_pixels=True,
-        cost=4.0,
+        cost=2.2,
         fields=(
             scale(40, "CorrCLIP release"),
             Field("tau", 4.0, "sharpness of the likeness (CorrCLIP release)", at_least=0.001, at_most=10_000),
@@ -124,9 +132,19 @@ REGION_METHODS: dict[str, MethodCard] = {
                 "release's table)",
                 at_least=1,
                 at_most=128,
+                of_sam=True,
             ),
-            Field("iou", 0.88, "least predicted quality of SAM's masks (SAM's default)", at_least=0, at_most=1),
-            Field("stability", 0.95, "least stability of SAM's masks (SAM's default)", at_least=0, at_most=1),
+            Field(
+                "iou",
+                0.88,
+                "least predicted quality of SAM's masks (SAM's default)",
+                at_least=0,
+                at_most=1,
+                of_sam=True,
+            ),
+            Field(
+                "stability", 0.95, "least stability of SAM's masks (SAM's default)", at_least=0, at_most=1, of_sam=True
+            ),
             MASK_ORDER,
         ),
         build="geoovseg.methods.corrclip:build",
@@ -140,7 +158,7 @@ REGION_METHODS: dict[str, MethodCard] = {
         sam="sam_vit_h",
         blocks=True,
         at_pixels=True,
-        cost=1.5,
+        cost=1.0,
         fields=(
             scale(50, "as SegEarth-OV; the release takes the bare cosine"),
             Field(
@@ -152,19 +170,31 @@ REGION_METHODS: dict[str, MethodCard] = {
             Field(
                 "output",
                 "paper",
-                "paper: cosines of patches brought to pixels; code: features brought to pixels, shares of bare cosines",
+                "paper: cosines of patches brought to pixels; code: features brought to pixels, then shares of bare "
+                "cosines, which are all near 1 / words and no use for --threshold",
                 choices=("paper", "code"),
             ),
             Field(
                 "exact",
                 False,
                 "find regions for every window as the paper does, not once for squares that do not overlap (ours)",
+                of_sam=True,
             ),
             Field(
-                "iou", -1.0, "least predicted quality of SAM's masks; below 0 that of each set", at_least=-1, at_most=1
+                "iou",
+                -1.0,
+                "least predicted quality of SAM's masks; below 0 that of each set",
+                at_least=-1,
+                at_most=1,
+                of_sam=True,
             ),
             Field(
-                "stability", -1.0, "least stability of SAM's masks; below 0 that of each set", at_least=-1, at_most=1
+                "stability",
+                -1.0,
+                "least stability of SAM's masks; below 0 that of each set",
+                at_least=-1,
+                at_most=1,
+                of_sam=True,
             ),
             MASK_ORDER,
         ),

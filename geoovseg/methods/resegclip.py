@@ -16,7 +16,7 @@ from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import cosines
 from geoovseg.models.masks import MaskSet, Order
-from geoovseg.models.regions import Regions
+from geoovseg.models.regions import Regions, SamRegions, region_maps
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.regions import patch_ids
 from geoovseg.scene import TileBatch
@@ -92,25 +92,26 @@ class ReSegClip(BlockMethod):
         """Of region maps, of words at pixels, and of features at some rows of pixels."""
         return super().nbytes(tile) + 4 * tile[0] * tile[1] * (2 * len(self.sets) + 3 * len(self.text))
 
-    def looks(self, tile: tuple[int, int]) -> int:
-        """How often Segment Anything sees something of a block, where regions are its: squares and their crops."""
-        step = self.blocks.stride if self.exact else self.blocks.window
-        rows, cols = (len(origins(side, self.blocks.window, step)) for side in tile)
-        return rows * cols * (1 + sum(4**n for n in range(1, 1 + max(wanted.crops for wanted in self.sets))))
+    def region_looks(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """The side of the squares that Segment Anything sees in a block, and their number; (0, 1) for whole blocks."""
+        if not isinstance(self.regions, SamRegions):
+            return 0, 1
+        side, step = self.blocks.window, self.blocks.stride if self.exact else self.blocks.window
+        return side, len(origins(shape[0], side, step)) * len(origins(shape[1], side, step))
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:
         """Scores of the words (B, Q, H, W), at pixels."""
         if self.exact and batch.regions is None:
-            return self.blocks.mean(batch, self._see_alone).values
-        return self.blocks.mean(batch, self.see, self.regions(batch, self.sets, self.blocks.window)).values
+            return self.blocks.mean(batch, self._see_alone, batch.valid[:, None].astype(np.int32)).values
+        return self.blocks.mean(batch, self.see, region_maps(self.regions, batch, self.sets, self.blocks.window)).values
 
-    def _see_alone(self, pixels: Tensor) -> Tensor:
+    def _see_alone(self, pixels: Tensor, valid: Tensor) -> Tensor:
         """Windows whose regions are their own."""
-        images = pixels.cpu().numpy()
+        images, here = pixels.cpu().numpy(), valid[:, 0].cpu().numpy() > 0
         whole = Window(0, 0, images.shape[3], images.shape[2])
-        batch = TileBatch(windows=(whole,) * len(images), pixels=images, valid=np.ones_like(images[:, 0], bool))
-        return self.see(pixels, torch.from_numpy(self.regions(batch, self.sets)).to(pixels.device))
+        batch = TileBatch(windows=(whole,) * len(images), pixels=images, valid=here)
+        return self.see(pixels, torch.from_numpy(region_maps(self.regions, batch, self.sets)).to(pixels.device))
 
     def see(self, pixels: Tensor, ids: Tensor) -> Tensor:
         """Scores (b, Q, H, W) of windows (b, 3, H, W) with their regions (b, sets, H, W)."""

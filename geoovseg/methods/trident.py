@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,12 +19,13 @@ from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import cosines
 from geoovseg.methods.proxyclip import ProxyClip, on_grid
 from geoovseg.methods.refinement import Refinement, refine
+from geoovseg.models.patches import own_grid
 from geoovseg.models.sam import Sam, Seen
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.affinity import affinity_rows
 from geoovseg.ops.classes import best_word
 from geoovseg.ops.correlation import correlated, mean_likeness
-from geoovseg.scene import TileBatch
+from geoovseg.scene import FILL, TileBatch
 from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary
 
@@ -53,7 +56,7 @@ class Splice:
         windows = torch.cat([image[..., a * patch : c * patch, b * patch : d * patch] for a, b, c, d in boxes])
         found = torch.cat([found for _, found in self.blocks.each(len(boxes), lambda index: self._see(windows[index]))])
         width = self.encoder.clip.width
-        return found[..., :width], found[..., width:], self.encoder.grid(windows)
+        return found[..., :width], found[..., width:], own_grid(windows, self.encoder.vfm.patch)
 
     def _see(self, pixels: Tensor) -> Tensor:
         """Values and features of windows side by side (b, L, E + D), both on the vision model's grid."""
@@ -144,17 +147,18 @@ class Trident(BlockMethod):
         found = torch.stack([self._block(batch.pixels[n], batch.valid[n]) for n in range(len(batch))])
         return found.repeat_interleave(torch.tensor(self.groups, device=found.device), 1)
 
-    def _block(self, pixels: np.ndarray[Any, Any], valid: np.ndarray[Any, Any]) -> Tensor:
+    def _block(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> Tensor:
         """Shares of the classes (C, H, W) of one block."""
+        shape, (pixels, valid) = valid.shape, _whole_patches(pixels, valid, self.sam)
         seen = self.sam.see((pixels * 255).round().astype(np.uint8).transpose(1, 2, 0))
         image = torch.from_numpy(pixels)[None].to(self.clip.device)
         found = self.cosines(seen, self.canvas(image, seen), torch.from_numpy(valid).to(image.device))
         size = (image.shape[2], image.shape[3])
         at_pixels = F.interpolate(best_word(found[None], self.groups), size=size, mode="bilinear", align_corners=False)
         shares = (self.sharpness * at_pixels[0]).softmax(0)
-        if self.refinement is None:
-            return shares
-        return refine(self.sam, seen, shares.argmax(0), shares, self.refinement).blendable(shares)
+        if self.refinement is not None:
+            shares = refine(self.sam, seen, shares.argmax(0), shares, self.refinement).blendable(shares)
+        return shares[:, : shape[0], : shape[1]]
 
     def canvas(self, image: Tensor, seen: Seen) -> Tensor:
         """What CLIP sees of a block (1, 3, H, W): `zoom` pixels for one of SAM's, and a window at least."""
@@ -182,6 +186,18 @@ class Trident(BlockMethod):
     def features(self, aggregated: Tensor) -> Tensor:
         """An aggregated map (N, E) in the joint space (N, D), not normalised."""
         return self.clip.readout(aggregated.to(self.clip.dtype))
+
+
+def _whole_patches(
+    pixels: NDArray[np.float32], valid: NDArray[np.bool_], sam: Sam
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A block (3, H, W) and its mask, filled up so that SAM sees whole patches of it, and CLIP the same."""
+    patch = max(valid.shape) * sam.patch / sam.side  # in pixels of the block
+    more = [(0, max(0, round(math.ceil(side / patch - 1e-6) * patch) - side)) for side in valid.shape]
+    if not any(after for _, after in more):
+        return pixels, valid
+    filled = [np.pad(band, more, constant_values=float(fill)) for band, fill in zip(pixels, FILL.ravel(), strict=True)]
+    return np.stack(filled), np.pad(valid, more)
 
 
 def _reduced(valid: Tensor, grid: Grid) -> Tensor:

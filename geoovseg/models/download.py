@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import http.client
 import shutil
 import urllib.error
 import urllib.request
@@ -40,7 +41,7 @@ def download(url: str, target: Path, *, sha256: str | None = None, progress: Pro
             part.replace(target)
     except urllib.error.HTTPError as error:
         raise GeoOVSegError(f"{url} answers {error.code} {error.reason}") from error
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise GeoOVSegError(
             f"cannot download {url}: {first_line(error)}; behind a proxy set HTTPS_PROXY. The same command goes on "
             "where this one broke off"
@@ -70,9 +71,12 @@ def _fetch(url: str, file: IO[bytes], progress: Progress) -> None:
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to send
-            return
-        raise
+        if error.code != 416:
+            raise
+        if error.headers.get("Content-Range", "").rpartition("/")[2] not in (str(here), ""):
+            file.truncate(0)  # what is here is longer than the file, so it is another
+            _fetch(url, file, progress)
+        return  # nothing is left to send
     with answer:
         if here and getattr(answer, "status", 200) != 206:
             file.truncate(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor
+from segment_anything.utils.amg import rle_to_mask
 from torch import Tensor
 
 from geoovseg.models.sam import Sam
@@ -19,7 +20,7 @@ from geoovseg.models.sam import Sam
 Order = Literal["generator", "area"]
 """Which masks come last and lie over the others: those the generator ranks last, or the smallest."""
 Value = TypeVar("Value")
-POINTS_AT_ONCE = 16
+POINTS_AT_ONCE = 8
 """Point prompts that go through the decoder together; each gives three masks at the size of the image."""
 CROPS_KEPT = 8
 """Embeddings kept: those of an image and its four quarters serve several sets of settings."""
@@ -71,8 +72,8 @@ class Masks:
     def __init__(self, sam: Sam) -> None:
         self._predictor = _Predictor(sam)
 
-    def find(self, image: NDArray[np.uint8], wanted: MaskSet) -> list[NDArray[np.bool_]]:
-        """Masks (H, W) of an image (H, W, 3), in painting order: later ones lie over earlier ones."""
+    def find(self, image: NDArray[np.uint8], wanted: MaskSet) -> Iterator[NDArray[np.bool_]]:
+        """Masks (H, W) of an image (H, W, 3), one by one, in painting order: later ones lie over earlier ones."""
         generator = _Generator(
             self._predictor.model,
             points_per_side=wanted.points,
@@ -82,16 +83,23 @@ class Masks:
             crop_n_layers=wanted.crops,
             crop_n_points_downscale_factor=wanted.shrink,
             min_mask_region_area=wanted.area,
+            output_mode="uncompressed_rle",
         )
         generator.predictor = self._predictor
-        return _ordered(generator.generate(image), wanted.order)
+        for record in _ordered(generator.generate(image), wanted.order):
+            yield rle_to_mask(record["segmentation"])
 
 
-def _ordered(records: Sequence[dict[str, Any]], order: Order) -> list[NDArray[np.bool_]]:
+def _ordered(records: list[dict[str, Any]], order: Order) -> list[dict[str, Any]]:
     """As the generator ranks them (its suppression sorts stably), or the largest first; equal ones by place."""
-    if order == "area":
-        records = sorted(records, key=lambda r: (-r["area"], *r["bbox"], *r["point_coords"][0]))
-    return [record["segmentation"] for record in records]
+    if order == "generator":
+        return records
+    return sorted(records, key=lambda r: (-r["area"], *r["bbox"], *r["point_coords"][0]))
+
+
+def mask_bytes(shape: tuple[int, int]) -> float:
+    """Bytes that finding masks takes in an image (height, width): three a point, at its size and at SAM's."""
+    return 3 * POINTS_AT_ONCE * 4 * (shape[0] * shape[1] + 1024**2)
 
 
 class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]

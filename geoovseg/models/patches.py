@@ -9,6 +9,11 @@ from torch.nn import functional as F
 Grid = tuple[int, int]
 
 
+def own_grid(pixels: Tensor, patch: int) -> Grid:
+    """The grid of a model of this patch for pixels (B, 3, H, W) as they are: whole patches, one at least."""
+    return max(1, pixels.shape[2] // patch), max(1, pixels.shape[3] // patch)
+
+
 def fit_to(pixels: Tensor, grid: Grid, patch: int) -> Tensor:
     """Pixels resized so that a model of this patch sees exactly this grid: bilinear, antialiased."""
     size = (grid[0] * patch, grid[1] * patch)

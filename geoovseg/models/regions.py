@@ -31,6 +31,11 @@ class Regions(Protocol):
         """Region ids (B, len(sets), H, W) of blocks, 0 where there is none; seen in squares of `tile`, if given."""
 
 
+def region_maps(regions: Regions, batch: TileBatch, sets: Sequence[MaskSet], tile: int = 0) -> NDArray[np.int32]:
+    """Region ids (B, len(sets), H, W) from any source; pixels without data belong to none."""
+    return np.where(batch.valid[:, None], regions(batch, sets, tile), 0).astype(np.int32)
+
+
 def given(batch: TileBatch, sets: Sequence[MaskSet], tile: int = 0) -> NDArray[np.int32]:
     """Regions that were read with the scene, the same for every set."""
     assert batch.regions is not None  # the scene was opened with a file of them
@@ -38,15 +43,15 @@ def given(batch: TileBatch, sets: Sequence[MaskSet], tile: int = 0) -> NDArray[n
 
 
 def by_colour(batch: TileBatch, sets: Sequence[MaskSet], tile: int = 0) -> NDArray[np.int32]:
-    """Regions of like colour (Felzenszwalb), as large as the sets want them at least; none where there is no data."""
-    images = [image.transpose(1, 2, 0) for image in batch.pixels]
-    maps = np.stack([[_coloured(image, max(LEAST, wanted.area)) for wanted in sets] for image in images])
-    return np.where(batch.valid[:, None], maps, 0).astype(np.int32)
+    """Regions of like colour (Felzenszwalb), as large as the sets want them at least; not cut into tiles."""
+    least = [max(LEAST, wanted.area) for wanted in sets]
+    maps = [{size: _coloured(image, size) for size in set(least)} for image in batch.pixels]
+    return np.stack([[found[size] for size in least] for found in maps])
 
 
-def _coloured(image: NDArray[np.float32], least: int) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = felzenszwalb(image, scale=least, sigma=SMOOTH, min_size=least, channel_axis=-1)
-    return found + 1
+def _coloured(image: NDArray[np.float32], least: int) -> NDArray[np.int32]:
+    found = felzenszwalb(image, scale=least, sigma=SMOOTH, min_size=least, channel_axis=0)
+    return (found + 1).astype(np.int32)
 
 
 class SamRegions:
@@ -74,7 +79,10 @@ class SamRegions:
     ) -> None:
         """Put the regions of a tile into the maps (len(sets), H, W), numbered from what is there already."""
         cut = np.ascontiguousarray(image[box])
-        found = self._kept.get(digest(cut) + repr(sets).encode(), lambda: self._seen(cut, sets))
+        if cut.shape == image.shape:  # whole blocks do not come again
+            found = self._seen(cut, sets)
+        else:
+            found = self._kept.get(digest(cut) + repr(sets).encode(), lambda: self._seen(cut, sets))
         for ids, new in zip(maps, found, strict=True):
             ids[box] = np.where(new > 0, new + ids.max(), 0)
 

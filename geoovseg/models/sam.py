@@ -14,8 +14,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from segment_anything import SamPredictor, sam_model_registry
+from segment_anything import sam_model_registry
 from segment_anything.modeling.image_encoder import get_rel_pos
+from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor, nn
 
 from geoovseg.models.cards import model_card
@@ -70,7 +71,7 @@ class Sam:
     @torch.inference_mode()
     def see(self, image: NDArray[np.uint8]) -> Seen:
         """Run the image encoder: PIL's antialiased resize, the model's own mean and deviation, padding."""
-        resized = SamPredictor(self.model).transform.apply_image(image)
+        resized = ResizeLongestSide(self.side).apply_image(image)
         pixels = torch.as_tensor(resized, device=self.device).permute(2, 0, 1)[None]
         embedding, q, k, v = self.encode(self.model.preprocess(pixels))
         size = (int(pixels.shape[2]), int(pixels.shape[3]))
@@ -107,12 +108,10 @@ class Sam:
     def _whole_grid(self) -> Grid:
         return (self.side // self.patch, self.side // self.patch)
 
-    def predictor(self, seen: Seen) -> SamPredictor:
-        """The package's own predictor, with this image set."""
-        predictor: Any = SamPredictor(self.model)
-        predictor.features, predictor.is_image_set = seen.embedding, True
-        predictor.original_size, predictor.input_size = seen.original, seen.size
-        return predictor
+    def in_frame(self, points: Tensor, size: tuple[int, int]) -> Tensor:
+        """Points (..., 2) as (x, y) of an image of this size (height, width), in SAM's frame."""
+        found: Tensor = ResizeLongestSide(self.side).apply_coords_torch(points, size)
+        return found
 
     @torch.inference_mode()
     def prompted(self, seen: Seen, points: Tensor, boxes: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -12,6 +12,7 @@ import timm
 import torch
 from timm.models import eva, vision_transformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from geoovseg.models.cards import ModelCard, model_card
 from geoovseg.models.diffusion import load_diffusion
@@ -87,9 +88,13 @@ class TimmVfm:
 
     def queries_keys(self, pixels: Tensor, grid: Grid) -> Tensor:
         """Queries plus keys of the last block, as its projection gives them, before any position code."""
-        with _projected(self._parts.blocks[-1].attn.qkv) as kept:
+        attn = self._parts.blocks[-1].attn
+        with _given(attn) as kept:
             self._tokens(fit_to(pixels, grid, self.patch))
-        q, k, _ = kept[0][:, self.prefix :].chunk(3, dim=-1)
+        bias = attn.qkv.bias
+        if bias is None and getattr(attn, "q_bias", None) is not None:  # kept apart by timm
+            bias = torch.cat([attn.q_bias, attn.k_bias, attn.v_bias])
+        q, k, _ = F.linear(kept[0][:, self.prefix :], attn.qkv.weight, bias).chunk(3, dim=-1)
         return q + k
 
     def attention(self, pixels: Tensor, grid: Grid, blocks: int) -> Tensor:
@@ -118,14 +123,10 @@ class TimmVfm:
 
 
 @contextmanager
-def _projected(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """What a layer put out last, while this is open; leaves it as it was."""
+def _given(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """What a layer was given last, while this is open; leaves it as it was."""
     kept: list[Tensor] = []
-
-    def keep(module: nn.Module, given: tuple[Tensor, ...], found: Tensor) -> None:
-        kept[:] = [found]
-
-    hook = layer.register_forward_hook(keep)
+    hook = layer.register_forward_pre_hook(lambda module, given: kept.__setitem__(slice(None), [given[0]]))
     try:
         yield kept
     finally:

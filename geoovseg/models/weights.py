@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from geoovseg.errors import GeoOVSegError, WeightsMissingError, first_line
+from geoovseg.errors import GeoOVSegError, OutputError, WeightsMissingError, first_line
 from geoovseg.models.cards import ModelCard
 from geoovseg.models.download import Progress, check, download, file_sha256, unpack
 from geoovseg.network import is_offline
@@ -139,17 +139,25 @@ def _main(card: ModelCard, path: Path) -> Path:
 
 
 def bundle(card: ModelCard, folder: Path) -> list[Path]:
-    """Copy a model's weights, which are on this machine, to a folder for `--model-dir` on another one."""
+    """Copy a model's weights, which are on this machine, to a folder for `--model-dir` on another one.
+
+    Raises OutputError where they cannot be written.
+    """
     found = _main(card, find_weights(card))
-    copied: list[Path] = []
-    for name, source in _parts(card, found):
-        target = folder / safe_name(card.name) / name
+    return [_copied(source, folder / safe_name(card.name) / name) for name, source in _parts(card, found)]
+
+
+def _copied(source: Path, target: Path) -> Path:
+    """A copy that is there only when it is whole."""
+    part = target.with_name(f"{target.name}.part")
+    try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f"{target.name}.part")
         shutil.copyfile(source, part)
         part.replace(target)
-        copied.append(target)
-    return copied
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot copy {source.name} to {target}: {first_line(error)}") from error
+    return target
 
 
 def _parts(card: ModelCard, found: Path) -> list[tuple[str, Path]]:

@@ -32,5 +32,15 @@ def proxy_rows(features: Tensor, *, beta: float, gamma: float, mean: Tensor | No
 
 def correlated(features: Tensor, values: Tensor, *, beta: float, gamma: float, mean: Tensor | None = None) -> Tensor:
     """Values (B, heads, N, d) mixed by the likeness of features (B, N, D), the same for all heads."""
+    side_by_side = values.transpose(1, 2).flatten(2)
     rows = proxy_rows(features, beta=beta, gamma=gamma, mean=mean)
-    return torch.cat([weights[:, None].to(values.dtype) @ values for weights in rows], dim=2)
+    return apart(torch.cat([weights.to(values.dtype) @ side_by_side for weights in rows], dim=1), values.shape[1])
+
+
+def apart(mixed: Tensor, heads: int) -> Tensor:
+    """Values (B, N, heads * d), heads side by side, as (B, heads, N, d).
+
+    Weights that all heads share are best applied to values side by side: applied head by head they would be copied for
+    each.
+    """
+    return mixed.unflatten(2, (heads, -1)).transpose(1, 2)
