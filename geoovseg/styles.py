@@ -57,6 +57,27 @@ def label_qml(legend: Sequence[LegendEntry]) -> str:
     return _text(root, doctype=True)
 
 
+def vector_qml(legend: Sequence[LegendEntry]) -> str:
+    """A QGIS style for polygons: one named colour a class, by the column class_id."""
+    root = Element("qgis", version="3.22", styleCategories="Symbology")
+    renderer = SubElement(root, "renderer-v2", type="categorizedSymbol", attr="class_id", enableorderby="0")
+    categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
+    for number, entry in enumerate(legend):
+        shown = {"value": str(entry.code), "label": entry.name, "symbol": str(number), "render": "true"}
+        SubElement(categories, "category", shown)
+        symbol = SubElement(symbols, "symbol", type="fill", name=str(number), alpha="0.8")
+        layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "pass": "0", "locked": "0"})
+        red, green, blue = entry.rgb
+        for key, value in (
+            ("color", f"{red},{green},{blue},255"),
+            ("style", "solid"),
+            ("outline_color", "60,60,60,255"),
+            ("outline_width", "0.1"),
+        ):
+            SubElement(layer, "prop", k=key, v=value)
+    return _text(root, doctype=True)
+
+
 def confidence_qml() -> str:
     """A QGIS style for confidence: dark to light over fixed limits 0 and 1, so that scenes can be compared."""
     root, pipe = _qgis()

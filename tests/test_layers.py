@@ -44,6 +44,7 @@ HOMES = {
     "segment_anything": {"models"},
     "skimage": {"ops", "models", "vectorize"},
     "scipy": {"ops"},
+    "pyarrow": {"vectorize"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from geoovseg.cli import demo, doctor, evaluate, merge, methods, models, preview, segment, vocabulary
+from geoovseg.cli import demo, doctor, evaluate, merge, methods, models, preview, segment, vectorize, vocabulary
 from geoovseg.cli.output import plain_warnings, talk
 from geoovseg.errors import GeoOVSegError
 from geoovseg.record import package_version
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("segment")(segment.command)
 app.command("merge")(merge.command)
 app.command("demo")(demo.command)
+app.command("vectorize")(vectorize.command)
 app.command("evaluate")(evaluate.command)
 app.command("preview")(preview.command)
 app.command("methods")(methods.command)

@@ -1,0 +1,57 @@
+"""`geoovseg vectorize`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from geoovseg.cli import options as o
+from geoovseg.cli.output import data
+from geoovseg.errors import UsageError
+
+
+def command(
+    labels: o.LabelsArg,
+    output: Annotated[str, typer.Argument(help="The file to write: .gpkg, .fgb or .geojsonl.", metavar="OUT")],
+    classes: Annotated[
+        str | None, typer.Option(help="Only these classes, by name; default all but background.")
+    ] = None,
+    names: Annotated[
+        list[str] | None, typer.Option(help="Names of codes that the raster does not name.", metavar="CODE=NAME")
+    ] = None,
+    confidence: Annotated[
+        str | None, typer.Option(help="A raster of confidence, for the mean of every polygon.")
+    ] = None,
+    simplify: Annotated[float, typer.Option(help="Metres by which corners may move; borders stay shared.")] = 0.0,
+    split_grid: Annotated[float | None, typer.Option(help="Cut polygons along a grid of so many metres.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes; 0 for one a core.", min=0)] = 0,
+    overwrite: o.OverwriteOpt = False,
+    json: o.JsonOpt = False,
+) -> None:
+    """Make polygons of a label raster: one clean coverage, named and coloured in QGIS.
+
+    geoovseg vectorize scene_labels.tif scene_classes.gpkg --simplify 1
+    """
+    from geoovseg.vectorize import vectorize
+
+    result = vectorize(
+        labels,
+        output,
+        classes=None if classes is None else [name.strip() for name in classes.split(",")],
+        names=_names(names or []),
+        confidence=confidence,
+        simplify=simplify,
+        split_grid=split_grid,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    data(result.to_json() if json else result.vectors)
+
+
+def _names(items: list[str]) -> dict[int, str]:
+    pairs = o.read_pairs(items, "--names", "code=name")
+    try:
+        return {int(code): name for code, name in pairs.items()}
+    except ValueError as error:
+        raise UsageError(f"--names {items[0]}: write code=name, as in 3=road") from error

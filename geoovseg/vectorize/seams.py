@@ -1,0 +1,180 @@
+"""Pieces of blocks joined across their seams: polygons leave as soon as no later block can touch them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geoovseg.vectorize.pieces import Ints, Pieces
+
+
+class Polygons(NamedTuple):
+    """Finished polygons, in corners of pixels."""
+
+    codes: Ints
+    geometries: NDArray[Any]
+    confidence: NDArray[np.float64]
+    """mean over pixels"""
+
+
+class Groups:
+    """Which numbers belong together (union-find)."""
+
+    def __init__(self) -> None:
+        self._parent: dict[int, int] = {}
+
+    def root(self, number: int) -> int:
+        """The number that stands for a group."""
+        path = []
+        while (above := self._parent.get(number, number)) != number:
+            path.append(number)
+            number = above
+        for passed in path:
+            self._parent[passed] = number
+        return number
+
+    def join(self, one: int, other: int) -> None:
+        """Put two groups together, under the smaller number."""
+        a, b = sorted((self.root(one), self.root(other)))
+        if a != b:
+            self._parent[b] = a
+
+
+@dataclass
+class _Open:
+    """Pieces that a later block may still touch, by their number."""
+
+    codes: dict[int, int] = field(default_factory=dict)
+    geometries: dict[int, Any] = field(default_factory=dict)
+    sums: dict[int, float] = field(default_factory=dict)
+    pixels: dict[int, int] = field(default_factory=dict)
+
+
+class Seams:
+    """Joins blocks, given row by row, left to right."""
+
+    def __init__(self, *, cell: tuple[int, int] | None = None) -> None:
+        """`cell` (width, height) in pixels: polygons are not joined across its multiples."""
+        self._cell = cell
+        self._open, self._groups, self._next = _Open(), Groups(), 0
+        self._crossings: list[Ints] = []
+        self._bottom: Ints = np.empty(0, np.int64)
+        self._codes: Ints = np.empty(0, np.int64)
+
+    def row(self, pieces: Iterable[Pieces], row_off: int) -> Iterator[Polygons]:
+        """Take a row of blocks that begins at a row of pixels; yields the polygons that it ends."""
+        col_off, before, bottom = 0, None, list[Ints]()
+        for block in pieces:
+            numbers = self._take(block)
+            if before is not None and not self._cut(0, col_off):
+                self._join(before, _numbered(block.left, numbers))
+            if len(self._bottom) and not self._cut(1, row_off):
+                above = self._bottom[col_off : col_off + len(block.top)]
+                self._join(above, _numbered(block.top, numbers))
+            before = _numbered(block.right, numbers)
+            bottom.append(_numbered(block.bottom, numbers))
+            col_off += len(block.top)
+        self._bottom = np.concatenate(bottom)
+        yield from self._finished({self._groups.root(n) for n in np.unique(self._bottom).tolist() if n >= 0})
+
+    def end(self) -> Iterator[Polygons]:
+        """What is left."""
+        yield from self._finished(set())
+
+    def _cut(self, axis: int, at: int) -> bool:
+        return self._cell is not None and at % self._cell[axis] == 0
+
+    def _take(self, block: Pieces) -> int:
+        """Keep a block's pieces; returns the number of its first."""
+        first = self._next
+        self._next += len(block.codes)
+        numbers = range(first, self._next)
+        self._open.codes.update(zip(numbers, block.codes.tolist(), strict=True))
+        self._open.geometries.update(zip(numbers, block.geometries, strict=True))
+        self._open.sums.update(zip(numbers, block.sums.tolist(), strict=True))
+        self._open.pixels.update(zip(numbers, block.pixels.tolist(), strict=True))
+        self._crossings.append(block.crossings)
+        return first
+
+    def _join(self, one: Ints, other: Ints) -> None:
+        """Put pieces together that meet along a seam."""
+        both = (one >= 0) & (other >= 0)
+        for a, b in np.unique(np.stack([one[both], other[both]], axis=1), axis=0).tolist():
+            if self._open.codes[a] == self._open.codes[b]:
+                self._groups.join(a, b)
+
+    def _finished(self, still: set[int]) -> Iterator[Polygons]:
+        """Polygons of all groups but those that are still open."""
+        members: dict[int, list[int]] = {}
+        for number in self._open.codes:
+            members.setdefault(self._groups.root(number), []).append(number)
+        done = [numbers for root, numbers in members.items() if root not in still]
+        if done:
+            yield self._united(done)
+
+    def _united(self, groups: list[list[int]]) -> Polygons:
+        held = self._open
+        codes = np.array([held.codes[numbers[0]] for numbers in groups], np.int64)
+        total = np.array([sum(held.sums[n] for n in numbers) for numbers in groups])
+        pixels = np.array([sum(held.pixels[n] for n in numbers) for numbers in groups])
+        geometries = np.empty(len(groups), object)
+        crossings = np.unique(np.concatenate(self._crossings), axis=0) if self._crossings else np.empty((0, 2))
+        for n, numbers in enumerate(groups):
+            parts = [held.geometries[number] for number in numbers]
+            geometries[n] = parts[0] if len(parts) == 1 else joined(parts, crossings)
+        for number in (number for numbers in groups for number in numbers):
+            for table in (held.codes, held.geometries, held.sums, held.pixels):
+                table.pop(number)
+        return Polygons(codes, geometries, total / pixels)
+
+
+def _numbered(edge: Ints, first: int) -> Ints:
+    return np.where(edge >= 0, edge + first, -1)
+
+
+def joined(parts: list[Any], crossings: Any) -> Any:
+    """One polygon of pieces that share edges exactly, without the corners that only seams gave it."""
+    whole = shapely.coverage_union_all(np.array(parts, object))
+    if whole.geom_type != "Polygon":  # pieces that meet in a point do not happen: they meet along a pixel's edge
+        whole = shapely.union_all(np.array(parts, object))
+    points = shapely.get_coordinates(whole)
+    drop = _among(points, crossings) & _straight(whole, points)
+    return shapely.transform(whole, lambda xy: xy) if not drop.any() else _without(whole, points, drop)
+
+
+def _among(points: Any, crossings: Any) -> NDArray[np.bool_]:
+    span = 1 + max(points[:, 0].max(), crossings[:, 0].max() if len(crossings) else 0)
+    return np.isin(points[:, 1] * span + points[:, 0], crossings[:, 1] * span + crossings[:, 0])
+
+
+def _straight(polygon: Any, points: Any) -> NDArray[np.bool_]:
+    """Whether a ring goes straight on at a vertex; the vertex a ring begins and ends with looks around it."""
+    found = np.zeros(len(points), bool)
+    start = 0
+    for ring in _rings(polygon):
+        count = shapely.get_num_coordinates(ring)
+        xy = points[start : start + count - 1]
+        before, after = xy - np.roll(xy, 1, axis=0), np.roll(xy, -1, axis=0) - xy
+        found[start : start + count - 1] = before[:, 0] * after[:, 1] == before[:, 1] * after[:, 0]
+        found[start + count - 1] = found[start]
+        start += count
+    return found
+
+
+def _rings(polygon: Any) -> list[Any]:
+    return [polygon.exterior, *polygon.interiors]
+
+
+def _without(polygon: Any, points: Any, drop: NDArray[np.bool_]) -> Any:
+    rings, start = [], 0
+    for ring in _rings(polygon):
+        count = shapely.get_num_coordinates(ring)
+        kept = points[start : start + count - 1][~drop[start : start + count - 1]]
+        rings.append(np.concatenate([kept, kept[:1]]))
+        start += count
+    return shapely.polygons(shapely.linearrings(rings[0]), holes=[shapely.linearrings(r) for r in rings[1:]] or None)

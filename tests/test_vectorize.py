@@ -1,0 +1,284 @@
+"""Polygons: those of the whole raster whatever the blocks, a valid coverage, measured, named, coloured."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import pyproj
+import pytest
+import rasterio
+import shapely
+from conftest import TRANSFORM
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rasterio.features import rasterize, shapes
+from rasterio.transform import from_origin
+
+from geoovseg.errors import OutputError, SceneError, UsageError
+from geoovseg.vectorize import vectorize
+from geoovseg.vectorize.pieces import Task, block_windows, cut_pieces
+from geoovseg.vectorize.seams import Groups, Seams
+
+Write = Callable[..., str]
+
+
+def _write(path: Path, codes: np.ndarray, **profile: Any) -> str:
+    size = {"height": codes.shape[0], "width": codes.shape[1], "count": 1, "dtype": codes.dtype}
+    given_profile = {"driver": "GTiff", "crs": "EPSG:32632", "transform": TRANSFORM, **size, **profile}
+    with rasterio.open(path, "w", **given_profile) as dst:
+        dst.write(codes, 1)
+    return str(path)
+
+
+def _polygons(path: str, shape: tuple[int, int], codes: tuple[int, ...], block: int, tolerance: float = 0) -> Any:
+    """Codes and polygons in corners of pixels."""
+    task = Task(labels=path, confidence=None, codes=codes, tolerance=tolerance, pixel=(1, 1))
+    seams, found = Seams(), []
+    for row in block_windows(*shape, block):
+        found += list(seams.row([cut_pieces(task, window) for window in row], row[0].row_off))
+    found += list(seams.end())
+    return np.concatenate([f.codes for f in found]), np.concatenate([f.geometries for f in found])
+
+
+def _labels(seed: int) -> np.ndarray:
+    """Random labels: noise, or larger squares with noise on their borders."""
+    rng = np.random.default_rng(seed)
+    height, width, classes = rng.integers(5, 60), rng.integers(5, 60), rng.integers(2, 5)
+    side = int(rng.choice([1, 4, 9]))
+    squares = rng.integers(0, classes, (height // side + 1, width // side + 1))
+    codes = np.kron(squares, np.ones((side, side), int))[:height, :width]
+    noise = rng.random(codes.shape) < 0.05
+    codes[noise] = rng.integers(0, classes, int(noise.sum()))
+    return codes.astype(np.uint8)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([3, 7, 16, 64]), st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_blocks_give_the_polygons_of_the_whole_raster(tmp_path: Path, seed: int, block: int, background: bool) -> None:
+    codes = _labels(seed)
+    wanted = tuple(range(0 if background else 1, 5))
+    path = _write(tmp_path / "labels.tif", codes)
+    expected = [
+        (int(code), shapely.geometry.shape(shape))
+        for shape, code in shapes(codes, mask=np.isin(codes, wanted), connectivity=4)
+    ]
+    if not expected:
+        return
+    found, polygons = _polygons(path, codes.shape, wanted, block)
+
+    def known(pairs: Any) -> set[tuple[int, bytes]]:
+        return {(int(c), shapely.normalize(shapely.simplify(p, 0)).wkb) for c, p in pairs}
+
+    assert len(found) == len(expected)
+    assert known(zip(found, polygons, strict=True)) == known(expected)
+    assert shapely.is_valid(polygons).all()
+    assert shapely.coverage_is_valid(polygons)
+    once = _polygons(path, codes.shape, wanted, 1000)[1]
+    assert shapely.get_num_coordinates(polygons).sum() == shapely.get_num_coordinates(once).sum()
+    cleaned = shapely.coverage_clean([p for _, p in expected])
+    assert shapely.get_num_coordinates(once).sum() <= shapely.get_num_coordinates(np.array(cleaned)).sum()
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([7, 16, 64]), st.sampled_from([1.5, 3.0, 8.0]))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_simplified_coverage_has_no_gaps_and_no_overlaps(
+    tmp_path: Path, seed: int, block: int, tolerance: float
+) -> None:
+    codes = _labels(seed)
+    wanted = tuple(range(5))
+    path = _write(tmp_path / "labels.tif", codes)
+    _, polygons = _polygons(path, codes.shape, wanted, block, tolerance)
+    assert shapely.coverage_is_valid(polygons)
+    assert shapely.area(polygons).sum() == codes.size
+    assert shapely.area(shapely.union_all(polygons)) == pytest.approx(codes.size)
+
+
+def test_numbers_that_were_joined_share_the_smallest() -> None:
+    groups = Groups()
+    for pair in ((5, 3), (9, 5), (7, 8), (8, 3)):
+        groups.join(*pair)
+    assert {groups.root(n) for n in (3, 5, 7, 8, 9)} == {3}
+    assert groups.root(4) == 4
+
+
+@pytest.fixture
+def labels(write_raster: Write) -> str:
+    """Two classes, one of them in two places, and background."""
+    codes = np.zeros((60, 80), np.uint8)
+    codes[10:40, 10:30], codes[20:30, 15:20], codes[10:40, 30:60], codes[50:55, 70:75] = 1, 0, 2, 2
+    return write_raster(codes[None], "labels.tif", nodata=255)
+
+
+def _read(path: Path) -> Any:
+    return pyogrio.read_dataframe(path, layer="classes")
+
+
+def test_polygons_have_codes_names_areas_and_give_back_the_raster(labels: str, tmp_path: Path) -> None:
+    result = vectorize(labels, tmp_path / "out.gpkg", names={1: "road"}, block=32, workers=1)
+    found = _read(tmp_path / "out.gpkg")
+    assert sorted(zip(found.class_id, found.class_name, strict=True)) == [(1, "road"), (2, "class 2"), (2, "class 2")]
+    with rasterio.open(labels) as src:
+        codes = src.read(1)
+        shown = list(zip(found.geometry, found.class_id, strict=True))
+        again = rasterize(shown, out_shape=src.shape, transform=src.transform)
+        assert found.crs == src.crs
+    np.testing.assert_array_equal(again, codes)
+    assert result.polygons == 3
+    assert set(result.area_m2) == {"road", "class 2"}
+    for row in found.itertuples():
+        area, length = _on_the_ground(row.geometry, "EPSG:32632")
+        assert row.area_m2 == pytest.approx(area, rel=1e-9)
+        assert row.perimeter_m == pytest.approx(length, rel=1e-9)
+
+
+def _on_the_ground(polygon: Any, crs: str) -> tuple[float, float]:
+    """Area, and length of all rings."""
+    geod = pyproj.CRS(crs).get_geod()
+    lonlat = pyproj.Transformer.from_crs(crs, pyproj.CRS(crs).geodetic_crs, always_xy=True)
+    there = shapely.transform(polygon, lambda xy: np.stack(lonlat.transform(*xy.T), 1))
+    area, _ = geod.geometry_area_perimeter(shapely.geometry.polygon.orient(there))
+    return area, sum(geod.geometry_length(ring) for ring in (there.exterior, *there.interiors))
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "near"),
+    [
+        ("EPSG:4326", from_origin(9.0, 49.0, 1e-5, 1e-5), 488),
+        ("EPSG:3857", from_origin(1_000_000, 6_275_000, 1, 1), 259),
+        ("EPSG:2225", from_origin(6_000_000, 2_000_000, 1, 1), 56),
+        ("EPSG:4326", from_origin(179.9999, 0.0, 1e-5, 1e-5), 743),
+    ],
+    ids=["degrees", "web-mercator", "feet", "antimeridian"],
+)
+def test_areas_are_square_metres_on_the_ground(
+    write_raster: Write, tmp_path: Path, crs: str, transform: Any, near: float
+) -> None:
+    path = write_raster(np.ones((1, 20, 30), np.uint8), "labels.tif", crs=crs, transform=transform)
+    result = vectorize(path, tmp_path / "out.gpkg", workers=1)
+    area, _ = _on_the_ground(_read(tmp_path / "out.gpkg").geometry[0], crs)
+    assert result.area_m2["class 1"] == pytest.approx(area, rel=1e-4)
+    assert area == pytest.approx(near, rel=0.02)
+
+
+def test_without_a_coordinate_system_there_are_no_areas(write_raster: Write, tmp_path: Path) -> None:
+    path = write_raster(np.ones((1, 20, 30), np.uint8), "labels.tif", crs=None)
+    assert vectorize(path, tmp_path / "out.gpkg", workers=1).area_m2 == {"class 1": None}
+    assert _read(tmp_path / "out.gpkg").area_m2.isna().all()
+
+
+def test_a_geopackage_opens_coloured_and_named(labels: str, tmp_path: Path) -> None:
+    vectorize(labels, tmp_path / "out.gpkg", names={1: "road"}, workers=1)
+    with sqlite3.connect(tmp_path / "out.gpkg") as base:
+        (name, column, qml, default), *others = base.execute(
+            "SELECT f_table_name, f_geometry_column, styleQML, useAsDefault FROM layer_styles"
+        )
+        kinds = dict(base.execute("SELECT table_name, data_type FROM gpkg_contents"))
+        index = base.execute("SELECT count(*) FROM gpkg_extensions WHERE extension_name = 'gpkg_rtree_index'")
+        assert index.fetchone() == (1,)
+    base.close()
+    assert not others
+    assert (name, column, default) == ("classes", "geom", 1)
+    assert 'attr="class_id"' in qml
+    assert 'label="road"' in qml
+    assert kinds == {"classes": "features", "layer_styles": "attributes"}
+
+
+@pytest.mark.parametrize("suffix", [".fgb", ".geojsonl"])
+def test_other_formats_go_by_their_suffix(labels: str, tmp_path: Path, suffix: str) -> None:
+    vectorize(labels, tmp_path / f"out{suffix}", workers=1)
+    found = pyogrio.read_dataframe(tmp_path / f"out{suffix}")
+    assert len(found) == 3
+    if suffix == ".geojsonl":
+        assert found.crs == "EPSG:4326"
+        assert found.total_bounds[0] == pytest.approx(8.727, abs=0.01)
+
+
+def test_confidence_is_the_mean_over_a_polygon(labels: str, write_raster: Write, tmp_path: Path) -> None:
+    with rasterio.open(labels) as src:
+        sure = np.where(src.read(1) == 1, 200, 100).astype(np.uint8)
+    path = write_raster(sure[None], "sure.tif", nodata=255)
+    with rasterio.open(path, "r+") as dst:
+        dst.scales = (1 / 250,)
+    vectorize(labels, tmp_path / "out.gpkg", confidence=path, block=16, workers=1)
+    found = _read(tmp_path / "out.gpkg")
+    for code, mean in zip(found.class_id, found.confidence, strict=True):
+        assert mean == pytest.approx(0.8 if code == 1 else 0.4)
+
+
+def test_processes_do_not_change_polygons(labels: str, tmp_path: Path) -> None:
+    for count in (1, 2):
+        vectorize(labels, tmp_path / f"{count}.gpkg", block=32, workers=count)
+    one, two = (_read(tmp_path / f"{count}.gpkg") for count in (1, 2))
+    assert one.equals(two)
+
+
+def test_a_split_grid_cuts_polygons(labels: str, tmp_path: Path) -> None:
+    vectorize(labels, tmp_path / "out.gpkg", split_grid=10, workers=1)
+    found = _read(tmp_path / "out.gpkg")
+    bounds = found.geometry.bounds
+    assert ((bounds.maxx - bounds.minx) <= 10.01).all()
+    assert ((bounds.maxy - bounds.miny) <= 10.01).all()
+    whole = vectorize(labels, tmp_path / "whole.gpkg", workers=1)
+    assert found.area_m2.sum() == pytest.approx(sum(a for a in whole.area_m2.values() if a), rel=1e-4)
+
+
+def test_classes_are_picked_by_name(labels: str, tmp_path: Path) -> None:
+    result = vectorize(labels, tmp_path / "out.gpkg", classes=["class 2"], workers=1)
+    assert list(result.area_m2) == ["class 2"]
+    assert set(_read(tmp_path / "out.gpkg").class_id) == {2}
+
+
+def test_labels_of_ours_keep_names_and_colours(geoovseg: Callable[..., Any], demo_scene: str, tmp_path: Path) -> None:
+    labels = str(tmp_path / "labels.tif")
+    common = ["--model", "demo", "-c", "building,road,water", "-o", labels]
+    assert geoovseg("segment", demo_scene, *common)[0] == 0
+    code, out, err = geoovseg("vectorize", labels, tmp_path / "out.gpkg", "--simplify", "1", "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["layer"] == "classes"
+    found = _read(tmp_path / "out.gpkg")
+    assert len(found) == said["polygons"]
+    assert set(found.class_name) <= {"building", "road", "water"}
+    assert shapely.coverage_is_valid(np.array(found.geometry.values))
+    code, _, err = geoovseg("vectorize", labels, tmp_path / "out.gpkg")
+    assert code != 0
+    assert "--overwrite" in err
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"output": "out.shp"}, UsageError, "must end in .gpkg, .fgb"),
+        ({"output": "nowhere/out.gpkg"}, OutputError, "does not exist"),
+        ({"classes": ["rod"]}, UsageError, "has no class 'rod'; it has class 0, class 1, class 2"),
+        ({"simplify": -1.0}, UsageError, "must be a number of metres"),
+        ({"simplify": float("nan")}, UsageError, "must be a number of metres"),
+        ({"split_grid": 0.1}, UsageError, "less than a pixel"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(
+    labels: str, tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    arguments = {"output": "out.gpkg", "workers": 1, **change}
+    arguments["output"] = tmp_path / arguments["output"]
+    with pytest.raises(error, match=message):
+        vectorize(labels, **arguments)
+    assert [p.name for p in tmp_path.iterdir()] == ["labels.tif"]
+
+
+def test_rasters_that_are_no_labels_are_refused(write_raster: Write, tmp_path: Path) -> None:
+    path = write_raster(np.zeros((1, 9, 9), np.float32), "float.tif")
+    with pytest.raises(SceneError, match="float32 pixels; labels are whole numbers"):
+        vectorize(path, tmp_path / "out.gpkg", workers=1)
+
+
+def test_labels_without_classes_give_an_empty_layer(write_raster: Write, tmp_path: Path) -> None:
+    path = write_raster(np.zeros((1, 9, 9), np.uint8), "empty.tif")
+    assert vectorize(path, tmp_path / "out.gpkg", workers=1).polygons == 0
+    assert len(_read(tmp_path / "out.gpkg")) == 0
