@@ -110,7 +110,7 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(geoovseg: Run, scene: Path)
         (["-c", "road"], 5, "geoovseg models fetch ViT-B-16/openai"),
         ([*DEMO], 2, "no classes given"),
         (["-c", "road,road", *DEMO], 2, "given twice"),
-        (["-c", "road", *DEMO, "-m", "trdent"], 2, "no method named 'trdent'; choose from clip"),
+        (["-c", "road", *DEMO, "-m", "nothing"], 2, "no method named 'nothing'; choose from clip"),
         (["-c", "road", *DEMO, "--set", "scale"], 2, "write name=value"),
         (["-c", "road", *DEMO, "--bands", "r,g,b"], 2, "as in 3,2,1"),
         (["-c", "road", *DEMO, "--no-such-option"], 2, "No such option"),

@@ -74,7 +74,8 @@ def _fetch(url: str, file: IO[bytes], progress: Progress) -> None:
         if error.code != 416:
             raise
         if error.headers.get("Content-Range", "").rpartition("/")[2] not in (str(here), ""):
-            file.truncate(0)  # what is here is longer than the file, so it is another
+            file.seek(0)
+            file.truncate()  # what is here is longer than the file, so it is another
             _fetch(url, file, progress)
         return  # nothing is left to send
     with answer:

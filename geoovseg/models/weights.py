@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, OutputError, WeightsMissingError, first_line
@@ -155,7 +156,8 @@ def _copied(source: Path, target: Path) -> Path:
         shutil.copyfile(source, part)
         part.replace(target)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # of what could not even be begun there is nothing to remove
+            part.unlink(missing_ok=True)
         raise OutputError(f"cannot copy {source.name} to {target}: {first_line(error)}") from error
     return target
 
