@@ -203,8 +203,7 @@ def test_demo_makes_everything_and_says_where(geoovseg: Run, tmp_path: Path) -> 
     assert code == 0
     assert set(result) >= {"scene", "truth", "labels", "vectors", "picture", "miou", "seconds"}
     assert all(Path(result[k]).exists() for k in ("scene", "truth", "labels", "picture"))
-    assert result["vectors"] is None
-    assert "polygons: not in this version" in geoovseg("demo", tmp_path / "d", "--size", "120x120")[2]
+    assert Path(result["vectors"]).name == "scene_classes.gpkg"
     assert geoovseg("demo", tmp_path / "d", "--size", "huge")[0] == 2
     assert geoovseg("demo", tmp_path / "e", "--method", "none")[0] == 2
     assert not (tmp_path / "e").exists()

@@ -8,9 +8,12 @@ import pytest
 import torch
 from golden_cases import Case, build, case_id, check, clip_model, find, vision_model
 from torch.nn import functional as F
+from windows import Largest
 
-from geoovseg.methods.corrclip import CorrClipBlocks, merge_regions, reconstructed, spatial_blocks
+from geoovseg.methods.corrclip import CorrClip, CorrClipBlocks, merge_regions, reconstructed, spatial_blocks
 from geoovseg.methods.published import Protocol, predict, slide
+from geoovseg.models.vfm import ClipVfm
+from geoovseg.models.vit import ClipVit
 from geoovseg.ops.regions import vote
 from geoovseg.tiling import origins
 
@@ -81,3 +84,14 @@ def test_images_get_the_labels_of_the_release(case: Case) -> None:
         == hyper["windows"]
         == len(origins(max(image.shape[2], crop), crop, stride)) * len(origins(max(image.shape[3], crop), crop, stride))
     )
+
+
+def test_attention_is_never_copied_for_each_head(tiny_vit: ClipVit) -> None:
+    """Windows of 30 x 30 patches: no tensor has all pairs of patches for all heads, nor for more than the windows."""
+    vfm = ClipVfm("clip", tiny_vit)
+    encoder = CorrClip(clip=tiny_vit, vfm=vfm, tau=4, distance=0.2, alpha=1, beta=0.5)
+    pixels = torch.rand(2, 3, 240, 240, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(240)[:, None] // 60 * 10 + torch.arange(240) // 60 + 1
+    with Largest() as mode:
+        encoder(pixels, ids.expand(2, -1, -1))
+    assert mode.largest < tiny_vit.heads * 2 * 900**2

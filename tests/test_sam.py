@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,15 +173,27 @@ def test_the_largest_is_never_in_float16(tmp_path: Path, sam: Sam) -> None:
 
 
 @pytest.mark.usefixtures("_tiny_architecture")
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "text"])
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "text", "code"])
 def test_damaged_and_foreign_files_are_refused(tmp_path: Path, sam: Sam, damage: str) -> None:
     path = tmp_path / "sam.pth"
     torch.save(sam.model.state_dict() if damage == "truncated" else {"weight": torch.zeros(3)}, path)
     whole = path.read_bytes()
-    path.write_bytes({"truncated": whole[: len(whole) // 2], "foreign": whole, "text": b"<html>"}[damage])
+    code = pickle.dumps(_Trap(tmp_path / "sprung"))
+    path.write_bytes({"truncated": whole[: len(whole) // 2], "foreign": whole, "text": b"<html>", "code": code}[damage])
     with pytest.raises(GeoOVSegError, match=r"sam\.pth") as error:
         load_sam(f"sam_vit_b@{path}", torch.device("cpu"), "fp32")
     assert "SAM vit_b" in str(error.value)
+    assert not (tmp_path / "sprung").exists()
+
+
+class _Trap:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self._path,))
 
 
 def test_missing_weights_say_how_to_get_them() -> None:

@@ -282,3 +282,23 @@ def test_labels_without_classes_give_an_empty_layer(write_raster: Write, tmp_pat
     path = write_raster(np.zeros((1, 9, 9), np.uint8), "empty.tif")
     assert vectorize(path, tmp_path / "out.gpkg", workers=1).polygons == 0
     assert len(_read(tmp_path / "out.gpkg")) == 0
+
+
+def test_segment_makes_polygons_when_asked(geoovseg: Callable[..., Any], demo_scene: str, tmp_path: Path) -> None:
+    common = ["segment", demo_scene, "--model", "demo", "-c", "road,water", "-o", tmp_path / "labels.tif"]
+    sure = ["--confidence", tmp_path / "sure.tif"]
+    code, out, err = geoovseg(*common, *sure, "--vectors", tmp_path / "out.gpkg", "--json", "--quiet")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["vectors"] == str(tmp_path / "out.gpkg")
+    found = _read(tmp_path / "out.gpkg")
+    assert len(found) > 0
+    assert found.confidence.between(0, 1).all()
+    for more, message in (
+        (["--overwrite", "--shard", "1/2"], "after `geoovseg merge`"),
+        ([], "use --overwrite"),
+        (["--overwrite", demo_scene], "--vectors names one file"),
+    ):
+        code, _, err = geoovseg(*common, "--vectors", tmp_path / "out.gpkg", *more)
+        assert code != 0
+        assert message in err

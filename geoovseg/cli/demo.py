@@ -57,16 +57,26 @@ def _segment(folder: Path, scene: str, truth: str, method: str, quiet: bool) -> 
     from geoovseg.evaluation import evaluate
     from geoovseg.pipeline import segment
     from geoovseg.report import preview
+    from geoovseg.vectorize import vectorize
 
+    needs = card(method).needs
     with progress_bar(quiet) as progress:
         made = segment(
-            scene, vocabulary="demo", method=method, model="demo", background="none", overwrite=True, progress=progress
+            scene,
+            vocabulary="demo",
+            method=method,
+            model="demo",
+            vfm="demo" if "vfm" in needs else None,
+            regions="felzenszwalb" if "regions" in needs else None,
+            background="none",
+            overwrite=True,
+            progress=progress,
         )
     figures = evaluate(made.labels, truth)
     picture = preview(scene, made.labels, folder / "demo.png")
     talk(table(figures), quiet=quiet)
-    talk("polygons: not in this version, so no vectors were written", quiet=quiet)
-    return {"labels": made.labels, "vectors": None, "picture": picture, "miou": figures.miou}
+    vectors = vectorize(made.labels, folder / "scene_classes.gpkg", simplify=1, overwrite=True).vectors
+    return {"labels": made.labels, "vectors": vectors, "picture": picture, "miou": figures.miou}
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -40,6 +40,9 @@ ModelDirOpt = Annotated[
 OutputOpt = Annotated[
     str | None, typer.Option("-o", "--output", help="Label raster (.tif) or folder; default <scene>_labels.tif.")
 ]
+VectorsOpt = Annotated[
+    str | None, typer.Option(help="Also make polygons of the labels: a .gpkg, .fgb or .geojsonl; see vectorize.")
+]
 ConfidenceOpt = Annotated[str | None, typer.Option(help="Also write confidence (0..1) to this .tif.")]
 BackgroundOpt = Annotated[str, typer.Option(help="What is code 0: auto, none or word+word.")]
 ThresholdOpt = Annotated[float | None, typer.Option(help="Confidence (0..1) below which a pixel is code 0.")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -30,6 +32,7 @@ def command(
     model_dir: o.ModelDirOpt = None,
     offline: o.OfflineOpt = False,
     output: o.OutputOpt = None,
+    vectors: o.VectorsOpt = None,
     confidence: o.ConfidenceOpt = None,
     templates: o.TemplatesOpt = DEFAULT_TEMPLATES,
     background: o.BackgroundOpt = "auto",
@@ -97,8 +100,9 @@ def command(
     read_classes(classes, vocabulary)  # before the heavy libraries are loaded: mistakes should be cheap
     read_settings(method, common["settings"])
     model_card(model)
+    _check_vectors(vectors, shard, overwrite)
     if len(scenes) > 1:
-        _check_several(scenes, output, confidence)
+        _check_several(scenes, output, confidence, vectors)
         if output is not None and not dry_run:
             _make_folder(output)
         if output is not None and not os.path.isdir(output):  # a dry run: judge by where the folder would be made
@@ -107,7 +111,7 @@ def command(
     if dry_run:
         raise typer.Exit(_each(scenes, lambda scene: _plan(scene, common, json)))
     with Stop(lambda text: talk(text, quiet=quiet)) as stop:
-        code = _each(scenes, lambda scene: _run(scene, {**common, "stop": stop}, json, quiet, stop))
+        code = _each(scenes, lambda scene: _run(scene, {**common, "stop": stop}, vectors, json, quiet, stop))
     raise typer.Exit(code)
 
 
@@ -128,7 +132,7 @@ def _each(scenes: list[str], run: Callable[[str], int]) -> int:
     return first
 
 
-def _run(scene: str, arguments: dict[str, Any], json: bool, quiet: bool, stop: Stop) -> int:
+def _run(scene: str, arguments: dict[str, Any], vectors: str | None, json: bool, quiet: bool, stop: Stop) -> int:
     from geoovseg.distributed import segment_with
     from geoovseg.pipeline import segment
 
@@ -139,7 +143,9 @@ def _run(scene: str, arguments: dict[str, Any], json: bool, quiet: bool, stop: S
         result = run(scene, progress=progress, **arguments)
     for line in _remarks(result):
         talk(line, quiet=quiet)
-    outputs = (result.parts_dir,) if result.parts_dir else (result.labels, result.confidence)
+    if vectors is not None:
+        result = _with_vectors(result, vectors, arguments["overwrite"])
+    outputs = (result.parts_dir,) if result.parts_dir else (result.labels, result.vectors, result.confidence)
     data(result.to_json() if json else "\n".join(filter(None, outputs)))
     if result.parts_dir:
         talk(f"when all shards are done: geoovseg merge {result.parts_dir}", quiet=quiet or json)
@@ -152,6 +158,27 @@ def _run(scene: str, arguments: dict[str, Any], json: bool, quiet: bool, stop: S
     if stop.signal:
         raise InterruptedRunError(f"{scene} was finished first", stop.signal)
     return 3 if result.failed_windows else 0
+
+
+def _with_vectors(result: SegmentResult, vectors: str, overwrite: bool) -> SegmentResult:
+    """Polygons of the labels, and how long they took."""
+    from geoovseg.vectorize import vectorize
+
+    made = vectorize(result.labels, vectors, confidence=result.confidence, overwrite=overwrite)
+    spent = made.seconds["total"]
+    seconds = {**result.seconds, "vectorize": spent, "total": round(result.seconds["total"] + spent, 3)}
+    return replace(result, vectors=made.vectors, seconds=seconds, peak_rss_mb=max(result.peak_rss_mb, made.peak_rss_mb))
+
+
+def _check_vectors(vectors: str | None, shard: str | None, overwrite: bool) -> None:
+    """Refuse what would fail only when the labels are done."""
+    if vectors is None:
+        return
+    if shard is not None:
+        raise UsageError("--vectors needs whole labels: run `geoovseg vectorize` after `geoovseg merge`")
+    from geoovseg.vectorize import check_target
+
+    check_target(Path(vectors), overwrite)
 
 
 def _remarks(result: SegmentResult) -> Iterator[str]:
@@ -189,10 +216,12 @@ def parse_bands(text: str | None) -> tuple[int, ...] | None:
         raise UsageError(f"--bands {text}: write three band numbers, as in 3,2,1") from error
 
 
-def _check_several(scenes: list[str], output: str | None, confidence: str | None) -> None:
+def _check_several(scenes: list[str], output: str | None, confidence: str | None, vectors: str | None) -> None:
     """Refuse names that would make one scene's result replace another's."""
     if confidence is not None:
         raise UsageError("--confidence names one file; with several scenes run them one by one")
+    if vectors is not None:
+        raise UsageError("--vectors names one file; with several scenes run them one by one, or `geoovseg vectorize`")
     if output is not None and output.lower().endswith((".tif", ".tiff")):
         raise UsageError(f"-o {output}: with several scenes the output is a folder")
     from geoovseg.outputs import output_names

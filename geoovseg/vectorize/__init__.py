@@ -129,7 +129,6 @@ def vectorize(
         GeoOVSegError: one of its leaves, for everything a caller can cause.
     """
     watch, target = Stopwatch(), Path(output)
-    driver_of(target)
     with open_labels(labels) as src:
         source = _inspect(src, os.fspath(labels), classes, names)
         files = src.files
@@ -147,12 +146,18 @@ def _check(target: Path, sources: Sequence[str], overwrite: bool, simplify: floa
     """Refuse outputs that would destroy something, and settings that mean nothing."""
     if is_one_of(target, sources):
         raise OutputError(f"the output {target} is read from; choose another name")
+    check_target(target, overwrite)
+    if not (simplify >= 0 and math.isfinite(simplify)):
+        raise UsageError(f"--simplify {simplify} must be a number of metres, 0 or more")
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse a file for polygons that cannot be written. Raises UsageError, OutputError."""
+    driver_of(target)
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists; use --overwrite to replace it")
     if not target.parent.is_dir():
         raise OutputError(f"the folder {target.parent} does not exist; create it or choose another name")
-    if not (simplify >= 0 and math.isfinite(simplify)):
-        raise UsageError(f"--simplify {simplify} must be a number of metres, 0 or more")
 
 
 def _inspect(src: Any, path: str, classes: Sequence[str] | None, names: dict[int, str] | None) -> Source:
