@@ -44,6 +44,10 @@ class Groups:
         if a != b:
             self._parent[b] = a
 
+    def forget(self, number: int) -> None:
+        """Drop a number whose group is done with."""
+        self._parent.pop(number, None)
+
 
 @dataclass
 class _Open:
@@ -63,6 +67,7 @@ class Seams:
         self._cell = cell
         self._open, self._groups, self._next = _Open(), Groups(), 0
         self._crossings: list[Ints] = []
+        self._keys: Ints = np.empty(0, np.int64)
         self._bottom: Ints = np.empty(0, np.int64)
         self._codes: Ints = np.empty(0, np.int64)
 
@@ -123,11 +128,13 @@ class Seams:
         total = np.array([sum(held.sums[n] for n in numbers) for numbers in groups])
         pixels = np.array([sum(held.pixels[n] for n in numbers) for numbers in groups])
         geometries = np.empty(len(groups), object)
-        crossings = np.unique(np.concatenate(self._crossings), axis=0) if self._crossings else np.empty((0, 2))
+        self._keys = np.unique(np.concatenate([self._keys, *map(_keys, self._crossings)]))
+        self._crossings = []
         for n, numbers in enumerate(groups):
             parts = [held.geometries[number] for number in numbers]
-            geometries[n] = parts[0] if len(parts) == 1 else joined(parts, crossings)
+            geometries[n] = parts[0] if len(parts) == 1 else joined(parts, self._keys)
         for number in (number for numbers in groups for number in numbers):
+            self._groups.forget(number)
             for table in (held.codes, held.geometries, held.sums, held.pixels):
                 table.pop(number)
         return Polygons(codes, geometries, total / pixels)
@@ -137,19 +144,30 @@ def _numbered(edge: Ints, first: int) -> Ints:
     return np.where(edge >= 0, edge + first, -1)
 
 
-def joined(parts: list[Any], crossings: Any) -> Any:
-    """One polygon of pieces that share edges exactly, without the corners that only seams gave it."""
+def joined(parts: list[Any], crossings: Ints) -> Any:
+    """One polygon of pieces that share edges exactly, without the corners that only seams gave it.
+
+    `crossings` are sorted keys of where those can be.
+    """
     whole = shapely.coverage_union_all(np.array(parts, object))
-    if whole.geom_type != "Polygon":  # pieces that meet in a point do not happen: they meet along a pixel's edge
-        whole = shapely.union_all(np.array(parts, object))
     points = shapely.get_coordinates(whole)
-    drop = _among(points, crossings) & _straight(whole, points)
-    return shapely.transform(whole, lambda xy: xy) if not drop.any() else _without(whole, points, drop)
+    drop = _among(points, crossings)
+    if drop.any():
+        drop &= _straight(whole, points)
+    return _without(whole, points, drop) if drop.any() else whole
 
 
-def _among(points: Any, crossings: Any) -> NDArray[np.bool_]:
-    span = 1 + max(points[:, 0].max(), crossings[:, 0].max() if len(crossings) else 0)
-    return np.isin(points[:, 1] * span + points[:, 0], crossings[:, 1] * span + crossings[:, 0])
+def _keys(points: Any) -> Ints:
+    """Corners (n, 2) as one number each."""
+    found: Ints = (points[:, 1].astype(np.int64) << 32) | points[:, 0].astype(np.int64)
+    return found
+
+
+def _among(points: Any, crossings: Ints) -> NDArray[np.bool_]:
+    """Which of points (n, 2) are at sorted keys."""
+    keys = _keys(points)
+    place = np.searchsorted(crossings, keys)
+    return np.append(crossings, -1)[place] == keys
 
 
 def _straight(polygon: Any, points: Any) -> NDArray[np.bool_]:
