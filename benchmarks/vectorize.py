@@ -73,7 +73,11 @@ def measure(kind: str, path: str) -> None:
     """One run in this process; prints seconds, peak memory, polygons."""
     start = time.perf_counter()
     output = str(Path(path).with_name(f"{kind}.gpkg"))
-    count = vectorize(path, output, simplify=TOLERANCE).polygons if kind == "ours" else whole(path, kind, output)
+    count = (
+        vectorize(path, output, simplify=TOLERANCE, overwrite=True).polygons
+        if kind == "ours"
+        else whole(path, kind, output)
+    )
     seconds = time.perf_counter() - start
     own, children = (
         resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

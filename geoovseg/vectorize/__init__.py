@@ -1,7 +1,7 @@
 """From a label raster to one clean, styled coverage of polygons, at any size. Read this first.
 
-Blocks are polygonised in parallel (pieces.py), joined across their seams (seams.py), measured (measures.py) and written
-as they are finished (write.py); what is held grows with the polygons that are still open, not with the raster.
+Blocks are polygonised in parallel (stream.py, pieces.py), joined across their seams (seams.py), measured (measures.py)
+and written as they are finished (write.py); what is held grows with the polygons that are still open.
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import shapely
-from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError
 from geoovseg.outputs import is_one_of
@@ -29,12 +25,11 @@ from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.styles import LegendEntry
 from geoovseg.truth import category_names, open_labels
 from geoovseg.vectorize.measures import Ellipsoid, ellipsoid_of
-from geoovseg.vectorize.pieces import Pieces, Task, block_windows, cut_pieces
+from geoovseg.vectorize.pieces import Task
 from geoovseg.vectorize.seams import Polygons, Seams
+from geoovseg.vectorize.stream import blocks, joined_rows
 from geoovseg.vectorize.write import COLUMNS, LAYER, driver_of, write_polygons
 
-Rows = Iterator[tuple[int, list[Pieces]]]
-"""Rows of polygonised blocks, each with its first row of pixels."""
 BLOCK = 2048
 """Side of the blocks that are polygonised on their own, in pixels."""
 BATCH = 5000
@@ -136,8 +131,8 @@ def vectorize(
     cell = None if split_grid is None else _cell(source, split_grid)
     side = block if cell is None else _fitting(block, cell)
     totals = _Totals(source)
-    with watch.stage("polygons"), _blocks(source.task(confidence, simplify), source.shape, side, workers) as rows:
-        finished = _joined(rows, Seams(cell=cell))
+    with watch.stage("polygons"), blocks(source.task(confidence, simplify), source.shape, side, workers) as rows:
+        finished = joined_rows(rows, Seams(cell=cell))
         write_polygons(target, totals.batches(finished, confidence), crs=source.crs, legend=source.legend)
     return totals.result(target, watch)
 
@@ -197,35 +192,6 @@ def _legend(src: Any, known: dict[int, str]) -> list[LegendEntry]:
         colour = "#{:02x}{:02x}{:02x}".format(*rgb[:3]) if rgb else COLOURS[number % len(COLOURS)]
         found.append(LegendEntry(code, known.get(code, f"class {code}"), colour, counts[code]))
     return found
-
-
-@contextmanager
-def _blocks(
-    task: Task, shape: tuple[int, int], side: int, workers: int
-) -> Iterator[Iterator[tuple[int, list[Pieces]]]]:
-    """Rows of polygonised blocks with their first row of pixels, by processes of their own.
-
-    Threads would not do: the first two that polygonise at once can wait for each other for ever.
-    """
-    rows = block_windows(*shape, side)
-    cut = partial(cut_pieces, task)
-    count = min(workers or os.cpu_count() or 1, sum(map(len, rows)))
-    if count == 1:
-        yield ((row[0].row_off, [cut(window) for window in row]) for row in rows)
-        return
-    with get_context("spawn").Pool(count) as pool:
-        yield _in_rows(pool.imap(cut, (window for row in rows for window in row)), rows)
-
-
-def _in_rows(pieces: Iterator[Pieces], rows: list[list[Window]]) -> Rows:
-    for row in rows:
-        yield row[0].row_off, [next(pieces) for _ in row]
-
-
-def _joined(rows: Rows, seams: Seams) -> Iterator[Polygons]:
-    for row_off, pieces in rows:
-        yield from seams.row(pieces, row_off)
-    yield from seams.end()
 
 
 def _cell(source: Source, metres: float) -> tuple[int, int]:

@@ -60,7 +60,7 @@ class _Open:
 
 
 class Seams:
-    """Joins blocks, given row by row, left to right."""
+    """Joins blocks, given row by row, left to right; polygons leave with the last block they touch."""
 
     def __init__(self, *, cell: tuple[int, int] | None = None) -> None:
         """`cell` (width, height) in pixels: polygons are not joined across its multiples."""
@@ -84,8 +84,9 @@ class Seams:
             before = _numbered(block.right, numbers)
             bottom.append(_numbered(block.bottom, numbers))
             col_off += len(block.top)
+            edges = np.unique(np.concatenate([before, *bottom, self._bottom[col_off:]]))
+            yield from self._finished({self._groups.root(n) for n in edges.tolist() if n >= 0})
         self._bottom = np.concatenate(bottom)
-        yield from self._finished({self._groups.root(n) for n in np.unique(self._bottom).tolist() if n >= 0})
 
     def end(self) -> Iterator[Polygons]:
         """What is left."""
