@@ -228,6 +228,17 @@ def test_a_split_grid_cuts_polygons(labels: str, tmp_path: Path) -> None:
     assert found.area_m2.sum() == pytest.approx(sum(a for a in whole.area_m2.values() if a), rel=1e-4)
 
 
+def test_a_split_grid_wider_than_blocks_cuts_all_the_same(labels: str, tmp_path: Path) -> None:
+    """Cells of 25 pixels in blocks of at most 16: two of 12 make a cell of 24."""
+    vectorize(labels, tmp_path / "out.gpkg", split_grid=12.5, block=16, workers=1)
+    bounds = _read(tmp_path / "out.gpkg").geometry.bounds
+    assert ((bounds.maxx - bounds.minx) <= 12.5).all()
+    assert ((bounds.maxy - bounds.miny) <= 12.5).all()
+    edges = set(bounds.maxx)
+    assert {480_012, 480_024, 480_036} <= edges
+    assert not {480_006, 480_018} & edges
+
+
 def test_classes_are_picked_by_name(labels: str, tmp_path: Path) -> None:
     result = vectorize(labels, tmp_path / "out.gpkg", classes=["class 2"], workers=1)
     assert list(result.area_m2) == ["class 2"]
@@ -260,6 +271,8 @@ def test_labels_of_ours_keep_names_and_colours(geoovseg: Callable[..., Any], dem
         ({"simplify": -1.0}, UsageError, "must be a number of metres"),
         ({"simplify": float("nan")}, UsageError, "must be a number of metres"),
         ({"split_grid": 0.1}, UsageError, "less than a pixel"),
+        ({"split_grid": float("nan")}, UsageError, "no number of metres"),
+        ({"split_grid": float("inf")}, UsageError, "no number of metres"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

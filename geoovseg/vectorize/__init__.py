@@ -70,16 +70,16 @@ class Source:
 
     def task(self, confidence: str | None, tolerance: float) -> Task:
         """What the blocks are made of; a tolerance in metres."""
-        pixel = self._pixel()
         return Task(
             labels=self.path,
             confidence=confidence,
             codes=tuple(entry.code for entry in self.legend),
             tolerance=tolerance,
-            pixel=pixel,
+            pixel=self.pixel,
         )
 
-    def _pixel(self) -> tuple[float, float]:
+    @property
+    def pixel(self) -> tuple[float, float]:
         """Width and height of a pixel in the middle, in metres if the raster lies on an ellipsoid."""
         t, (height, width) = self.transform, self.shape
         x, y = t * (width / 2, height / 2)
@@ -128,8 +128,7 @@ def vectorize(
         source = _inspect(src, os.fspath(labels), classes, names)
         files = src.files
     _check(target, (*files, *filter(None, [confidence])), overwrite, simplify)
-    cell = None if split_grid is None else _cell(source, split_grid)
-    side = block if cell is None else _fitting(block, cell)
+    cell, side = (None, block) if split_grid is None else _split(source, split_grid, block)
     totals = _Totals(source)
     with watch.stage("polygons"), blocks(source.task(confidence, simplify), source.shape, side, workers) as rows:
         finished = joined_rows(rows, Seams(cell=cell))
@@ -194,20 +193,19 @@ def _legend(src: Any, known: dict[int, str]) -> list[LegendEntry]:
     return found
 
 
-def _cell(source: Source, metres: float) -> tuple[int, int]:
-    """The split grid in pixels. Raises UsageError."""
-    width, height = source.task(None, 0).pixel
-    cell = (round(metres / width), round(metres / height))
-    if min(cell) < 1:
-        raise UsageError(f"--split-grid {metres:g} is less than a pixel")
-    return cell
+def _split(source: Source, metres: float, block: int) -> tuple[tuple[int, int], int]:
+    """A split grid in pixels, and the side of blocks whose seams include its lines.
 
-
-def _fitting(block: int, cell: tuple[int, int]) -> int:
-    """The side of blocks whose seams include the lines of a grid of square cells."""
-    if cell[0] != cell[1]:
+    Its cells may be a few pixels off, so that blocks fit. Raises UsageError.
+    """
+    width, height = source.pixel
+    if not metres >= max(width, height) or not math.isfinite(metres):
+        raise UsageError(f"--split-grid {metres:g} is less than a pixel, or no number of metres")
+    if round(metres / width) != round(metres / height):
         raise UsageError("--split-grid needs square pixels")
-    return cell[0] if cell[0] <= block else cell[0] // -(-cell[0] // block)
+    blocks_a_cell = -(-round(metres / width) // block)
+    side = round(metres / width / blocks_a_cell)
+    return (side * blocks_a_cell, side * blocks_a_cell), side
 
 
 class _Totals:
