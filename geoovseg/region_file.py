@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ import rasterio.warp
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.network import is_offline, is_remote
+from geoovseg.rasters import opened
 
 LARGEST = 2**31 - 1
 
@@ -57,15 +56,7 @@ def open_regions(path: str | os.PathLike[str], scene: Any) -> Iterator[RegionFil
     nowhere on the scene.
     """
     name = os.fspath(path)
-    if is_offline() and is_remote(name):
-        raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            src = rasterio.open(name)
-    except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
-        raise SceneError(f"cannot open the regions {name!r}: {first_line(error)}") from error
-    with src:
+    with opened(name, f"the regions {name!r}") as src:
         if not src.count or not np.issubdtype(np.dtype(src.dtypes[0]), np.integer):
             kind = src.dtypes[0] if src.count else "no"
             raise SceneError(f"{name} has {kind} pixels; regions are whole numbers, 0 where there is none")

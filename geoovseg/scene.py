@@ -18,11 +18,11 @@ from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.env import getenv, hasenv
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line
-from geoovseg.network import is_offline, is_remote
+from geoovseg.rasters import opened
 from geoovseg.region_file import RegionFile, open_regions
 
 DEMO_TAG = "GEOOVSEG_DEMO"
@@ -210,9 +210,7 @@ def open_scene(
     for bands the file lacks; warns of a missing coordinate system.
     """
     name = os.fspath(path)
-    if is_offline() and is_remote(name):
-        raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
-    with raster_env(), _opened(name) as src:
+    with raster_env(), opened(name, f"{name!r} as a raster") as src:
         try:
             scene = _inspect(src, bands, name)
         except CPLE_BaseError as error:
@@ -224,18 +222,6 @@ def open_scene(
             return
         with open_regions(regions, src) as file:
             yield replace(scene, regions=file)
-
-
-@contextmanager
-def _opened(name: str) -> Iterator[Any]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            src = rasterio.open(name)
-    except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
-        raise SceneError(f"cannot open {name!r} as a raster: {first_line(error)}") from error
-    with src:
-        yield src
 
 
 def _inspect(src: Any, bands: Sequence[int] | None, name: str) -> Scene:

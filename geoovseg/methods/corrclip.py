@@ -13,15 +13,17 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
-from geoovseg.methods.dense import cosines
+from geoovseg.methods.dense import on_the_grid
 from geoovseg.methods.proxyclip import on_grid
 from geoovseg.models.masks import MaskSet, mask_bytes
 from geoovseg.models.patches import own_grid
 from geoovseg.models.regions import Regions, SamRegions, region_maps
 from geoovseg.models.vit import ClipVit, Grid
-from geoovseg.ops.classes import best_word
+from geoovseg.ops.attention import only
+from geoovseg.ops.classes import best_word, for_each_word
 from geoovseg.ops.correlation import apart
 from geoovseg.ops.regions import linked, numbered, vote
+from geoovseg.ops.upsample import bilinear
 from geoovseg.scene import TileBatch
 from geoovseg.vocabulary import Vocabulary
 
@@ -112,8 +114,7 @@ class CorrClip:
     def bias(self, regions: Tensor, merged: Tensor, dtype: torch.dtype) -> Tensor:
         """What keeps region tokens (b, 1, R, 1 + N) to the class token and to the patches of their region."""
         inside = regions[:, None] == torch.arange(int(merged.max()) + 1, device=regions.device)[:, None]
-        allowed = F.pad(inside, (1, 0), value=True)
-        return torch.zeros(allowed.shape, dtype=dtype, device=regions.device).masked_fill(~allowed, -torch.inf)[:, None]
+        return only(F.pad(inside, (1, 0), value=True), dtype)
 
     def _block(self, i: int, x: Tensor, tokens: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """A block of the tower, and what region tokens make of its keys and values; nothing attends to them."""
@@ -180,14 +181,12 @@ class CorrClipBlocks(BlockMethod):
         if self.correct:
             ids = torch.from_numpy(maps[:, 0]).to(shares.device)
             shares = torch.stack([vote(s, i) for s, i in zip(shares, ids, strict=True)])
-        return shares.repeat_interleave(torch.tensor(self.groups, device=shares.device), 1)
+        return for_each_word(shares, self.groups)
 
     def see(self, pixels: Tensor, ids: Tensor) -> Tensor:
         """Cosines (b, Q, H, W) of windows (b, 3, H, W) with their regions (b, 1, H, W)."""
         features, grid = self.encoder(pixels, ids[:, 0])
-        size = (pixels.shape[2], pixels.shape[3])
-        similar = cosines(features, self.text).mT.unflatten(2, grid)
-        return F.interpolate(similar, size=size, mode="bilinear", align_corners=False)
+        return bilinear(on_the_grid(features, grid, pixels, self.text), pixels)
 
 
 def _make(

@@ -19,7 +19,7 @@ from geoovseg.errors import UsageError
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.models.vit import ClipVit, Grid
-from geoovseg.ops.classes import best_word
+from geoovseg.ops.classes import best_word, for_each_word
 from geoovseg.ops.context import precise
 from geoovseg.ops.upsample import bilateral
 from geoovseg.scene import TileBatch
@@ -150,7 +150,7 @@ class Direct(BlockMethod):
         pixels = torch.from_numpy(batch.pixels).to(classes.device)
         images = zip(classes.split(1), known.split(1), pixels.split(1), strict=True)
         found = torch.cat([self._shares(*image) for image in images])
-        return found.repeat_interleave(torch.tensor(self.groups, device=found.device), 1)
+        return for_each_word(found, self.groups)
 
     def _shares(self, cosines: Tensor, known: Tensor, pixels: Tensor) -> Tensor:
         """Shares (1, C, H, W) of one image; on the grid of attention without the joint bilateral upsampling.

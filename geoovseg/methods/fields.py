@@ -92,6 +92,14 @@ def scale(default: float, source: str) -> Field:
     return Field("scale", float(default), f"factor on cosines before the softmax ({source})", above=0)
 
 
+def likeness(beta: str, gamma: str) -> tuple[Field, Field]:
+    """ProxyCLIP's two settings of attention by likeness; `beta` and `gamma` say where their values come from."""
+    return (
+        Field("beta", 1.2, f"likeness that counts, by the mean likeness {beta}", at_least=0, at_most=100),
+        Field("gamma", 3.0, f"sharpness of the likeness {gamma}", at_least=0.001, at_most=10_000),
+    )
+
+
 def sigma(source: str) -> Field:
     """The reach of NACLIP's neighbourhood."""
     about = f"reach of the neighbourhood, in patches (NACLIP release, {source})"

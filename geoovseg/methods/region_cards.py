@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geoovseg.methods.fields import Field, MethodCard, scale
+from geoovseg.methods.fields import Field, MethodCard, likeness, scale
 
 MASK_ORDER = Field(
     "mask_order",
@@ -33,14 +33,7 @@ REGION_METHODS: dict[str, MethodCard] = {
         cost=3.2,
         fields=(
             scale(40, "Trident release"),
-            Field(
-                "beta",
-                1.2,
-                "likeness that counts, by the mean likeness of all windows of a block (Trident release)",
-                at_least=0,
-                at_most=100,
-            ),
-            Field("gamma", 3.0, "sharpness of the likeness (Trident release)", at_least=0.001, at_most=10_000),
+            *likeness("of all windows of a block (Trident release)", "(Trident release)"),
             Field(
                 "cos_fac",
                 1.2,

@@ -14,11 +14,13 @@ from torch.nn import functional as F
 
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
-from geoovseg.methods.dense import cosines
+from geoovseg.methods.dense import cosines, on_the_grid
 from geoovseg.models.masks import MaskSet, Order
 from geoovseg.models.regions import Regions, SamRegions, region_maps
 from geoovseg.models.vit import ClipVit
+from geoovseg.ops.attention import only
 from geoovseg.ops.regions import patch_ids
+from geoovseg.ops.upsample import bilinear
 from geoovseg.scene import TileBatch
 from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary
@@ -54,13 +56,10 @@ def layers(depth: int, order: str) -> Layers:
 
 
 def region_bias(ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """What to add to logits (B, 1, 1 + N, 1 + N): patches attend within regions (B, N), the class token to itself.
-
-    A float of 0 and -inf: a boolean mask would reach the blocks as a bias of 0 and 1.
-    """
+    """What to add to logits (B, 1, 1 + N, 1 + N): patches attend within regions (B, N), the class token to itself."""
     allowed = torch.eye(1 + ids.shape[1], device=ids.device).bool().repeat(len(ids), 1, 1)
     allowed[:, 1:, 1:] = ids[:, :, None] == ids[:, None, :]
-    return torch.zeros(allowed.shape, device=ids.device, dtype=dtype).masked_fill(~allowed, -torch.inf)[:, None]
+    return only(allowed, dtype)
 
 
 @dataclass(kw_only=True)
@@ -116,11 +115,10 @@ class ReSegClip(BlockMethod):
     def see(self, pixels: Tensor, ids: Tensor) -> Tensor:
         """Scores (b, Q, H, W) of windows (b, 3, H, W) with their regions (b, sets, H, W)."""
         tokens, grid = self.tokens(pixels, [self.bias(level, ids, pixels) for level in self.plan])
-        patches, size = tokens[:, 1:].mT.unflatten(2, grid), (pixels.shape[2], pixels.shape[3])
         if self.output == "code":
-            return shares_at_pixels(patches.float(), self.text, size)
-        similar = cosines(patches.movedim(1, -1), self.text).movedim(-1, 1)
-        return F.interpolate(similar, size=size, mode="bilinear", align_corners=False)
+            patches = tokens[:, 1:].float().mT.unflatten(2, grid)
+            return shares_at_pixels(patches, self.text, (pixels.shape[2], pixels.shape[3]))
+        return bilinear(on_the_grid(tokens[:, 1:], grid, pixels, self.text), pixels)
 
     def bias(self, level: int | None, ids: Tensor, pixels: Tensor) -> Tensor:
         """What holds patches to the regions of a set, or each to itself."""

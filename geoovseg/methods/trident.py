@@ -20,10 +20,10 @@ from geoovseg.methods.dense import cosines
 from geoovseg.methods.proxyclip import ProxyClip, on_grid
 from geoovseg.methods.refinement import Refinement, refine
 from geoovseg.models.patches import own_grid
-from geoovseg.models.sam import Sam, Seen
+from geoovseg.models.sam import Sam, Seen, as_image
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.affinity import affinity_rows
-from geoovseg.ops.classes import best_word
+from geoovseg.ops.classes import best_word, for_each_word
 from geoovseg.ops.correlation import correlated, mean_likeness
 from geoovseg.scene import FILL, TileBatch
 from geoovseg.tiling import origins
@@ -145,12 +145,12 @@ class Trident(BlockMethod):
     def scores(self, batch: TileBatch) -> Tensor:
         """Shares of the classes (B, Q, H, W); all words of a class have its share."""
         found = torch.stack([self._block(batch.pixels[n], batch.valid[n]) for n in range(len(batch))])
-        return found.repeat_interleave(torch.tensor(self.groups, device=found.device), 1)
+        return for_each_word(found, self.groups)
 
     def _block(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> Tensor:
         """Shares of the classes (C, H, W) of one block."""
         shape, (pixels, valid) = valid.shape, _whole_patches(pixels, valid, self.sam)
-        seen = self.sam.see((pixels * 255).round().astype(np.uint8).transpose(1, 2, 0))
+        seen = self.sam.see(as_image(pixels))
         image = torch.from_numpy(pixels)[None].to(self.clip.device)
         found = self.cosines(seen, self.canvas(image, seen), torch.from_numpy(valid).to(image.device))
         size = (image.shape[2], image.shape[3])

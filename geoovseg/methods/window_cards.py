@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geoovseg.methods.fields import Field, MethodCard, residual, scale, sigma
+from geoovseg.methods.fields import Field, MethodCard, likeness, residual, scale, sigma
 
 WINDOW_METHODS: dict[str, MethodCard] = {
     "clip": MethodCard(
@@ -196,16 +196,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         cost=1.9,
         fields=(
             scale(40, "ProxyCLIP release"),
-            Field(
-                "beta",
-                1.2,
-                "likeness that counts, by the mean likeness (ProxyCLIP release; 1.0 to 1.6)",
-                at_least=0,
-                at_most=100,
-            ),
-            Field(
-                "gamma", 3.0, "sharpness of the likeness (ProxyCLIP release; 2 to 5)", at_least=0.001, at_most=10_000
-            ),
+            *likeness("(ProxyCLIP release; 1.0 to 1.6)", "(ProxyCLIP release; 2 to 5)"),
         ),
         build="geoovseg.methods.proxyclip:build",
     ),

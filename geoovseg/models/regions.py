@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb
 
 from geoovseg.models.masks import Kept, Masks, MaskSet, digest
-from geoovseg.models.sam import Sam
+from geoovseg.models.sam import Sam, as_image
 from geoovseg.ops.regions import painted
 from geoovseg.scene import TileBatch
 
@@ -66,7 +66,7 @@ class SamRegions:
         height, width = batch.pixels.shape[2:]
         maps = np.zeros((len(batch), len(sets), height, width), np.int32)
         for n, pixels in enumerate(batch.pixels):
-            image = (pixels * 255).round().astype(np.uint8).transpose(1, 2, 0)
+            image = as_image(pixels)
             for row in range(0, height, tile or height):
                 for col in range(0, width, tile or width):
                     box = (slice(row, row + (tile or height)), slice(col, col + (tile or width)))

@@ -138,6 +138,11 @@ class Sam:
         return found
 
 
+def as_image(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Pixels (3, H, W) in 0..1 as the image (H, W, 3) they were read from."""
+    return (pixels * 255).round().astype(np.uint8).transpose(1, 2, 0)
+
+
 def _through(block: Any, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """A block of global attention on tokens (1, h, w, E), and its q, k, v (heads, h * w, d)."""
     grid, attn = (x.shape[1], x.shape[2]), block.attn

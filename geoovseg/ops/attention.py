@@ -23,6 +23,14 @@ def anywhere(mix: Mix) -> Policy:
     return lambda grid: mix
 
 
+def only(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """What to add to logits (B, 1, n, N), for all heads, so that only `allowed` (B, n, N) pairs attend.
+
+    0 and -inf as numbers: towers read a mask of true and false as a bias of 1 and 0.
+    """
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, -torch.inf)[:, None]
+
+
 def clip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Every token attends as CLIP was trained: softmax(q k^T / sqrt d) v (Radford et al. 2021)."""
     return sdpa(q, k, v)

@@ -16,6 +16,11 @@ def best_word(scores: Tensor, groups: Sequence[int]) -> Tensor:
     return torch.stack([group.amax(dim=1) for group in scores.split(list(groups), dim=1)], dim=1)
 
 
+def for_each_word(classes: Tensor, groups: Sequence[int]) -> Tensor:
+    """Class scores (B, C, h, w) to query scores (B, Q, h, w): all words of a class have its score."""
+    return classes.repeat_interleave(torch.tensor(groups, device=classes.device), 1)
+
+
 def decide(scores: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
     """Class scores (C, h, w) to the best channel (h, w) and its confidence in 0..1 (h, w).
 

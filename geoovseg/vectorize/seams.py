@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,14 +48,14 @@ class Groups:
         self._parent.pop(number, None)
 
 
-@dataclass
-class _Open:
-    """Pieces that a later block may still touch, by their number."""
+class _Piece(NamedTuple):
+    """What is kept of a piece until its polygon is finished."""
 
-    codes: dict[int, int] = field(default_factory=dict)
-    geometries: dict[int, Any] = field(default_factory=dict)
-    sums: dict[int, float] = field(default_factory=dict)
-    pixels: dict[int, int] = field(default_factory=dict)
+    code: int
+    geometry: Any
+    total: float
+    """of confidence over pixels"""
+    pixels: int
 
 
 class Seams:
@@ -65,11 +64,11 @@ class Seams:
     def __init__(self, *, cell: tuple[int, int] | None = None) -> None:
         """`cell` (width, height) in pixels: polygons are not joined across its multiples."""
         self._cell = cell
-        self._open, self._groups, self._next = _Open(), Groups(), 0
+        self._open: dict[int, _Piece] = {}
+        self._groups, self._next = Groups(), 0
         self._crossings: list[Ints] = []
         self._keys: Ints = np.empty(0, np.int64)
         self._bottom: Ints = np.empty(0, np.int64)
-        self._codes: Ints = np.empty(0, np.int64)
 
     def row(self, pieces: Iterable[Pieces], row_off: int) -> Iterator[Polygons]:
         """Take a row of blocks that begins at a row of pixels; yields the polygons that it ends."""
@@ -99,11 +98,8 @@ class Seams:
         """Keep a block's pieces; returns the number of its first."""
         first = self._next
         self._next += len(block.codes)
-        numbers = range(first, self._next)
-        self._open.codes.update(zip(numbers, block.codes.tolist(), strict=True))
-        self._open.geometries.update(zip(numbers, block.geometries, strict=True))
-        self._open.sums.update(zip(numbers, block.sums.tolist(), strict=True))
-        self._open.pixels.update(zip(numbers, block.pixels.tolist(), strict=True))
+        pieces = zip(block.codes.tolist(), block.geometries, block.sums.tolist(), block.pixels.tolist(), strict=True)
+        self._open.update(enumerate(map(_Piece._make, pieces), first))
         self._crossings.append(block.crossings)
         return first
 
@@ -111,34 +107,31 @@ class Seams:
         """Put pieces together that meet along a seam."""
         both = (one >= 0) & (other >= 0)
         for a, b in np.unique(np.stack([one[both], other[both]], axis=1), axis=0).tolist():
-            if self._open.codes[a] == self._open.codes[b]:
+            if self._open[a].code == self._open[b].code:
                 self._groups.join(a, b)
 
     def _finished(self, still: set[int]) -> Iterator[Polygons]:
         """Polygons of all groups but those that are still open."""
         members: dict[int, list[int]] = {}
-        for number in self._open.codes:
+        for number in self._open:
             members.setdefault(self._groups.root(number), []).append(number)
         done = [numbers for root, numbers in members.items() if root not in still]
         if done:
             yield self._united(done)
 
     def _united(self, groups: list[list[int]]) -> Polygons:
-        held = self._open
-        codes = np.array([held.codes[numbers[0]] for numbers in groups], np.int64)
-        total = np.array([sum(held.sums[n] for n in numbers) for numbers in groups])
-        pixels = np.array([sum(held.pixels[n] for n in numbers) for numbers in groups])
-        geometries = np.empty(len(groups), object)
         self._keys = np.unique(np.concatenate([self._keys, *map(_keys, self._crossings)]))
         self._crossings = []
+        codes, geometries, means = [], np.empty(len(groups), object), []
         for n, numbers in enumerate(groups):
-            parts = [held.geometries[number] for number in numbers]
+            pieces = [self._open.pop(number) for number in numbers]
+            codes.append(pieces[0].code)
+            means.append(sum(p.total for p in pieces) / sum(p.pixels for p in pieces))
+            parts = [p.geometry for p in pieces]
             geometries[n] = parts[0] if len(parts) == 1 else joined(parts, self._keys)
-        for number in (number for numbers in groups for number in numbers):
-            self._groups.forget(number)
-            for table in (held.codes, held.geometries, held.sums, held.pixels):
-                table.pop(number)
-        return Polygons(codes, geometries, total / pixels)
+            for number in numbers:
+                self._groups.forget(number)
+        return Polygons(np.array(codes, np.int64), geometries, np.array(means))
 
 
 def _numbered(edge: Ints, first: int) -> Ints:
@@ -174,26 +167,22 @@ def _among(points: Any, crossings: Ints) -> NDArray[np.bool_]:
 def _straight(polygon: Any, points: Any) -> NDArray[np.bool_]:
     """Whether a ring goes straight on at a vertex; the vertex a ring begins and ends with looks around it."""
     found = np.zeros(len(points), bool)
-    start = 0
     for ring in _rings(polygon):
-        count = shapely.get_num_coordinates(ring)
-        xy = points[start : start + count - 1]
+        xy = points[ring][:-1]
         before, after = xy - np.roll(xy, 1, axis=0), np.roll(xy, -1, axis=0) - xy
-        found[start : start + count - 1] = before[:, 0] * after[:, 1] == before[:, 1] * after[:, 0]
-        found[start + count - 1] = found[start]
-        start += count
+        straight = before[:, 0] * after[:, 1] == before[:, 1] * after[:, 0]
+        found[ring] = np.append(straight, straight[0])
     return found
 
 
-def _rings(polygon: Any) -> list[Any]:
-    return [polygon.exterior, *polygon.interiors]
+def _rings(polygon: Any) -> list[slice]:
+    """Where the vertices of each ring are among those of a polygon, its exterior first."""
+    ends = np.cumsum(shapely.get_num_coordinates([polygon.exterior, *polygon.interiors])).tolist()
+    return [slice(first, end) for first, end in zip([0, *ends], ends, strict=False)]
 
 
 def _without(polygon: Any, points: Any, drop: NDArray[np.bool_]) -> Any:
-    rings, start = [], 0
-    for ring in _rings(polygon):
-        count = shapely.get_num_coordinates(ring)
-        kept = points[start : start + count - 1][~drop[start : start + count - 1]]
-        rings.append(np.concatenate([kept, kept[:1]]))
-        start += count
-    return shapely.polygons(shapely.linearrings(rings[0]), holes=[shapely.linearrings(r) for r in rings[1:]] or None)
+    """A polygon without some of its vertices."""
+    kept = [points[ring][:-1][~drop[ring][:-1]] for ring in _rings(polygon)]
+    rings = [shapely.linearrings(np.concatenate([xy, xy[:1]])) for xy in kept]
+    return shapely.polygons(rings[0], holes=rings[1:] or None)
