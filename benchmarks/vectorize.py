@@ -3,14 +3,16 @@
     python benchmarks/vectorize.py [--sides 6144,20480] [--runs ours,equal,usual]
 
 The raster repeats a tile of 2048 pixels with a frame of background, so that its largest polygon is the same at every
-size. `equal` polygonises the whole raster, cleans the coverage, simplifies it as one and writes it; `usual` simplifies
-each polygon on its own. Every row is a process of its own; peak memory adds up its workers'.
+size; for the runs called `connected` the frame is of one class, a network over the whole raster. `equal` polygonises
+the whole raster, cleans the coverage, simplifies it as one and writes it; `usual` simplifies each polygon on its own.
+Every row is a process of its own. Gaps and overlaps are those of the polygons of the first tile, in square metres.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -30,22 +32,30 @@ from scipy.ndimage import gaussian_filter
 from geoovseg.vectorize import vectorize
 
 TILE, CLASSES, TOLERANCE = 2048, 6, 1.0
+PIXEL, WEST, NORTH = 0.5, 480_000, 5_460_000
+OURS = {
+    "ours": {},
+    "ours --min-area 5": {"min_area": 5},
+    "ours, connected": {},
+    "ours, connected, --split-grid 1000": {"split_grid": 1000},
+}
+RUNS = (*OURS, "usual", "equal")
 
 
-def tile() -> np.ndarray:
-    """Labels of a smooth landscape, 1 to CLASSES, in a frame of 0."""
+def tile(frame: int) -> np.ndarray:
+    """Labels of a smooth landscape, 1 to CLASSES, in a frame of another code."""
     rng = np.random.default_rng(0)
     fields = np.stack([gaussian_filter(rng.standard_normal((TILE, TILE), np.float32), 12) for _ in range(CLASSES)])
     codes = fields.argmax(0).astype(np.uint8) + 1
-    codes[[0, -1]] = codes[:, [0, -1]] = 0
+    codes[[0, -1]] = codes[:, [0, -1]] = frame
     return codes
 
 
-def write_labels(path: Path, side: int) -> None:
+def write_labels(path: Path, side: int, frame: int = 0) -> None:
     """The tile again and again, `side` pixels wide and high."""
-    codes = tile()
+    codes = tile(frame)
     profile = {"driver": "GTiff", "width": side, "height": side, "count": 1, "dtype": "uint8", "tiled": True}
-    place = from_origin(480_000, 5_460_000, 0.5, 0.5)
+    place = from_origin(WEST, NORTH, PIXEL, PIXEL)
     with rasterio.open(path, "w", crs="EPSG:32632", transform=place, compress="deflate", nodata=255, **profile) as dst:
         for row in range(0, side, TILE):
             for col in range(0, side, TILE):
@@ -69,45 +79,55 @@ def whole(path: str, simplify: str, output: str) -> int:
     return len(frame)
 
 
+def gaps_and_overlaps(output: str) -> tuple[float, float]:
+    """Square metres of the first tile, within its frame, with no polygon and with more than one."""
+    inside = ((TILE - 2) * PIXEL) ** 2
+    box = (WEST + PIXEL, NORTH - (TILE - 1) * PIXEL, WEST + (TILE - 1) * PIXEL, NORTH - PIXEL)
+    polygons = geopandas.read_file(output, bbox=box, layer="classes").geometry.to_numpy()
+    polygons = shapely.intersection(polygons, shapely.box(*box))
+    covered = shapely.area(shapely.union_all(polygons))
+    return round(inside - covered, 1), round(float(shapely.area(polygons).sum() - covered), 1)
+
+
 def measure(kind: str, path: str) -> None:
-    """One run in this process; prints seconds, peak memory, polygons."""
+    """One run in this process; prints seconds, peak memory, polygons, gaps and overlaps."""
     start = time.perf_counter()
-    output = str(Path(path).with_name(f"{kind}.gpkg"))
+    output = str(Path(path).with_name("out.gpkg"))
     count = (
-        vectorize(path, output, simplify=TOLERANCE, overwrite=True).polygons
-        if kind == "ours"
+        vectorize(path, output, simplify=TOLERANCE, overwrite=True, **OURS[kind]).polygons
+        if kind in OURS
         else whole(path, kind, output)
     )
     seconds = time.perf_counter() - start
     own, children = (
         resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    print(json.dumps([round(seconds, 1), round(own), round(children), count]))
+    wrong = ("", "") if "connected" in kind else gaps_and_overlaps(output)
+    print(json.dumps([round(seconds, 1), round(own), round(children), count, *wrong]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sides", default="6144,20480")
-    parser.add_argument("--runs", default="ours,equal,usual")
+    parser.add_argument("--runs", default=";".join(RUNS), help="divided by ;")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         measure(*args.measure)
         return
-    print(f"{platform.machine()}, {__import__('os').cpu_count()} cores\n")
-    print(
-        "| side | run | seconds | peak memory, MB | largest worker, MB | polygons |\n|---|---|---|---|---|---|",
-        flush=True,
-    )
+    print(f"{platform.machine()}, {os.cpu_count()} cores\n")
+    print("| side | run | seconds | peak memory, MB | largest worker, MB | polygons | gaps, m² | overlaps, m² |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name:
         for side in map(int, args.sides.split(",")):
-            path = Path(name) / f"{side}.tif"
-            write_labels(path, side)
-            for kind in args.runs.split(","):
-                command = [sys.executable, __file__, "--measure", kind, str(path)]
+            paths = [Path(name) / f"{side}_{frame}.tif" for frame in (0, 1)]
+            for frame, path in enumerate(paths):
+                write_labels(path, side, frame)
+            for kind in args.runs.split(";"):
+                command = [sys.executable, __file__, "--measure", kind, str(paths["connected" in kind])]
                 done = subprocess.run(command, capture_output=True, text=True)
-                line = done.stdout.strip().splitlines()[-1] if done.returncode == 0 else done.stderr.strip()[-200:]
-                values = json.loads(line) if done.returncode == 0 else [line]
+                last = (done.stderr.strip().splitlines() or [f"ended by signal {-done.returncode}"])[-1]
+                values = json.loads(done.stdout) if done.returncode == 0 else [last]
                 print(f"| {side} | {kind} | {' | '.join(map(str, values))} |", flush=True)
 
 

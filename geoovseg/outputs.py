@@ -12,7 +12,7 @@ from pathlib import Path
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from geoovseg.errors import OutputError, UsageError, first_line
+from geoovseg.errors import GeoOVSegError, OutputError, UsageError, first_line
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,10 @@ def _keep(path: Path, keep: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Whatever goes wrong in here is an OutputError that names the output."""
+    """Whatever goes wrong in here is an OutputError that names the output; what is told already stays as it is."""
     try:
         yield
-    except OutputError:
+    except GeoOVSegError:
         raise
     except (RasterioError, CPLE_BaseError, OSError, OverflowError, UnicodeError) as error:
         reason = f"{first_line(error)}; check free space and permissions of {path.parent}"

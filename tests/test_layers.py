@@ -56,7 +56,7 @@ HOMES = {
     "transformers": {"models"},
     "segment_anything": {"models"},
     "skimage": {"ops", "models", "vectorize"},
-    "scipy": {"ops"},
+    "scipy": {"ops", "vectorize"},
     "pyarrow": {"vectorize"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

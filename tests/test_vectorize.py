@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pyogrio
 import pyproj
@@ -17,6 +18,7 @@ import shapely
 from conftest import TRANSFORM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from rasterio.features import rasterize, shapes
 from rasterio.transform import from_origin
 
@@ -38,7 +40,7 @@ def _write(path: Path, codes: np.ndarray, **profile: Any) -> str:
 
 def _polygons(path: str, shape: tuple[int, int], codes: tuple[int, ...], block: int, tolerance: float = 0) -> Any:
     """Codes and polygons in corners of pixels."""
-    task = Task(labels=path, confidence=None, codes=codes, tolerance=tolerance, pixel=(1, 1))
+    task = Task(labels=path, size=shape[::-1], confidence=None, codes=codes, tolerance=tolerance, pixel=(1, 1))
     seams, found = Seams(), []
     for row in block_windows(*shape, block):
         found += list(seams.row([cut_pieces(task, window) for window in row], row[0].row_off))
@@ -315,3 +317,138 @@ def test_segment_makes_polygons_when_asked(geoovseg: Callable[..., Any], demo_sc
         code, _, err = geoovseg(*common, "--vectors", tmp_path / "out.gpkg", *more)
         assert code != 0
         assert message in err
+
+
+def test_geoparquet_has_its_metadata(labels: str, tmp_path: Path) -> None:
+    vectorize(labels, tmp_path / "out.parquet", workers=1)
+    vectorize(labels, tmp_path / "out.gpkg", workers=1)
+    found, same = geopandas.read_parquet(tmp_path / "out.parquet"), _read(tmp_path / "out.gpkg")
+    assert found.crs == same.crs
+    assert found.geometry.geom_equals(same.geometry).all()
+    assert list(found.class_name) == list(same.class_name)
+    geo = json.loads(parquet.read_metadata(tmp_path / "out.parquet").metadata[b"geo"])
+    assert (geo["version"], geo["primary_column"]) == ("1.1.0", "geom")
+    assert geo["columns"]["geom"]["geometry_types"] == ["Polygon"]
+    assert geo["columns"]["geom"]["bbox"] == found.total_bounds.tolist()
+    some = geopandas.read_parquet(tmp_path / "out.parquet", bbox=tuple(found.geometry[0].bounds))
+    assert 0 < len(some) < len(found)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [("EPSG:4326", from_origin(179.9999, 0, 1e-5, 1e-5)), ("EPSG:3832", from_origin(3_339_570, 100, 1, 1))],
+    ids=["degrees", "metres"],
+)
+def test_geojson_is_cut_at_the_antimeridian(write_raster: Write, tmp_path: Path, crs: str, transform: Any) -> None:
+    path = write_raster(np.ones((1, 20, 30), np.uint8), "labels.tif", crs=crs, transform=transform)
+    vectorize(path, tmp_path / "out.geojsonl", workers=1)
+    shape = json.loads((tmp_path / "out.geojsonl").read_text())["geometry"]
+    assert shape["type"] == "MultiPolygon"
+    west, _, east, _ = shapely.geometry.shape(shape).bounds
+    assert (west, east) == (-180, 180)
+    assert shapely.geometry.shape(shape).area == pytest.approx(
+        30 * 20 * (1e-10 if crs == "EPSG:4326" else 8.07e-11), rel=0.01
+    )
+
+
+def test_geojson_needs_a_place_on_earth(write_raster: Write, tmp_path: Path) -> None:
+    for crs, message in ((None, "no coordinate system"), ("IAU_2015:30100", "does not lead")):
+        path = write_raster(np.ones((1, 20, 30), np.uint8), "labels.tif", crs=crs)
+        with pytest.raises(UsageError, match=message):
+            vectorize(path, tmp_path / "out.geojsonl", workers=1)
+
+
+def test_areas_on_the_moon_are_the_moons(write_raster: Write, tmp_path: Path) -> None:
+    place = from_origin(0, 0, 0.1, 0.1)
+    path = write_raster(np.ones((1, 10, 10), np.uint8), "labels.tif", crs="IAU_2015:30100", transform=place)
+    area = vectorize(path, tmp_path / "out.gpkg", workers=1).area_m2["class 1"]
+    radius = 1_737_400
+    assert area == pytest.approx(radius**2 * np.sin(np.pi / 180) * np.pi / 180, rel=1e-4)
+
+
+def test_names_come_from_a_table_of_categories(write_raster: Write, tmp_path: Path) -> None:
+    path = write_raster(np.arange(4, dtype=np.uint8).reshape(1, 2, 2), "labels.tif")
+    Path(path + ".aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><CategoryNames><Category>other</Category><Category>road</Category>'
+        "<Category></Category><Category>water</Category></CategoryNames></PAMRasterBand></PAMDataset>"
+    )
+    assert set(vectorize(path, tmp_path / "out.gpkg", workers=1).area_m2) == {"road", "class 2", "water"}
+    only = vectorize(path, tmp_path / "all.gpkg", workers=1, classes=["other", "water"])
+    assert set(only.area_m2) == {"other", "water"}
+
+
+def test_what_is_masked_has_no_polygon(write_raster: Write, tmp_path: Path) -> None:
+    path = write_raster(np.ones((1, 20, 30), np.uint8), "labels.tif")
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dst:
+        mask = np.full((20, 30), 255, np.uint8)
+        mask[:, 20:] = 0
+        dst.write_mask(mask)
+    vectorize(path, tmp_path / "out.gpkg", workers=1)
+    (polygon,) = _read(tmp_path / "out.gpkg").geometry
+    assert polygon.area == pytest.approx(20 * 20 * TRANSFORM.a**2)
+
+
+def test_negative_codes_are_classes_too(write_raster: Write, tmp_path: Path) -> None:
+    codes = np.array([[[-1, -1], [3, -7]]], np.int16)
+    vectorize(write_raster(codes, "labels.tif"), tmp_path / "out.gpkg", workers=1)
+    assert sorted(_read(tmp_path / "out.gpkg").class_id) == [-7, -1, 3]
+
+
+def test_codes_beyond_a_column_are_refused(write_raster: Write, tmp_path: Path) -> None:
+    path = write_raster(np.full((1, 2, 2), 2**31, np.uint32), "labels.tif")
+    with pytest.raises(SceneError, match="has the code 2147483648; codes go to"):
+        vectorize(path, tmp_path / "out.gpkg", workers=1)
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet", ".geojsonl"])
+@pytest.mark.parametrize("error", [SceneError("cannot read labels.tif: broken"), KeyboardInterrupt()])
+def test_what_fails_while_polygons_are_made_is_told_as_it_is(
+    labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, error: BaseException
+) -> None:
+    def fail(*args: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(Seams, "end", fail)
+    with pytest.raises(type(error)) as caught:
+        vectorize(labels, tmp_path / f"out{suffix}", workers=1)
+    assert caught.value is error
+    assert [p.name for p in tmp_path.iterdir()] == ["labels.tif"]
+
+
+def test_a_raster_cut_short_is_one_error(labels: str, tmp_path: Path, geoovseg: Callable[..., Any]) -> None:
+    codes = np.random.default_rng(0).integers(0, 5, (600, 600), np.uint8)
+    path = _write(tmp_path / "long.tif", codes)
+    Path(path).write_bytes(Path(path).read_bytes()[:200_000])
+    code, out, err = geoovseg("vectorize", path, tmp_path / "out.gpkg", "--workers", "2")
+    assert (code, out) == (4, "")
+    assert "cannot read" in err
+    assert not (tmp_path / "out.gpkg").exists()
+
+
+def test_a_confidence_raster_of_another_grid_is_refused(labels: str, write_raster: Write, tmp_path: Path) -> None:
+    other = write_raster(np.ones((1, 9, 9), np.uint8), "sure.tif")
+    with pytest.raises(UsageError, match=r"sure.tif lies on another grid"):
+        vectorize(labels, tmp_path / "out.gpkg", confidence=other, workers=1)
+
+
+def test_polygons_too_detailed_to_draw_bring_a_hint(
+    labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, geoovseg: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr("geoovseg.vectorize.MANY", 10)
+    code, out, err = geoovseg("vectorize", labels, tmp_path / "out.gpkg", "--workers", "1", "--json")
+    assert code == 0
+    assert "--split-grid 1000 would cut it" in err
+    assert "--split-grid 1000" in json.loads(out)["hint"]
+
+
+@pytest.mark.parametrize("block", [64, 500, 2048])
+def test_unsimplified_polygons_give_back_labels_of_many_blocks(tmp_path: Path, block: int) -> None:
+    rng = np.random.default_rng(3)
+    codes = np.kron(rng.integers(0, 4, (110, 130)), np.ones((20, 20), int)).astype(np.uint8)
+    codes[rng.random(codes.shape) < 0.002] = 3
+    path = _write(tmp_path / "labels.tif", codes)
+    vectorize(path, tmp_path / "out.gpkg", block=block, workers=2)
+    found = _read(tmp_path / "out.gpkg")
+    shown = list(zip(found.geometry, found.class_id, strict=True))
+    np.testing.assert_array_equal(rasterize(shown, out_shape=codes.shape, transform=TRANSFORM), codes)
+    assert len(found) == sum(1 for _ in shapes(codes, mask=codes > 0, connectivity=4))

@@ -41,7 +41,8 @@ OutputOpt = Annotated[
     str | None, typer.Option("-o", "--output", help="Label raster (.tif) or folder; default <scene>_labels.tif.")
 ]
 VectorsOpt = Annotated[
-    str | None, typer.Option(help="Also make polygons of the labels: a .gpkg, .fgb or .geojsonl; see vectorize.")
+    str | None,
+    typer.Option(help="Also make polygons, as vectorize does: a .gpkg, .fgb, .parquet or .geojsonl."),
 ]
 ConfidenceOpt = Annotated[str | None, typer.Option(help="Also write confidence (0..1) to this .tif.")]
 BackgroundOpt = Annotated[str, typer.Option(help="What is code 0: auto, none or word+word.")]

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from geoovseg.cli import options as o
-from geoovseg.cli.output import data
+from geoovseg.cli.output import data, talk
 from geoovseg.errors import UsageError
 
 
 def command(
     labels: o.LabelsArg,
-    output: Annotated[str, typer.Argument(help="The file to write: .gpkg, .fgb or .geojsonl.", metavar="OUT")],
+    output: Annotated[str, typer.Argument(help="A .gpkg, .fgb, .parquet or .geojsonl file.", metavar="OUT")],
     classes: Annotated[
         str | None, typer.Option(help="Only these classes, by name; default all but background.")
     ] = None,
@@ -23,6 +23,9 @@ def command(
     confidence: Annotated[
         str | None, typer.Option(help="A raster of confidence, for the mean of every polygon.")
     ] = None,
+    min_area: Annotated[
+        float, typer.Option(help="Square metres; smaller regions go to the neighbour with the longest border.")
+    ] = 0.0,
     simplify: Annotated[float, typer.Option(help="Metres by which corners may move; borders stay shared.")] = 0.0,
     split_grid: Annotated[float | None, typer.Option(help="Cut polygons along a grid of so many metres.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; 0 for one a core.", min=0)] = 0,
@@ -41,11 +44,18 @@ def command(
         classes=None if classes is None else [name.strip() for name in classes.split(",")],
         names=_names(names or []),
         confidence=confidence,
+        min_area=min_area,
         simplify=simplify,
         split_grid=split_grid,
         workers=workers,
         overwrite=overwrite,
     )
+    if min_area:
+        talk(f"{result.given_away} small regions were given to their neighbours")
+    if not result.polygons:
+        talk("no polygon was made: no pixel has one of the classes")
+    if result.hint:
+        talk(result.hint)
     data(result.to_json() if json else result.vectors)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,23 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from geoovseg.errors import OutputError, SceneError, UsageError
+from geoovseg.errors import OutputError, UsageError
 from geoovseg.outputs import is_one_of
+from geoovseg.rasters import opened
 from geoovseg.record import Stopwatch, peak_rss_mb
-from geoovseg.styles import LegendEntry
-from geoovseg.truth import category_names, open_labels
-from geoovseg.vectorize.measures import Ellipsoid, ellipsoid_of
-from geoovseg.vectorize.pieces import Task
+from geoovseg.scene import raster_env
 from geoovseg.vectorize.seams import Polygons, Seams
+from geoovseg.vectorize.small import without_small
+from geoovseg.vectorize.source import Source, inspect, split
 from geoovseg.vectorize.stream import blocks, joined_rows
-from geoovseg.vectorize.write import COLUMNS, LAYER, driver_of, write_polygons
+from geoovseg.vectorize.write import COLUMNS, LAYER, check_crs, driver_of, write_polygons
 
 BLOCK = 2048
 """Side of the blocks that are polygonised on their own, in pixels."""
 BATCH = 5000
 """Polygons written together."""
-COLOURS = ("#c0392b", "#7f8c8d", "#2e86de", "#1e6b2f", "#9acd5a", "#f1c40f", "#b5835a", "#8e44ad", "#16a085", "#e67e22")
-"""For rasters without a palette."""
+MANY, CELL = 100_000, 2000
+"""Corners from which a polygon is slow to draw, and the pixels of a split grid that helps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,44 +49,16 @@ class VectorResult:
     """by class name; none where the raster lies on no ellipsoid"""
     largest_vertices: int
     """corners of the most detailed polygon"""
+    given_away: int = 0
+    """small regions that went to neighbours"""
+    hint: str | None = None
+    """what would make the polygons easier to use"""
     seconds: dict[str, float] = field(default_factory=dict)
     peak_rss_mb: float = 0.0
 
     def to_json(self) -> str:
         """One line of JSON."""
         return json.dumps(asdict(self), ensure_ascii=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """An open label raster: its grid, and the classes that become polygons."""
-
-    path: str
-    shape: tuple[int, int]
-    transform: Any
-    crs: Any
-    legend: tuple[LegendEntry, ...]
-    ellipsoid: Ellipsoid | None
-
-    def task(self, confidence: str | None, tolerance: float) -> Task:
-        """What the blocks are made of; a tolerance in metres."""
-        return Task(
-            labels=self.path,
-            confidence=confidence,
-            codes=tuple(entry.code for entry in self.legend),
-            tolerance=tolerance,
-            pixel=self.pixel,
-        )
-
-    @property
-    def pixel(self) -> tuple[float, float]:
-        """Width and height of a pixel in the middle, in metres if the raster lies on an ellipsoid."""
-        t, (height, width) = self.transform, self.shape
-        x, y = t * (width / 2, height / 2)
-        if self.ellipsoid is None:
-            return math.hypot(t.a, t.d), math.hypot(t.b, t.e)
-        ends = [t * (width / 2 + 1, height / 2), t * (width / 2, height / 2 + 1)]
-        return tuple(self.ellipsoid.distance((x, y), end) for end in ends)  # type: ignore[return-value]
 
 
 def vectorize(
@@ -96,6 +68,7 @@ def vectorize(
     classes: Sequence[str] | None = None,
     names: dict[int, str] | None = None,
     confidence: str | None = None,
+    min_area: float = 0.0,
     simplify: float = 0.0,
     split_grid: float | None = None,
     workers: int = 0,
@@ -106,10 +79,12 @@ def vectorize(
 
     Args:
         labels: a raster of class codes, ours or another.
-        output: `.gpkg` (styled for QGIS), `.fgb`, or `.geojsonl`.
+        output: `.gpkg` (styled for QGIS), `.fgb`, `.parquet` (GeoParquet), or `.geojsonl` (always WGS 84).
         classes: names of the classes to keep; by default all but code 0.
         names: names by code, where the raster does not say.
         confidence: a raster of confidence on the same grid; polygons get its mean.
+        min_area: square metres; smaller regions, of whatever class, are given to the neighbour with the longest
+            border, the smallest first, before classes are chosen.
         simplify: metres by which corners may move; 0 keeps the pixels' own outlines. Shared borders stay shared,
             borders with what has no polygon stay as they are.
         split_grid: metres; polygons are cut along a grid of this width.
@@ -124,25 +99,52 @@ def vectorize(
         GeoOVSegError: one of its leaves, for everything a caller can cause.
     """
     watch, target = Stopwatch(), Path(output)
-    with open_labels(labels) as src:
-        source = _inspect(src, os.fspath(labels), classes, names)
-        files = src.files
-    _check(target, (*files, *filter(None, [confidence])), overwrite, simplify)
-    cell, side = (None, block) if split_grid is None else _split(source, split_grid, block)
-    totals = _Totals(source)
-    with watch.stage("polygons"), blocks(source.task(confidence, simplify), source.shape, side, workers) as rows:
-        finished = joined_rows(rows, Seams(cell=cell))
-        write_polygons(target, totals.batches(finished, confidence), crs=source.crs, legend=source.legend)
+    with raster_env(), ExitStack() as stack:
+        source = _opened(labels, target, classes, names, [confidence], overwrite)
+        check_crs(target, source.crs)
+        _check_numbers(simplify=simplify, min_area=min_area)
+        cell, side = (None, block) if split_grid is None else split(source, split_grid, block)
+        totals = _Totals(source)
+        if min_area:
+            bench = target.with_name(f".{target.stem}.labels.tif")
+            with watch.stage("small"):
+                source, totals.given = stack.enter_context(without_small(source, min_area, bench, workers))
+        with watch.stage("polygons"), blocks(source.task(confidence, simplify), side, workers) as rows:
+            finished = joined_rows(rows, Seams(cell=cell))
+            write_polygons(target, totals.batches(finished, confidence), crs=source.crs, legend=source.legend)
     return totals.result(target, watch)
 
 
-def _check(target: Path, sources: Sequence[str], overwrite: bool, simplify: float) -> None:
-    """Refuse outputs that would destroy something, and settings that mean nothing."""
-    if is_one_of(target, sources):
-        raise OutputError(f"the output {target} is read from; choose another name")
+def _opened(
+    labels: str | os.PathLike[str],
+    target: Path,
+    classes: Sequence[str] | None,
+    names: dict[int, str] | None,
+    others: Sequence[str | None],
+    overwrite: bool,
+) -> Source:
+    """The labels, looked through, and the output found free. Raises SceneError, UsageError, OutputError."""
     check_target(target, overwrite)
-    if not (simplify >= 0 and math.isfinite(simplify)):
-        raise UsageError(f"--simplify {simplify} must be a number of metres, 0 or more")
+    with opened(os.fspath(labels), f"{os.fspath(labels)} as a raster") as src:
+        if is_one_of(target, (*src.files, *filter(None, others))):
+            raise OutputError(f"the output {target} is read from; choose another name")
+        for other in filter(None, others):
+            _check_grid(src, other)
+        return inspect(src, os.fspath(labels), classes, names)
+
+
+def _check_grid(src: Any, confidence: str) -> None:
+    with opened(confidence, f"{confidence} as a raster") as other:
+        if (other.shape, other.transform) != (src.shape, src.transform):
+            raise UsageError(f"{confidence} lies on another grid than {src.name}; their pixels must be the same")
+
+
+def _check_numbers(**metres: float) -> None:
+    """Refuse settings that mean nothing. Raises UsageError."""
+    for name, value in metres.items():
+        if not (value >= 0 and math.isfinite(value)):
+            unit = "square metres" if name == "min_area" else "metres"
+            raise UsageError(f"--{name.replace('_', '-')} {value} must be a number of {unit}, 0 or more")
 
 
 def check_target(target: Path, overwrite: bool) -> None:
@@ -150,62 +152,10 @@ def check_target(target: Path, overwrite: bool) -> None:
     driver_of(target)
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists; use --overwrite to replace it")
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder; choose another name")
     if not target.parent.is_dir():
         raise OutputError(f"the folder {target.parent} does not exist; create it or choose another name")
-
-
-def _inspect(src: Any, path: str, classes: Sequence[str] | None, names: dict[int, str] | None) -> Source:
-    """The classes of an open raster and its grid. Raises SceneError, UsageError."""
-    if not src.count or not np.issubdtype(np.dtype(src.dtypes[0]), np.integer):
-        raise SceneError(f"{path} has {src.dtypes[0] if src.count else 'no'} pixels; labels are whole numbers")
-    known = {**category_names(src), **(names or {})}
-    legend = _legend(src, known)
-    if classes is not None:
-        unknown = [name for name in classes if name not in {entry.name for entry in legend}]
-        if unknown:
-            there = ", ".join(entry.name for entry in legend)
-            raise UsageError(f"{path} has no class {unknown[0]!r}; it has {there}")
-        legend = [entry for entry in legend if entry.name in classes]
-    else:
-        legend = [entry for entry in legend if entry.code != 0]
-    return Source(
-        path=path,
-        shape=(src.height, src.width),
-        transform=src.transform,
-        crs=src.crs,
-        legend=tuple(legend),
-        ellipsoid=ellipsoid_of(src.crs),
-    )
-
-
-def _legend(src: Any, known: dict[int, str]) -> list[LegendEntry]:
-    """Names and colours of the codes a raster has, but nodata."""
-    counts: Counter[int] = Counter()
-    for _, window in src.block_windows(1):
-        codes, pixels = np.unique(src.read(1, window=window), return_counts=True)
-        counts.update(dict(zip(codes.tolist(), pixels.tolist(), strict=True)))
-    palette = src.colormap(1) if src.colorinterp[0].name == "palette" else {}
-    found = []
-    for number, code in enumerate(sorted(c for c in counts if c != src.nodata)):
-        rgb = palette.get(code)
-        colour = "#{:02x}{:02x}{:02x}".format(*rgb[:3]) if rgb else COLOURS[number % len(COLOURS)]
-        found.append(LegendEntry(code, known.get(code, f"class {code}"), colour, counts[code]))
-    return found
-
-
-def _split(source: Source, metres: float, block: int) -> tuple[tuple[int, int], int]:
-    """A split grid in pixels, and the side of blocks whose seams include its lines.
-
-    Its cells may be a few pixels off, so that blocks fit. Raises UsageError.
-    """
-    width, height = source.pixel
-    if not metres >= max(width, height) or not math.isfinite(metres):
-        raise UsageError(f"--split-grid {metres:g} is less than a pixel, or no number of metres")
-    if round(metres / width) != round(metres / height):
-        raise UsageError("--split-grid needs square pixels")
-    blocks_a_cell = -(-round(metres / width) // block)
-    side = round(metres / width / blocks_a_cell)
-    return (side * blocks_a_cell, side * blocks_a_cell), side
 
 
 class _Totals:
@@ -216,6 +166,7 @@ class _Totals:
         self._names = {entry.code: entry.name for entry in source.legend}
         self._areas: dict[str, float] = dict.fromkeys(self._names.values(), 0.0)
         self._polygons = self._largest = 0
+        self.given = 0
 
     def batches(self, polygons: Iterator[Polygons], confidence: str | None) -> Iterator[pa.RecordBatch]:
         """Measured polygons as records, in the raster's coordinates."""
@@ -257,6 +208,15 @@ class _Totals:
             polygons=self._polygons,
             area_m2=areas,
             largest_vertices=self._largest,
+            given_away=self.given,
+            hint=self._hint(),
             seconds=watch.seconds(),
             peak_rss_mb=peak_rss_mb(),
         )
+
+    def _hint(self) -> str | None:
+        """What to do about a polygon that is too detailed to draw."""
+        if self._largest < MANY:
+            return None
+        metres = float(f"{CELL * max(self._source.pixel):.1g}")
+        return f"the largest polygon has {self._largest} corners; --split-grid {metres:g} would cut it for faster maps"

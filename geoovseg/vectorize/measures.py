@@ -14,6 +14,8 @@ from pyproj.exceptions import ProjError
 from geoovseg.errors import SceneError, first_line
 
 Floats = NDArray[np.float64]
+_CROSS = ((0, 0), (0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5))
+"""The middle of a pixel and those of its sides, from its middle."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,19 @@ class Ellipsoid:
         """Longitude and latitude (n, 2) of points."""
         return xy if self.to_degrees is None else np.stack(self.to_degrees.transform(*xy.T), axis=1)
 
+    def pixel_areas(self, transform: Any, cols: Floats, rows: Floats) -> Floats:
+        """Geodesic areas in square metres of pixels of a raster, given by where their middles are.
+
+        The element of area of the ellipsoid, M N cos(latitude), times what a pixel spans in degrees.
+        """
+        ends = [self._degrees(np.stack(transform * (cols + x, rows + y), axis=-1).reshape(-1, 2)) for x, y in _CROSS]
+        middle, right, left, down, up = (end.reshape(*cols.shape, 2) for end in ends)
+        (a, b), (c, d) = (np.moveaxis(_turned(one - other), -1, 0) for one, other in ((right, left), (down, up)))
+        latitude = np.radians(middle[..., 1])
+        bent = 1 - self.geod.es * np.sin(latitude) ** 2
+        element = self.geod.a**2 * (1 - self.geod.es) / bent**2 * np.cos(latitude)
+        return np.asarray(np.abs(a * d - b * c) * element)
+
     def measure(self, polygons: NDArray[Any]) -> tuple[Floats, Floats]:
         """Geodesic areas in square metres and perimeters in metres, holes taken off and walked around."""
         found = [self._one(polygon) for polygon in shapely.transform(polygons, self._degrees)]
@@ -50,6 +65,11 @@ class Ellipsoid:
         xy = shapely.get_coordinates(ring)
         area, perimeter = self.geod.polygon_area_perimeter(xy[:, 0], xy[:, 1])
         return abs(area), perimeter
+
+
+def _turned(degrees: Floats) -> Floats:
+    """Differences in longitude and latitude in radians, the short way round."""
+    return np.radians((degrees + 180) % 360 - 180)
 
 
 def ellipsoid_of(crs: Any) -> Ellipsoid | None:

@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import rasterio
 import shapely
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.features import shapes
 from rasterio.windows import Window
 from skimage.measure import label as connected
 
+from geoovseg.errors import SceneError, first_line
+from geoovseg.rasters import opened
 from geoovseg.scene import raster_env
 
-NOTHING = -1
-"""What is not asked for: other classes, no data, and everything beyond the raster."""
+NOTHING = -(2**31)
+"""Code of what is not asked for: other classes, no data, and everything beyond the raster."""
 Ints = NDArray[np.int64]
 
 
@@ -31,6 +34,8 @@ class Task:
     """What pieces are made of: a label raster, perhaps confidence, the codes that are asked for."""
 
     labels: str
+    size: tuple[int, int]
+    """width and height, in pixels"""
     confidence: str | None
     codes: tuple[int, ...]
     tolerance: float
@@ -84,12 +89,26 @@ def cut_pieces(task: Task, window: Window) -> Pieces:
     )
 
 
+def read_pixels(src: Any, window: Window) -> Any:
+    """The first band of a window of an open raster (h, w), masked where it has no data. Raises SceneError."""
+    try:
+        return src.read(1, window=window, masked=True)
+    except (RasterioError, CPLE_BaseError, OSError) as error:
+        raise SceneError(f"cannot read {src.name}: {first_line(error)}") from error
+
+
+def read_window(path: str, window: Window) -> Ints:
+    """Codes (h, w) of a window; NOTHING where there is no data. Raises SceneError."""
+    with raster_env(), opened(path, f"{path} as a raster") as src:
+        codes: Ints = read_pixels(src, window).astype(np.int64).filled(NOTHING)
+        return codes
+
+
 def read_codes(task: Task, window: Window) -> Ints:
     """Codes of a window with a margin of one pixel (h + 2, w + 2); NOTHING for what is not asked for."""
-    with raster_env(), rasterio.open(task.labels) as src:
-        around = Window(window.col_off - 1, window.row_off - 1, window.width + 2, window.height + 2)
-        inside = around.intersection(Window(0, 0, src.width, src.height))
-        found = src.read(1, window=inside).astype(np.int64)
+    around = Window(window.col_off - 1, window.row_off - 1, window.width + 2, window.height + 2)
+    inside = around.intersection(Window(0, 0, *task.size))
+    found = read_window(task.labels, inside)
     codes = np.full((around.height, around.width), NOTHING, np.int64)
     row, col = inside.row_off - around.row_off, inside.col_off - around.col_off
     wanted = np.isin(found, task.codes)
@@ -98,9 +117,9 @@ def read_codes(task: Task, window: Window) -> Ints:
 
 
 def _confidence(path: str, window: Window) -> NDArray[np.float64]:
-    with raster_env(), rasterio.open(path) as src:
-        found = src.read(1, window=window, masked=True).astype(np.float64)
-        return (found * src.scales[0] + src.offsets[0]).filled(0)
+    with raster_env(), opened(path, f"{path} as a raster") as src:
+        found = read_pixels(src, window).astype(np.float64)
+        return np.asarray((found * src.scales[0] + src.offsets[0]).filled(0))
 
 
 def borders(codes: Ints) -> tuple[NDArray[np.bool_], ...]:

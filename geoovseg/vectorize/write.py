@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import glob
+import json
+import math
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyogrio
-from pyogrio.errors import DataSourceError
+import pyproj
+import shapely
+from pyarrow.parquet import ParquetWriter
+from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureError, GeometryError
+from pyproj.exceptions import ProjError
 
 from geoovseg.errors import OutputError, UsageError, first_line
 from geoovseg.outputs import writing
 from geoovseg.styles import LegendEntry, vector_qml
 
-DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojsonl": "GeoJSONSeq", ".geojsons": "GeoJSONSeq"}
+DRIVERS = {
+    ".gpkg": "GPKG",
+    ".fgb": "FlatGeobuf",
+    ".parquet": "Parquet",
+    ".geojsonl": "GeoJSONSeq",
+    ".geojsons": "GeoJSONSeq",
+}
 """By the suffix of a file."""
 LAYER = "classes"
+_OUTWARD = "counterclockwise"
+"""Way round of exterior rings."""
 COLUMNS = pa.schema(
     [
         ("class_id", pa.int32()),
@@ -39,24 +56,65 @@ def driver_of(path: Path) -> str:
     return DRIVERS[path.suffix.lower()]
 
 
+def check_crs(path: Path, crs: Any) -> None:
+    """Refuse a format that cannot hold a coordinate system (rasterio CRS or none). Raises UsageError."""
+    if driver_of(path) != "GeoJSONSeq":
+        return
+    if crs is None:
+        raise UsageError(f"{path} would be WGS 84, but the labels have no coordinate system; choose .gpkg")
+    try:
+        pyproj.Transformer.from_crs(crs, "EPSG:4326")
+    except ProjError as error:
+        reason = f"{path} would be WGS 84, to which the labels' coordinate system does not lead"
+        raise UsageError(f"{reason} ({first_line(error)}); choose .gpkg") from error
+
+
 def write_polygons(path: Path, batches: Iterable[pa.RecordBatch], *, crs: Any, legend: Sequence[LegendEntry]) -> None:
     """Write batches of COLUMNS to a file by its suffix; a GeoPackage opens coloured and named in QGIS.
 
     Raises OutputError.
     """
     driver, part = driver_of(path), path.with_name(f".{path.stem}.part{path.suffix}")
+    write = _write_parquet if driver == "Parquet" else partial(_write, driver)
+    if driver == "GeoJSONSeq" and pyproj.CRS.from_user_input(crs).is_geographic:
+        batches = map(_wrapped, batches)  # GDAL does it for all other coordinates
     try:
         with writing(path):
             part.unlink(missing_ok=True)
-            _write(part, driver, batches, crs)
+            held = _Held(batches)
+            try:
+                write(part, held, crs)
+            finally:
+                held.check()
             if driver == "GPKG":
                 _add_style(part, legend)
             part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        for left in path.parent.glob(f"{glob.escape(part.name)}*"):  # with what SQLite lays beside it
+            left.unlink(missing_ok=True)
 
 
-def _write(part: Path, driver: str, batches: Iterable[pa.RecordBatch], crs: Any) -> None:
+class _Held:
+    """Batches whose error comes out as it is: what a writer that pulls them would make of it tells nothing."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._batches
+        except BaseException as error:  # an interrupt too
+            self._error = error
+            raise
+
+    def check(self) -> None:
+        """Raise what went wrong while batches were made."""
+        if self._error is not None:
+            raise self._error
+
+
+def _write(driver: str, part: Path, batches: Iterable[pa.RecordBatch], crs: Any) -> None:
     reader = pa.RecordBatchReader.from_batches(COLUMNS, iter(batches))
     try:
         with warnings.catch_warnings():
@@ -70,8 +128,44 @@ def _write(part: Path, driver: str, batches: Iterable[pa.RecordBatch], crs: Any)
                 geometry_type="Polygon",
                 crs=crs.to_wkt() if crs else None,
             )
-    except DataSourceError as error:
+    except (DataSourceError, DataLayerError, GeometryError, FeatureError, CRSError, pa.ArrowException) as error:
         raise OutputError(f"cannot write {part}: {first_line(error)}") from error
+
+
+def _wrapped(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Polygons in degrees cut where they cross the antimeridian (RFC 7946, 3.1.9)."""
+    polygons = shapely.from_wkb(batch["geom"].to_numpy(zero_copy_only=False))
+    west, _, east, _ = shapely.bounds(polygons).T
+    for n in np.flatnonzero((west < -180) | (east > 180)):
+        turns = [turn for turn in (-360, 0, 360) if west[n] - turn < 180 and east[n] - turn > -180]
+        moved = [shapely.transform(polygons[n], lambda xy, turn=turn: xy - (turn, 0)) for turn in turns]
+        polygons[n] = shapely.union_all([shapely.intersection(part, shapely.box(-180, -90, 180, 90)) for part in moved])
+    column = batch.schema.get_field_index("geom")
+    return batch.set_column(column, "geom", pa.array(shapely.to_wkb(shapely.orient_polygons(polygons)), pa.binary()))
+
+
+def _write_parquet(part: Path, batches: Iterable[pa.RecordBatch], crs: Any) -> None:
+    """GeoParquet 1.1: WKB, the bounds of every polygon in a column, so that readers can skip groups of rows."""
+    bounds = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
+    whole = np.full(4, np.nan)
+    with ParquetWriter(part, COLUMNS.append(pa.field("bbox", bounds)), compression="zstd") as writer:
+        for batch in batches:
+            boxes = shapely.bounds(shapely.from_wkb(batch["geom"].to_numpy(zero_copy_only=False)))
+            lows, highs = np.fmin(whole[:2], boxes[:, :2].min(0)), np.fmax(whole[2:], boxes[:, 2:].max(0))
+            whole = np.concatenate([lows, highs])
+            column = pa.StructArray.from_arrays([pa.array(side) for side in boxes.T], fields=list(bounds))
+            writer.write_batch(pa.record_batch([*batch.columns, column], names=[*COLUMNS.names, "bbox"]))
+        writer.add_key_value_metadata({"geo": json.dumps(_geo(crs, whole.tolist()))})
+
+
+def _geo(crs: Any, bounds: list[float]) -> dict[str, Any]:
+    """The metadata of GeoParquet 1.1."""
+    covering = {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}
+    column: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"], "covering": {"bbox": covering}}
+    column["crs"] = pyproj.CRS.from_user_input(crs).to_json_dict() if crs else None
+    if not any(map(math.isnan, bounds)):
+        column["bbox"] = bounds
+    return {"version": "1.1.0", "primary_column": "geom", "columns": {"geom": column | {"orientation": _OUTWARD}}}
 
 
 def _add_style(path: Path, legend: Sequence[LegendEntry]) -> None:

@@ -1,0 +1,129 @@
+"""The label raster that polygons are made of: its grid, the classes in it, what a pixel measures."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geoovseg.errors import SceneError, UsageError
+from geoovseg.styles import LegendEntry
+from geoovseg.truth import category_names
+from geoovseg.vectorize.measures import Ellipsoid, ellipsoid_of
+from geoovseg.vectorize.pieces import Task, read_pixels
+
+COLOURS = ("#c0392b", "#7f8c8d", "#2e86de", "#1e6b2f", "#9acd5a", "#f1c40f", "#b5835a", "#8e44ad", "#16a085", "#e67e22")
+"""For rasters without a palette."""
+LARGEST = 2**31 - 1
+"""Of the codes a column of whole numbers can hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A label raster: its grid, and the classes that become polygons."""
+
+    path: str
+    shape: tuple[int, int]
+    transform: Any
+    crs: Any
+    legend: tuple[LegendEntry, ...]
+    ellipsoid: Ellipsoid | None
+
+    def task(self, confidence: str | None, tolerance: float) -> Task:
+        """What the blocks are made of; a tolerance in metres."""
+        return Task(
+            labels=self.path,
+            size=self.shape[::-1],
+            confidence=confidence,
+            codes=tuple(entry.code for entry in self.legend),
+            tolerance=tolerance,
+            pixel=self.pixel,
+        )
+
+    @property
+    def pixel(self) -> tuple[float, float]:
+        """Width and height of a pixel in the middle, in metres if the raster lies on an ellipsoid."""
+        t, (height, width) = self.transform, self.shape
+        x, y = t * (width / 2, height / 2)
+        if self.ellipsoid is None:
+            return math.hypot(t.a, t.d), math.hypot(t.b, t.e)
+        ends = [t * (width / 2 + 1, height / 2), t * (width / 2, height / 2 + 1)]
+        return tuple(self.ellipsoid.distance((x, y), end) for end in ends)  # type: ignore[return-value]
+
+    @property
+    def pixel_area(self) -> float:
+        """Area of a pixel in the middle, in square metres, without an ellipsoid in square units of the raster."""
+        return float(self.pixel_areas(Window(self.shape[1] // 2, self.shape[0] // 2, 1, 1))[0, 0])
+
+    def pixel_areas(self, window: Window) -> NDArray[np.float64]:
+        """Areas (h, w) of the pixels of a window, the same from whatever window they are asked for."""
+        if self.ellipsoid is None:
+            t = self.transform
+            return np.full((window.height, window.width), abs(t.a * t.e - t.b * t.d))
+        high, wide = (1, 64) if self.ellipsoid.to_degrees is None else (16, 64)  # cells of equal pixels
+        rows = np.arange(window.row_off, window.row_off + window.height) // high
+        cols = np.arange(window.col_off, window.col_off + window.width) // wide
+        lattice = np.meshgrid(np.arange(cols[0], cols[-1] + 1), np.arange(rows[0], rows[-1] + 1))
+        areas = self.ellipsoid.pixel_areas(self.transform, (lattice[0] + 0.5) * wide, (lattice[1] + 0.5) * high)
+        return areas[np.ix_(rows - rows[0], cols - cols[0])]
+
+
+def inspect(src: Any, path: str, classes: Sequence[str] | None, names: dict[int, str] | None) -> Source:
+    """The classes of an open raster and its grid. Raises SceneError, UsageError."""
+    if not src.count or not np.issubdtype(np.dtype(src.dtypes[0]), np.integer):
+        raise SceneError(f"{path} has {src.dtypes[0] if src.count else 'no'} pixels; labels are whole numbers")
+    legend = _legend(src, {**category_names(src), **(names or {})})
+    if classes is not None:
+        unknown = [name for name in classes if name not in {entry.name for entry in legend}]
+        if unknown:
+            there = ", ".join(entry.name for entry in legend) or "none"
+            raise UsageError(f"{path} has no class {unknown[0]!r}; it has {there}")
+        legend = [entry for entry in legend if entry.name in classes]
+    else:
+        legend = [entry for entry in legend if entry.code != 0]
+    return Source(
+        path=path,
+        shape=(src.height, src.width),
+        transform=src.transform,
+        crs=src.crs,
+        legend=tuple(legend),
+        ellipsoid=ellipsoid_of(src.crs),
+    )
+
+
+def _legend(src: Any, known: dict[int, str]) -> list[LegendEntry]:
+    """Names and colours of the codes a raster has, but nodata."""
+    counts: Counter[int] = Counter()
+    for _, window in src.block_windows(1):
+        codes, pixels = np.unique(read_pixels(src, window).compressed(), return_counts=True)
+        counts.update(dict(zip(codes.tolist(), pixels.tolist(), strict=True)))
+    if any(abs(code) > LARGEST for code in counts):
+        raise SceneError(f"{src.name} has the code {max(counts, key=abs)}; codes go to {LARGEST}")
+    palette = src.colormap(1) if src.colorinterp[0].name == "palette" else {}
+    found = []
+    for number, code in enumerate(sorted(counts)):
+        rgb = palette.get(code)
+        colour = "#{:02x}{:02x}{:02x}".format(*rgb[:3]) if rgb else COLOURS[number % len(COLOURS)]
+        found.append(LegendEntry(code, known.get(code, f"class {code}"), colour, counts[code]))
+    return found
+
+
+def split(source: Source, metres: float, block: int) -> tuple[tuple[int, int], int]:
+    """A split grid in pixels, and the side of blocks whose seams include its lines.
+
+    Its cells may be a few pixels off, so that blocks fit. Raises UsageError.
+    """
+    width, height = source.pixel
+    if not metres >= max(width, height) or not math.isfinite(metres):
+        raise UsageError(f"--split-grid {metres:g} is less than a pixel, or no number of metres")
+    if round(metres / width) != round(metres / height):
+        raise UsageError("--split-grid needs square pixels")
+    blocks_a_cell = -(-round(metres / width) // block)
+    side = round(metres / width / blocks_a_cell)
+    return (side * blocks_a_cell, side * blocks_a_cell), side
