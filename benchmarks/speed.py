@@ -19,6 +19,7 @@ import open_clip
 import torch
 from rasterio.windows import Window
 
+from geoovseg.batch import TileBatch
 from geoovseg.demo.files import write_scene
 from geoovseg.methods import METHODS, load_method
 from geoovseg.models import text as text_module
@@ -28,7 +29,7 @@ from geoovseg.models.vit import ClipVit
 from geoovseg.ops.classes import best_word
 from geoovseg.ops.upsample import bilinear
 from geoovseg.reader import read_ahead
-from geoovseg.scene import TileBatch, open_scene
+from geoovseg.scene import open_scene
 from geoovseg.tiling import Panel, plan_tiles
 from geoovseg.vocabulary import parse_classes
 

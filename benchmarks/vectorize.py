@@ -111,9 +111,13 @@ def main() -> None:
     parser.add_argument("--sides", default="6144,20480")
     parser.add_argument("--runs", default=";".join(RUNS), help="divided by ;")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--write", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         measure(*args.measure)
+        return
+    if args.write:
+        write_labels(Path(args.write[0]), *map(int, args.write[1:]))
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores\n")
     print("| side | run | seconds | peak memory, MB | largest worker, MB | polygons | gaps, m² | overlaps, m² |")
@@ -121,8 +125,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for side in map(int, args.sides.split(",")):
             paths = [Path(name) / f"{side}_{frame}.tif" for frame in (0, 1)]
-            for frame, path in enumerate(paths):
-                write_labels(path, side, frame)
+            for frame, path in enumerate(paths):  # by others: a process inherits the peak of the one that starts it
+                subprocess.run([sys.executable, __file__, "--write", str(path), str(side), str(frame)], check=True)
             for kind in args.runs.split(";"):
                 command = [sys.executable, __file__, "--measure", kind, str(paths["connected" in kind])]
                 done = subprocess.run(command, capture_output=True, text=True)

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from rasterio.windows import Window
 
+from geoovseg.batch import TileBatch
 from geoovseg.errors import InterruptedRunError, SceneError
 from geoovseg.job import Job
 from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS
 from geoovseg.mosaic import Rows, ScoreMosaic
 from geoovseg.reader import read_ahead
 from geoovseg.run import Run
-from geoovseg.scene import Scene, TileBatch
+from geoovseg.scene import Scene
 from geoovseg.tiling import BLOCK, Panel, Part
 
 Progress = Callable[[int, int], None]
@@ -127,7 +128,7 @@ def _stream(scene: Scene, job: Job, run: Run, parts: Sequence[Part]) -> Iterator
     tally, count = Tally(job, panel), 0
     tell = tally.fail if job.settings.on_error == "skip" else None
     for batch in read_ahead(scene, job.windows_of(panel, span), batch=job.micro_batch, depth=job.depth, skip=tell):
-        valid = torch.from_numpy(batch.valid).to(job.device)
+        valid = torch.from_numpy(batch.known).to(job.device)
         finished: list[Part] = []
         scores = job.class_scores(batch)
         for n, window in enumerate(batch.windows):

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
+from geoovseg.batch import TileBatch
 from geoovseg.budget import CPU_BATCH
 from geoovseg.job import Job, prepare_job
 from geoovseg.models.regions import given
 from geoovseg.outputs import output_names
 from geoovseg.record import peak_rss_mb
-from geoovseg.scene import TileBatch, open_scene
+from geoovseg.scene import open_scene
 from geoovseg.settings import Settings, check_settings, check_shares
 from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary, read_classes
@@ -64,7 +65,6 @@ def dry_run(
     shard: tuple[int, int] | None = None,
     workers: int = 1,
     work_dir: str | None = None,
-    bands: Sequence[int] | None = None,
     **settings: Any,
 ) -> Estimate:
     """Estimate a run, with all its shards, by the arguments of `segment`.
@@ -75,7 +75,7 @@ def dry_run(
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
     words, asked = read_classes(classes, vocabulary), Settings(**settings)
     check_settings(asked)
-    with open_scene(scene, bands=bands, regions=asked.regions_file) as src:
+    with open_scene(scene, **asked.view) as src:
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None)
         job = prepare_job(src, words, asked)
         height, width = src.shape
@@ -101,11 +101,11 @@ def dry_run(
 def _seconds_per_tile(job: Job) -> float:
     """Of a window, or of a block: its windows, and what Segment Anything takes to find its regions."""
     if getattr(job.method, "whole_blocks", False):
-        return _timed(job, _random_batch(1, job.plan.tile))
+        return _timed(job, _random_batch(1, job.tile))
     seconds = 0.0
     if job.settings.regions_from is not None:
         method: Any = job.method
-        seconds = _timed_regions(method, _random_batch(1, job.plan.tile))
+        seconds = _timed_regions(method, _random_batch(1, job.tile))
         job = replace(job, method=replace(method, regions=given))
     return seconds + _seconds_per_window(job) * _windows_per_tile(job)
 
@@ -124,14 +124,14 @@ def _windows_per_tile(job: Job) -> int:
     blocks = getattr(job.method, "blocks", None)
     if blocks is None:
         return 1
-    rows, cols = (len(origins(side, blocks.window, blocks.stride)) for side in job.plan.tile)
+    rows, cols = (len(origins(side, blocks.window, blocks.stride)) for side in job.tile)
     return rows * cols
 
 
 def _seconds_per_window(job: Job) -> float:
     """From a batch of random pixels; of a block, one window stands for all."""
     blocks = getattr(job.method, "blocks", None)
-    size = job.plan.tile if blocks is None else tuple(min(side, blocks.window) for side in job.plan.tile)
+    size = job.tile if blocks is None else tuple(min(side, blocks.window) for side in job.tile)
     batch = _random_batch(CPU_BATCH if blocks else job.micro_batch, (size[0], size[1]))
     job.class_scores(batch).cpu()  # the first batch warms up
     return _timed(job, batch)

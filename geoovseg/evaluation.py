@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geoovseg.errors import UsageError
-from geoovseg.scene import raster_env
+from geoovseg.rasters import raster_env
 from geoovseg.truth import Reader, Truth, category_names, open_labels, open_truth, raster_reader
 
 BLOCK = 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from rasterio.windows import Window
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from geoovseg.aoi import Area, read_area
+from geoovseg.batch import TileBatch
 from geoovseg.budget import CPU_BATCH, InFlight, Load
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.methods import Method, card, load_method, read_settings, upsampled
@@ -27,10 +29,11 @@ from geoovseg.models.vfm import Vfm, load_vfm
 from geoovseg.ops.classes import best_word, decide
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
 from geoovseg.record import RunRecord
-from geoovseg.scene import Scene, TileBatch
+from geoovseg.scene import Scene
 from geoovseg.settings import Settings
 from geoovseg.tiling import Panel, Span, TilePlan, plan_tiles
 from geoovseg.vocabulary import Vocabulary, parse_background
+from geoovseg.working_grid import hint, size_at
 
 if TYPE_CHECKING:
     from geoovseg.models.text import TextEncoder
@@ -57,6 +60,8 @@ class Job:
     upsampler: Upsampler | None
     """what brings features to pixels instead, so that scores are at pixels already"""
     plan: TilePlan
+    tile: tuple[int, int]
+    """height and width of what the model sees of a window"""
     load: Load
     panels: tuple[Panel, ...]
     device: torch.device
@@ -90,11 +95,19 @@ class Job:
         """Memory for the blend and what is made of it, in MB; the model and the libraries come on top."""
         return self.load.nbytes(max(p.width for p in self.panels)) / 1e6
 
+    def seen(self, scene: Scene) -> Scene:
+        """The scene as this run sees it; its range of pixels may have to be sampled. Raises SceneError."""
+        look = None if self.tile == self.plan.tile else (self.plan.tile, self.tile)
+        return replace(scene, look=look).measured(lenient=self.settings.on_error == "skip")
+
     def class_scores(self, batch: TileBatch) -> Tensor:
         """Class scores (B, C, H, W) of a batch at pixel resolution, on the device."""
         if self.method.at_once:  # blocks see to their windows themselves
-            return self._upsampled(self.method.scores(batch), batch)
-        return self.in_flight.run(lambda index: self._class_scores(batch.take(index)), len(batch))
+            scores = self._upsampled(self.method.scores(batch), batch)
+        else:
+            scores = self.in_flight.run(lambda index: self._class_scores(batch.take(index)), len(batch))
+        shape = batch.known.shape[-2:]
+        return scores if scores.shape[-2:] == shape else interpolate(scores, shape, mode="bilinear")
 
     def _class_scores(self, batch: TileBatch) -> Tensor:
         """Scores of a batch that fits into memory.
@@ -145,6 +158,9 @@ class Job:
             vfm_sha256=self.vfm.sha256 if self.vfm else None,
             sam=self.sam.name if self.sam else None,
             sam_sha256=self.sam.sha256 if self.sam else None,
+            scale=scene.light.limits,
+            gsd=given.gsd,
+            grid=given.grid,
             regions=os.path.basename(given.regions_file or given.regions_from or "") or None,
             classes=tuple((c.name, c.words, c.colour) for c in self.vocabulary.classes),
             templates=given.templates,
@@ -178,13 +194,13 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
     vfm = _vfm(settings, model, device, precision)
     sam = load_sam(settings.sam_name, device, precision) if settings.sam_name else None
     method, upsampler = _method(settings, model, words, vfm, sam, in_flight)
-    plan = _plan(scene, method, settings, upsampler)
-    _warn(scene, words, model)
+    plan, seen = _plan(scene, method, settings, upsampler)
+    _warn(scene, words, model, settings)
     micro_batch = method.at_once or in_flight.planned
     channels = len(words.groups)
     at_pixels = card(settings.method).at_pixels or getattr(method, "jbu", False)
     by_word = upsampler is not None or at_pixels  # words at pixel resolution
-    load = Load(plan, channels, len(words.queries) if by_word else channels, micro_batch, method.nbytes(plan.tile))
+    load = Load(plan, channels, len(words.queries) if by_word else channels, micro_batch, method.nbytes(seen))
     return Job(
         settings=settings,
         vocabulary=words,
@@ -195,6 +211,7 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
         upsample=UPSAMPLERS.get(settings.upsample, bilinear),
         upsampler=upsampler,
         plan=plan,
+        tile=seen,
         load=load,
         panels=plan.panels(load.panel_width(device, settings.max_memory)),
         device=device,
@@ -237,21 +254,25 @@ def _method(
     return upsampled(settings.method, method, upsampler.jbu.cosines), upsampler
 
 
-def _plan(scene: Scene, method: Method, settings: Settings, upsampler: Upsampler | None) -> TilePlan:
-    """The windows. Raises UsageError where they are too small for an upsampler."""
+def _plan(
+    scene: Scene, method: Method, settings: Settings, upsampler: Upsampler | None
+) -> tuple[TilePlan, tuple[int, int]]:
+    """The windows, and how large models see them. Raises UsageError where they are too small for an upsampler."""
     tile, stride = method.tile, method.stride
     if method.at_once is None:  # blocks have theirs from the method: settings are those of their windows
         tile = method.tile if settings.tile is None else settings.tile
         default = method.stride if settings.tile is None else max(1, tile // 2)
         stride = default if settings.stride is None else settings.stride
-    plan = plan_tiles(*scene.shape, tile=tile, stride=stride, patch=method.patch)
+    finer = settings.gsd if settings.grid == "scene" else None  # the scene's own pixels, than what models see
+    shape = scene.shape if finer is None else size_at(scene.src, finer, scene.path)
+    plan = plan_tiles(*shape, tile=tile, stride=stride, patch=method.patch)
     least = upsampler.jbu.least_grid * method.patch if upsampler else 0
     if min(plan.tile) < least:
         raise UsageError(
             f"--upsample {settings.upsample} needs windows of at least {least} x {least} pixels, and these have "
             f"{plan.tile[1]} x {plan.tile[0]}; choose --upsample guided"
         )
-    return plan
+    return plan.at(*scene.shape), plan.tile
 
 
 def _with_background(vocabulary: Vocabulary, text: str, encoder: TextEncoder) -> tuple[Vocabulary, tuple[str, ...]]:
@@ -264,15 +285,17 @@ def _with_background(vocabulary: Vocabulary, text: str, encoder: TextEncoder) ->
     dropped = tuple(w for w, close in zip(words.background, near.tolist(), strict=True) if close)
     words = words.with_background(w for w in words.background if w not in dropped)
     if not words.background:
-        message = "every background word means the same as one of yours, so every pixel gets a class; see --background"
-        warnings.warn(message, GeoOVSegWarning, 4)
+        text = "every background word means the same as one of yours, so every pixel gets a class; see --background"
+        warnings.warn(text, GeoOVSegWarning, 4)
     return words, dropped
 
 
-def _warn(scene: Scene, words: Vocabulary, model: ClipModel) -> None:
+def _warn(scene: Scene, words: Vocabulary, model: ClipModel, settings: Settings) -> None:
     if model.card.name == "demo" and not scene.is_demo:
         message = f"the demo model was trained on drawn scenes only; on {scene.path} its labels mean nothing"
         warnings.warn(message, GeoOVSegWarning, 3)
     model.warn_unknown(words)
     if bf16_would_pay(model.vit):
         warnings.warn("this CPU computes bfloat16: --precision bf16 may be several times faster", GeoOVSegWarning, 3)
+    if settings.gsd is None and (text := hint(scene.src)):
+        warnings.warn(text, GeoOVSegWarning, 3)

@@ -86,7 +86,10 @@ def segment(
     vfm: str | None = None,
     sam: str | None = None,
     regions: str | None = None,
-    bands: Sequence[int] | None = None,
+    bands: Sequence[int | str] | None = None,
+    scale: str = "auto",
+    gsd: float | None = None,
+    grid: str = "working",
     device: str = "auto",
     precision: str = "auto",
     batch_size: int | None = None,
@@ -105,7 +108,7 @@ def segment(
     """Segment a georeferenced image by words and write a finished label raster.
 
     Args:
-        scene: any raster GDAL opens, of any size; 8-bit.
+        scene: any raster GDAL opens, of any size and pixel type.
         classes: what to look for, as on the command line: `"building=house+roof,road,water"`, or a Vocabulary.
         vocabulary: instead of classes, the name of a class list or a file of one.
         method: a key of METHODS.
@@ -123,7 +126,11 @@ def segment(
         vfm: the vision model of methods that use one besides CLIP; `clip` is the model itself, `demo` the demo model.
         sam: the Segment Anything of methods that use it, or of their regions: a name, or `ARCH@FILE`.
         regions: where region maps come from, for methods that use them: `sam`, `felzenszwalb`, or a raster of ids.
-        bands: 1-based indexes of red, green, blue.
+        bands: red, green, blue, by number from 1 or by name.
+        scale: what becomes black and white: `auto`, 8-bit as it is and else the 2nd and 98th percentile of the scene;
+            `dtype`, the range of the pixel type; or "MIN,MAX".
+        gsd: metres a pixel at which the scene is seen; its own by default.
+        grid: where outputs lie then: `working`, at that resolution, or `scene`, to which scores are interpolated.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         precision: `auto`, `fp32`, `bf16`, `fp16`.
         batch_size: windows in flight; on a CPU it does not change any result.
@@ -161,6 +168,10 @@ def segment(
         vfm=vfm,
         sam=sam,
         regions=regions,
+        bands=None if bands is None else tuple(bands),
+        scale=scale,
+        gsd=gsd,
+        grid=grid,
         device=device,
         precision=precision,
         batch_size=batch_size,
@@ -172,11 +183,12 @@ def segment(
     check_settings(given)
     check_shares(shard)
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
-    with open_scene(scene, bands=bands, regions=given.regions_file) as src:
+    with open_scene(scene, **given.view) as src:
         find_weights(model_card(model))
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None or crew > 0)
         with watch.stage("load"):
             job = prepare_job(src, words, given)
+            src = job.seen(src)
         with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard, crew=crew) as run:
             run.prepare(job.method, lambda window: sample(src, job, window, stop), src.shape)
             again = redone(job, run)

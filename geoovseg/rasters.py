@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,17 @@ from typing import Any
 
 import rasterio
 from rasterio._err import CPLE_BaseError
+from rasterio.env import getenv, hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoovseg.errors import SceneError, first_line
 from geoovseg.network import is_offline, is_remote
+
+
+def raster_env() -> rasterio.Env:
+    """GDAL settings of a run: a block cache of 64 MB, unless the user set GDAL_CACHEMAX."""
+    chosen = "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv())
+    return rasterio.Env(**({} if chosen else {"GDAL_CACHEMAX": 64}))
 
 
 @contextmanager

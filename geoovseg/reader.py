@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from rasterio.windows import Window
 
+from geoovseg.batch import TileBatch, join
 from geoovseg.errors import SceneError
-from geoovseg.scene import Scene, TileBatch, join, raster_env
+from geoovseg.rasters import raster_env
+from geoovseg.scene import Scene
 
 RETRY_AFTER = 0.2
 """Seconds before what could not be read is read again."""

@@ -49,6 +49,11 @@ class RunRecord:
     upsample_sha256: str | None = None
     """of the weights of a learned upsampler"""
     bands: tuple[int, int, int]
+    scale: tuple[float, float] | None = None
+    """values that were seen as black and white"""
+    gsd: float | None = None
+    """metres a pixel at which the scene was seen, where that is not its own"""
+    grid: str = "working"
     tile: tuple[int, int]
     stride: int
     windows_of_blocks: tuple[int, int] | None = None

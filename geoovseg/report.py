@@ -13,14 +13,15 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from pyproj import Geod
 from rasterio.enums import Resampling
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line
 from geoovseg.outputs import is_one_of
 from geoovseg.scene import Scene, open_scene
 from geoovseg.truth import category_names
+from geoovseg.working_grid import metres_per_pixel
 
 OPACITY = 0.55
 _MARGIN, _SWATCH, _FONT = 14, 16, 15
@@ -31,7 +32,8 @@ def preview(
     labels: str | os.PathLike[str],
     picture: str | os.PathLike[str],
     *,
-    bands: Sequence[int] | None = None,
+    bands: Sequence[int | str] | None = None,
+    scale: str = "auto",
     size: int = 1200,
 ) -> str:
     """Draw a scene, its labels over it, a legend and a scale bar into a picture (PNG or JPEG); returns its name.
@@ -42,13 +44,14 @@ def preview(
     target = Path(picture)
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"the picture {target} must end in .png or .jpg")
-    with open_scene(scene, bands=bands) as src:
+    with open_scene(scene, bands=bands, scale=scale) as found:
+        src = found.measured()
         if is_one_of(target, (*src.files, os.fspath(labels))):
             raise OutputError(f"the picture {target} is the scene or its labels; choose another name")
         shape = _fit(src.shape, size)
         pixels = _pixels(src, shape)
         codes, colours, legend = _labels(labels, shape, src)
-        metres = metres_per_pixel(src) * src.shape[1] / shape[1]
+        metres = (metres_per_pixel(src.src) or (0.0, 0.0))[0] * src.shape[1] / shape[1]
     over = np.where((codes > 0)[..., None], pixels * (1 - OPACITY) + colours[codes] * OPACITY, pixels).astype(np.uint8)
     page = _compose([Image.fromarray(pixels), Image.fromarray(over)], legend, metres)
     part = target.with_name(f".{target.stem}.part{target.suffix}")
@@ -69,12 +72,9 @@ def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:
 
 
 def _pixels(scene: Scene, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    unique = sorted(set(scene.bands))
-    try:
-        data = scene.src.read(unique, out_shape=(len(unique), *shape), resampling=Resampling.average)
-    except (RasterioError, OSError) as error:
-        raise SceneError(f"cannot read {scene.path}: {error}") from error
-    return np.ascontiguousarray(np.moveaxis(data[[unique.index(b) for b in scene.bands]], 0, -1))
+    """Red, green, blue (h, w, 3) of the whole scene; black where it has no data."""
+    light, valid = scene.read(Window(0, 0, scene.shape[1], scene.shape[0]), shape)
+    return np.ascontiguousarray(np.moveaxis((light * valid * 255).round().astype(np.uint8), 0, -1))
 
 
 def _labels(
@@ -83,7 +83,7 @@ def _labels(
     """Codes (h, w) with 0 for nodata, the colour table, and (name, colour) of the classes that occur."""
     try:
         with rasterio.open(path) as src:
-            if (src.shape, src.crs, src.transform) != (scene.shape, scene.crs, scene.transform):
+            if src.crs != scene.crs or not _same_ground(src, scene):
                 raise UsageError(f"{os.fspath(path)} and {scene.path} differ in size or place: labels of another scene")
             codes = src.read(1, out_shape=shape, resampling=Resampling.nearest).astype(np.int64)
             codes[codes == src.nodata] = 0
@@ -105,18 +105,13 @@ def _colormap(src: Any) -> dict[int, tuple[int, int, int, int]]:
     return table
 
 
-def metres_per_pixel(scene: Scene) -> float:
-    """Ground width of a pixel at the scene's centre, in metres; 0 where it cannot be known."""
-    if scene.crs is None:
-        return 0.0
-    height, width = scene.shape
-    left, right = (scene.transform * (width / 2 + d, height / 2) for d in (-0.5, 0.5))
-    if scene.crs.is_geographic:
-        return abs(float(Geod(ellps="WGS84").inv(*left, *right)[2]))
-    try:
-        return math.dist(left, right) * float(scene.crs.linear_units_factor[1])
-    except CRSError:  # of a drawing, not of the ground
-        return 0.0
+def _same_ground(labels: Any, scene: Scene) -> bool:
+    """Whether labels have the corners of a scene, whatever their resolution."""
+    corners = ((0, 0), (1, 0), (0, 1))
+    here, there = (
+        [src.transform * (x * src.shape[1], y * src.shape[0]) for x, y in corners] for src in (labels, scene)
+    )
+    return np.allclose(here, there, rtol=1e-12, atol=1e-3 * abs(scene.transform.a))
 
 
 def _compose(

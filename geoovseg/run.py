@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from geoovseg.batch import TileBatch
 from geoovseg.errors import GeoOVSegError, OutputError, first_line
 from geoovseg.job import Job
 from geoovseg.labels import Grid, LabelWriter, Layout
@@ -26,7 +27,7 @@ from geoovseg.methods import Method
 from geoovseg.outputs import Outputs, writing
 from geoovseg.parts import PartStore, open_store, remove_store
 from geoovseg.prompts import templates
-from geoovseg.scene import Scene, TileBatch
+from geoovseg.scene import Scene
 from geoovseg.styles import LegendEntry
 from geoovseg.tiling import Panel, Part, TilePlan, runs, share
 

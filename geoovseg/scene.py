@@ -2,74 +2,35 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.env import getenv, hasenv
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line
-from geoovseg.rasters import opened
+from geoovseg.bands import Band, choose_bands
+from geoovseg.batch import FILL, TileBatch
+from geoovseg.errors import GeoOVSegWarning, SceneError, first_line
+from geoovseg.light import Light, light_of
+from geoovseg.rasters import opened, raster_env
 from geoovseg.region_file import RegionFile, open_regions
+from geoovseg.working_grid import resampled, size_at
 
 DEMO_TAG = "GEOOVSEG_DEMO"
 """Tag of the drawn scenes of the demo; its value is their seed."""
-FILL = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)[:, None, None]
-"""What models see where there is no data: CLIP's mean colour, which is zero after normalisation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TileBatch:
-    """Windows of a scene, as methods see them."""
-
-    windows: tuple[Window, ...]
-    """on the working grid"""
-    pixels: NDArray[np.float32]
-    """(B, 3, H, W) RGB in 0..1; CLIP's mean colour where not valid"""
-    valid: NDArray[np.bool_]
-    """(B, H, W) true where the scene has data"""
-    regions: NDArray[np.int32] | None = None
-    """(B, H, W) region ids, for methods that use regions"""
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def take(self, index: NDArray[np.intp]) -> TileBatch:
-        """The windows at these positions, in this order."""
-        regions = None if self.regions is None else self.regions[index]
-        windows = tuple(self.windows[i] for i in index)
-        return TileBatch(windows=windows, pixels=self.pixels[index], valid=self.valid[index], regions=regions)
-
-
-def join(batches: Sequence[TileBatch]) -> TileBatch:
-    """Batches of windows of one size as one."""
-    regions = [b.regions for b in batches if b.regions is not None]
-    return TileBatch(
-        windows=tuple(w for b in batches for w in b.windows),
-        pixels=np.concatenate([b.pixels for b in batches]),
-        valid=np.concatenate([b.valid for b in batches]),
-        regions=None if not regions else np.concatenate(regions),
-    )
-
-
-def in_batches(batches: Iterable[TileBatch], size: int) -> Iterator[TileBatch]:
-    """`size` batches at a time as one, the last one of fewer."""
-    stream = iter(batches)
-    while group := list(itertools.islice(stream, size)):
-        yield join(group)
+Shape = tuple[int, int]
+Look = tuple[Shape, Shape]
+"""Height and width of a window in the scene, and of what a model sees of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +39,19 @@ class Scene:
 
     src: Any
     path: str
+    files: tuple[str, ...]
+    """on disk: itself, its side files, what a VRT is made of, and its regions"""
     bands: tuple[int, int, int]
-    """indexes of red, green, blue"""
+    """numbers of red, green, blue"""
+    light: Light
     masks: tuple[int, ...]
     """bands whose masks say where data is; none where all pixels have it"""
     alpha: int | None = None
     """the alpha band, where a nodata value hides it from GDAL's masks"""
     regions: RegionFile | None = None
     """region ids on the same grid, for methods that use regions"""
+    look: Look | None = None
+    """how models see windows, where that is not pixel by pixel"""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -103,58 +69,112 @@ class Scene:
         return self.src.transform
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """The files on disk it is read from: itself, its side files, what a VRT is made of, and its regions."""
-        return (self.path, *self.src.files, *(self.regions.files if self.regions else ()))
-
-    @property
     def is_demo(self) -> bool:
         """Whether this is one of the drawn demo scenes."""
         return DEMO_TAG in self.src.tags()
 
-    def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Pixels (3, h, w) and validity (h, w) of a window inside the scene. Raises SceneError."""
+    def measured(self, *, lenient: bool = False) -> Scene:
+        """The scene with its pixels' range known, for which it may have to be sampled.
+
+        Raises SceneError for what cannot be read, unless `lenient`.
+        """
+        return replace(self, light=self.light.measured(self._lenient if lenient else self._values, self.shape))
+
+    def _lenient(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """As `_values`; no data where nothing can be read."""
+        try:
+            return self._values(window)
+        except SceneError:
+            return np.zeros((3, window.height, window.width)), np.zeros((window.height, window.width), bool)
+
+    def read(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Light (3, h, w) in 0..1 and validity (h, w) of a window inside a measured scene, or resampled to a shape.
+
+        Raises SceneError.
+        """
+        values, valid = self._values(window, shape)
+        if not valid.any():
+            return np.zeros(values.shape, np.float32), valid
+        return self.light.shown(values), valid
+
+    def _values(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Values (3, h, w) of a window and where they count (h, w)."""
+        how = {"window": window, **self._resampling(window, shape)}
         try:
             unique = sorted(set(self.bands))
-            data = self.src.read(indexes=unique, window=window)
-            valid = self._valid(data, window)
+            stored = self.src.read(indexes=unique, **_for(how, len(unique)))
+            valid = self._valid(stored, how)
         except (RasterioError, CPLE_BaseError, OSError) as error:
             raise SceneError(
                 f"cannot read rows {window.row_off}..{window.row_off + window.height} and columns {window.col_off}.."
                 f"{window.col_off + window.width} of {self.path}: {error}; the file may be cut short or damaged"
             ) from error
-        return data[[unique.index(b) for b in self.bands]], valid
+        values, known = self.light.values(stored[[unique.index(b) for b in self.bands]])
+        return values, valid & known
 
-    def _valid(self, data: NDArray[np.uint8], window: Window) -> NDArray[np.bool_]:
+    def _resampling(self, window: Window, shape: Shape | None) -> dict[str, Any]:
+        """How GDAL is to read a window as another shape."""
+        if shape is None or shape == (window.height, window.width):
+            return {}
+        smaller = shape[0] <= window.height and shape[1] <= window.width
+        way = Resampling.average if smaller else Resampling.bilinear
+        return {"out_shape": shape, "resampling": Resampling.nearest if self.light.palette is not None else way}
+
+    def _valid(self, data: NDArray[Any], how: dict[str, Any]) -> NDArray[np.bool_]:
         """Where a window has data: a pixel lacks it if all three bands do, or if it is transparent."""
         if self.alpha is not None:
-            return (data != self.src.nodata).any(axis=0) & (self.src.read(self.alpha, window=window) > 0)
+            return (data != self.src.nodata).any(axis=0) & (self.src.read(self.alpha, **how) > 0)
         if not self.masks:
             return np.ones(data.shape[1:], bool)
-        return self.src.read_masks(list(self.masks), window=window).any(axis=0)
+        return self.src.read_masks(list(self.masks), **_for(how, len(self.masks))).any(axis=0)
 
     def batch(self, windows: Sequence[Window]) -> TileBatch:
         """Read windows of one size as a batch; those beyond the edge are continued by reflection, as not valid."""
-        pixels: list[NDArray[np.float32]] = []
-        valid: list[NDArray[np.bool_]] = []
+        tiles = list(self._tiles(windows) if self.look is None else map(self._seen, windows))
+        pixels, valid = zip(*tiles, strict=True)
+        regions = None if self.regions is None else np.stack([self._regions(w, self.regions) for w in windows])
+        shown = None if self.look is None else np.stack([self._shown(window) for window in windows])
+        return TileBatch(
+            windows=tuple(windows), pixels=np.stack(pixels), valid=np.stack(valid), regions=regions, shown=shown
+        )
+
+    def _tiles(self, windows: Sequence[Window]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+        """What models see of windows, pixel by pixel: those in a row are read at once."""
         for run in _runs(windows):
             data, mask = self.read(self._clip(_union(run)))
             for window in run:
                 cols = slice(window.col_off - run[0].col_off, window.col_off - run[0].col_off + window.width)
-                tile, known = _reflect(data[:, :, cols], mask[:, cols], (window.height, window.width))
-                pixels.append(np.where(known, tile.astype(np.float32) / np.float32(255), FILL))
-                valid.append(known)
                 inside = self._clip(window)
-                valid[-1][inside.height :], valid[-1][:, inside.width :] = False, False
-        regions = None if self.regions is None else np.stack([self._regions(w, self.regions) for w in windows])
-        return TileBatch(windows=tuple(windows), pixels=np.stack(pixels), valid=np.stack(valid), regions=regions)
+                yield _filled(data[:, :, cols], mask[:, cols], inside, (window.height, window.width))
+
+    def _seen(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """What models see of a window, at another resolution."""
+        inside = self._clip(window)
+        shape = self._as_seen(inside)
+        return _filled(*self.read(inside, shape), Window(0, 0, shape[1], shape[0]), self._as_seen(window))
+
+    def _as_seen(self, window: Window) -> Shape:
+        """Height and width of what models see of a window."""
+        if self.look is None:
+            return window.height, window.width
+        (height, width), (high, wide) = self.look
+        return max(1, round(window.height * high / height)), max(1, round(window.width * wide / width))
+
+    def _shown(self, window: Window) -> NDArray[np.bool_]:
+        """Where a window has data, in the scene's own pixels."""
+        inside = self._clip(window)
+        shown = np.zeros((window.height, window.width), bool)
+        always = not self.masks and self.alpha is None and self.light.always
+        shown[: inside.height, : inside.width] = True if always else self._values(inside)[1]
+        return shown
 
     def _regions(self, window: Window, file: RegionFile) -> NDArray[np.int32]:
-        """Region ids (h, w) of a window; none beyond the edge."""
+        """Region ids of a window, as models see it; none beyond the edge."""
         inside = self._clip(window)
         ids = np.zeros((window.height, window.width), np.int32)
         ids[: inside.height, : inside.width] = file.read(inside)
-        return ids
+        rows, cols = (np.arange(n) * side // n for n, side in zip(self._as_seen(window), ids.shape, strict=True))
+        return ids[np.ix_(rows, cols)]
 
     def _clip(self, window: Window) -> Window:
         height, width = self.shape
@@ -164,6 +184,11 @@ class Scene:
             min(window.width, width - window.col_off),
             min(window.height, height - window.row_off),
         )
+
+
+def _for(how: dict[str, Any], bands: int) -> dict[str, Any]:
+    """How to read so many bands at once."""
+    return {**how, "out_shape": (bands, *how["out_shape"])} if "out_shape" in how else how
 
 
 def _runs(windows: Sequence[Window]) -> list[list[Window]]:
@@ -183,36 +208,43 @@ def _union(run: Sequence[Window]) -> Window:
     return Window(first.col_off, first.row_off, last.col_off + last.width - first.col_off, first.height)
 
 
-def _reflect(
-    data: NDArray[np.uint8], mask: NDArray[np.bool_], shape: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Continue (3, h, w) pixels and their mask to `shape` by reflection to the right and below."""
+def _filled(
+    data: NDArray[np.float32], mask: NDArray[np.bool_], inside: Window, shape: Shape
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Continue (3, h, w) pixels to `shape` by reflection to the right and below, where they are not valid."""
     pad = [(0, shape[0] - mask.shape[0]), (0, shape[1] - mask.shape[1])]
-    if not any(after for _, after in pad):
-        return data, mask.copy()
-    return np.pad(data, [(0, 0), *pad], mode="reflect"), np.pad(mask, pad, mode="reflect")
-
-
-def raster_env() -> rasterio.Env:
-    """GDAL settings of a run: a block cache of 64 MB, unless the user set GDAL_CACHEMAX."""
-    chosen = "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv())
-    return rasterio.Env(**({} if chosen else {"GDAL_CACHEMAX": 64}))
+    known = mask.copy()
+    if any(after for _, after in pad):
+        data, known = np.pad(data, [(0, 0), *pad], mode="reflect"), np.pad(mask, pad, mode="reflect")
+    tile = np.where(known, data, FILL)
+    known[inside.height :], known[:, inside.width :] = False, False
+    return tile, known
 
 
 @contextmanager
 def open_scene(
-    path: str | os.PathLike[str], *, bands: Sequence[int] | None = None, regions: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    bands: Sequence[Band] | None = None,
+    scale: str = "auto",
+    gsd: float | None = None,
+    regions: str | None = None,
 ) -> Iterator[Scene]:
-    """Open a raster as a scene of three 8-bit bands, with a raster of `regions` if there is one.
+    """Open a raster as a scene of three bands of light, with a raster of `regions` if there is one.
 
-    `bands` are 1-based indexes of red, green and blue; by default what the file calls red, green and blue, else bands
-    1, 2, 3, else the first band three times. Raises SceneError for what cannot be opened or is not 8-bit, UsageError
-    for bands the file lacks; warns of a missing coordinate system.
+    `bands` are numbers or names of red, green and blue; see `choose_bands`. `scale` is `auto`, `dtype` or `MIN,MAX`,
+    see `light_of`; to be read, the scene must be `measured`. With `gsd` it is seen at so many metres a pixel.
+
+    Raises SceneError for what cannot be opened or seen, UsageError for bands the file lacks; warns of a missing
+    coordinate system.
     """
     name = os.fspath(path)
-    with raster_env(), opened(name, f"{name!r} as a raster") as src:
+    with raster_env(), opened(name, f"{name!r} as a raster") as src, ExitStack() as stack:
         try:
-            scene = _inspect(src, bands, name)
+            _check(src, name)
+            files = (name, *src.files)
+            grid = src if gsd is None else stack.enter_context(resampled(src, size_at(src, gsd, name)))
+            scene = _inspect(grid, choose_bands(src, bands, name), scale, name, files)
         except CPLE_BaseError as error:
             raise SceneError(f"the georeferencing of {name!r} cannot be understood: {first_line(error)}") from error
         if src.crs is None:
@@ -220,42 +252,37 @@ def open_scene(
         if regions is None:
             yield scene
             return
-        with open_regions(regions, src) as file:
-            yield replace(scene, regions=file)
+        file = stack.enter_context(open_regions(regions, grid))
+        yield replace(scene, regions=file, files=(*files, *file.files))
 
 
-def _inspect(src: Any, bands: Sequence[int] | None, name: str) -> Scene:
-    """Decide the bands, and refuse what cannot be read as 8-bit light."""
+def _check(src: Any, name: str) -> None:
+    """Refuse rasters without bands, or placed on the ground in a way that pixels cannot follow."""
     if src.count == 0:
-        raise SceneError(f"{name} has no bands of its own; name one of its parts: {', '.join(src.subdatasets[:3])}")
-    chosen = _bands(src, bands, name)
-    odd = {src.dtypes[b - 1] for b in chosen} - {"uint8"}
-    if odd:
-        raise SceneError(f"{name} has {odd.pop()} pixels; only 8-bit scenes (uint8) can be segmented so far")
-    if src.colorinterp[chosen[0] - 1] == ColorInterp.palette:
-        raise SceneError(f"{name} has a palette; expand it first: gdal_translate -expand rgb {name} rgb.tif")
-    flags = {band: src.mask_flag_enums[band - 1] for band in sorted(set(chosen))}
+        parts = f"; name one of its parts: {', '.join(src.subdatasets[:3])}" if src.subdatasets else ""
+        raise SceneError(f"{name} has no bands of its own{parts}")
+    if not src.transform.is_identity:
+        return
+    if src.gcps[0]:
+        reason, how = f"is placed by {len(src.gcps[0])} ground control points", "-tps"
+    elif src.rpcs is not None:
+        reason, how = "is placed by a camera model (RPC)", "-rpc"
+    else:
+        return
+    raise SceneError(f"{name} {reason}, not by a grid; warp it first: gdalwarp {how} -r bilinear {name} warped.tif")
+
+
+def _inspect(src: Any, bands: tuple[int, int, int], scale: str, name: str, files: tuple[str, ...]) -> Scene:
+    """What is to be known to read pixels as light."""
+    flags = {band: src.mask_flag_enums[band - 1] for band in sorted(set(bands))}
     masks = [band for band, kinds in flags.items() if MaskFlags.all_valid not in kinds]
     alphas = [band for band, kind in enumerate(src.colorinterp, start=1) if kind == ColorInterp.alpha]
     return Scene(
         src=src,
         path=name,
-        bands=chosen,
+        files=files,
+        bands=bands,
+        light=light_of(src, bands, scale, name),
         masks=tuple(masks[:1] if any(MaskFlags.per_dataset in kinds for kinds in flags.values()) else masks),
         alpha=alphas[0] if alphas and src.nodata is not None else None,
     )
-
-
-def _bands(src: Any, bands: Sequence[int] | None, name: str) -> tuple[int, int, int]:
-    if bands is not None:
-        wrong = [b for b in bands if not 1 <= b <= src.count]
-        if len(bands) != 3 or wrong:
-            raise UsageError(
-                f"--bands {','.join(map(str, bands))}: three bands between 1 and {src.count} are needed for {name}"
-            )
-        return bands[0], bands[1], bands[2]
-    named = {interp: index for index, interp in reversed(list(enumerate(src.colorinterp, start=1)))}
-    rgb = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-    if all(c in named for c in rgb):
-        return named[rgb[0]], named[rgb[1]], named[rgb[2]]
-    return (1, 2, 3) if src.count >= 3 else (1, 1, 1)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from geoovseg.errors import UsageError
+from geoovseg.light import read_scale
 from geoovseg.methods import METHODS, MethodCard, card, read_settings
 from geoovseg.models.cards import DEFAULT_MODEL, OWN, model_card
 from geoovseg.models.regions import SOURCES
@@ -15,6 +17,8 @@ from geoovseg.models.weights import find_weights
 from geoovseg.ops.upsample import UPSAMPLERS
 from geoovseg.prompts import DEFAULT_TEMPLATES, templates
 
+GRIDS = ("working", "scene")
+"""Where outputs lie when a scene is seen at another resolution: there, or on its own pixels."""
 ON_ERROR = ("stop", "skip")
 """What can be done about windows that cannot be read."""
 
@@ -40,9 +44,19 @@ class Settings:
     vfm: str | None = None
     sam: str | None = None
     regions: str | None = None
+    bands: tuple[int | str, ...] | None = None
+    scale: str = "auto"
+    gsd: float | None = None
+    grid: str = "working"
     aoi: str | None = None
     aoi_crs: str | None = None
     on_error: str = "stop"
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """How a scene is to be opened."""
+        gsd = self.gsd if self.grid == "working" else None
+        return {"bands": self.bands, "scale": self.scale, "gsd": gsd, "regions": self.regions_file}
 
     @property
     def regions_from(self) -> str | None:
@@ -75,6 +89,7 @@ def check_settings(settings: Settings) -> None:
         find_weights(model_card(settings.upsample, "upsampler"))
     templates(settings.templates)
     _check_context(settings, method)
+    _check_view(settings)
     if settings.on_error not in ON_ERROR:
         raise UsageError(f"--on-error {settings.on_error}: choose stop or skip")
     if settings.aoi is None and settings.aoi_crs is not None:
@@ -89,6 +104,12 @@ def check_settings(settings: Settings) -> None:
         value = getattr(settings, name)
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise UsageError(f"--{name.replace('_', '-')} {value} must be a positive number")
+
+
+def _check_view(settings: Settings) -> None:
+    read_scale(settings.scale)
+    if settings.grid not in GRIDS:
+        raise UsageError(f"--grid {settings.grid}: choose {' or '.join(GRIDS)}")
 
 
 def _check_context(settings: Settings, method: MethodCard) -> None:

@@ -88,6 +88,15 @@ class TilePlan:
     """(rows, columns) of every window; smaller than asked where the scene is smaller"""
     stride: int
 
+    def at(self, height: int, width: int) -> TilePlan:
+        """The same windows on a scene of another resolution; the windows begin and end at its pixels."""
+        if (height, width) == (self.height, self.width):
+            return self
+        by = height / self.height, width / self.width
+        tile = max(1, round(self.tile[0] * by[0])), max(1, round(self.tile[1] * by[1]))
+        stride = max(1, min(round(self.stride * min(by)), *tile))
+        return TilePlan(height=height, width=width, tile=tile, stride=stride)
+
     @property
     def row_offs(self) -> tuple[int, ...]:
         """First rows of the window rows."""

@@ -17,6 +17,7 @@ from golden_cases import TINY_SAM, small_sam
 from torch.nn import functional as F
 from windows import random_batch
 
+from geoovseg.batch import TileBatch
 from geoovseg.errors import MethodError
 from geoovseg.methods import METHODS, Method, load_method, read_settings
 from geoovseg.methods.fields import Field
@@ -25,7 +26,6 @@ from geoovseg.models.sam import Sam
 from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops import attention
-from geoovseg.scene import TileBatch
 from geoovseg.vocabulary import parse_classes
 
 VOCABULARY = parse_classes(["a=x+y,b,c"])

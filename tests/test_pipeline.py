@@ -15,6 +15,7 @@ import torch
 from conftest import TRANSFORM, shared_file
 
 import geoovseg
+from geoovseg.batch import TileBatch
 from geoovseg.demo.scenes import CLASSES, render
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, WeightsMissingError
 from geoovseg.estimate import dry_run
@@ -22,7 +23,7 @@ from geoovseg.job import CPU_BATCH
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.pipeline import SegmentResult, segment
 from geoovseg.record import RUN_TAG
-from geoovseg.scene import DEMO_TAG, Scene, TileBatch
+from geoovseg.scene import DEMO_TAG, Scene
 
 WriteRaster = Callable[..., str]
 EIGHT = ",".join(CLASSES)

@@ -13,7 +13,7 @@ from rasterio.transform import from_origin
 
 from geoovseg.errors import OutputError, SceneError, UsageError
 from geoovseg.record import RUN_TAG
-from geoovseg.report import OPACITY, metres_per_pixel, preview
+from geoovseg.report import OPACITY, preview
 from geoovseg.scene import open_scene
 
 WriteRaster = Callable[..., str]

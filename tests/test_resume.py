@@ -25,6 +25,7 @@ from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
 from geoovseg import job
+from geoovseg.batch import TileBatch
 from geoovseg.budget import InFlight
 from geoovseg.demo.scenes import render
 from geoovseg.distributed import segment_with
@@ -32,7 +33,7 @@ from geoovseg.errors import GeoOVSegError, InterruptedRunError, OutputError, Res
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.parts import PartStore
 from geoovseg.pipeline import SegmentResult, merge, segment
-from geoovseg.scene import DEMO_TAG, Scene, TileBatch
+from geoovseg.scene import DEMO_TAG, Scene
 from geoovseg.tiling import BLOCK
 
 GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "stride": 112}

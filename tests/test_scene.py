@@ -14,9 +14,11 @@ from conftest import shared_file
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
+from geoovseg.batch import FILL
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
+from geoovseg.rasters import raster_env
 from geoovseg.reader import read_ahead
-from geoovseg.scene import FILL, open_scene, raster_env
+from geoovseg.scene import open_scene
 from geoovseg.tiling import Panel, plan_tiles
 
 RNG = np.random.default_rng(3)

@@ -78,7 +78,21 @@ RegionsOpt = Annotated[
     ),
 ]
 BandsOpt = Annotated[
-    str | None, typer.Option(help="Bands for red, green, blue, as in 3,2,1; default what the file says, else 1,2,3.")
+    str | None,
+    typer.Option(help="Bands for red, green, blue by number or name, as in 3,2,1 or nir,red,green.", metavar="R,G,B"),
+]
+ScaleOpt = Annotated[
+    str,
+    typer.Option(
+        help="What is black and white: auto (8-bit as it is, else percentiles of the scene), dtype, or MIN,MAX.",
+        metavar="auto|dtype|MIN,MAX",
+    ),
+]
+GsdOpt = Annotated[
+    float | None, typer.Option(help="Metres a pixel at which to see the scene; default its own.", metavar="METRES")
+]
+GridOpt = Annotated[
+    str, typer.Option(help="With --gsd, where outputs lie: working (there) or scene (the image's own pixels).")
 ]
 DeviceOpt = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOpt = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
@@ -105,6 +119,14 @@ DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Say what would be do
 JsonOpt = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but warnings and errors.")]
 LabelsArg = Annotated[Path, typer.Argument(help="A label raster.", metavar="LABELS")]
+
+
+def read_bands(text: str | None) -> tuple[int | str, ...] | None:
+    """`3,2,1` or `nir,red,green` as numbers and names."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    return tuple(int(part) if part.isascii() and part.isdigit() else part for part in parts)
 
 
 def read_pairs(items: list[str], option: str, form: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data
-from geoovseg.cli.segment import parse_bands
 
 
 def command(
@@ -16,6 +15,7 @@ def command(
     labels: o.LabelsArg,
     picture: Annotated[str, typer.Argument(help="The picture to write, .png or .jpg.", metavar="OUT.png")],
     bands: o.BandsOpt = None,
+    scale: o.ScaleOpt = "auto",
     size: Annotated[int, typer.Option(help="Longer side of a pane in pixels.", min=64)] = 1200,
 ) -> None:
     """Draw labels over their scene.
@@ -26,4 +26,4 @@ def command(
     """
     from geoovseg.report import preview
 
-    data(preview(scene, labels, picture, bands=parse_bands(bands), size=size))
+    data(preview(scene, labels, picture, bands=o.read_bands(bands), scale=scale, size=size))

@@ -46,6 +46,9 @@ def command(
     sam: o.SamOpt = None,
     regions: o.RegionsOpt = None,
     bands: o.BandsOpt = None,
+    scale: o.ScaleOpt = "auto",
+    gsd: o.GsdOpt = None,
+    grid: o.GridOpt = "working",
     device: o.DeviceOpt = "auto",
     precision: o.PrecisionOpt = "auto",
     batch_size: o.BatchSizeOpt = None,
@@ -82,7 +85,10 @@ def command(
         "vfm": vfm,
         "sam": sam,
         "regions": regions,
-        "bands": parse_bands(bands),
+        "bands": o.read_bands(bands),
+        "scale": scale,
+        "gsd": gsd,
+        "grid": grid,
         "device": device,
         "precision": precision,
         "batch_size": batch_size,
@@ -204,16 +210,6 @@ def _plan(scene: str, arguments: dict[str, Any], json: bool) -> int:
     result = dry_run(scene, **arguments)
     data(result.to_json() if json else result.to_text())
     return 0
-
-
-def parse_bands(text: str | None) -> tuple[int, ...] | None:
-    """`3,2,1` to (3, 2, 1)."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--bands {text}: write three band numbers, as in 3,2,1") from error
 
 
 def _check_several(scenes: list[str], output: str | None, confidence: str | None, vectors: str | None) -> None:

@@ -15,7 +15,8 @@ from rasterio.windows import Window
 
 from geoovseg.demo.scenes import CLASSES, COLOURS, GSD, render
 from geoovseg.errors import OutputError
-from geoovseg.scene import DEMO_TAG, raster_env
+from geoovseg.rasters import raster_env
+from geoovseg.scene import DEMO_TAG
 from geoovseg.styles import LegendEntry, label_aux_xml, label_qml
 from geoovseg.tiling import BLOCK
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rasterio.windows import Window
     from torch import Tensor
 
+    from geoovseg.batch import TileBatch
     from geoovseg.methods.blocks import Cut
     from geoovseg.methods.dense import Compare
     from geoovseg.models.vit import ClipVit
-    from geoovseg.scene import TileBatch
     from geoovseg.vocabulary import Vocabulary
 
 LARGEST = 1e6

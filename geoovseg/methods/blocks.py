@@ -13,10 +13,10 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.batch import TileBatch
 from geoovseg.budget import CPU_BATCH, InFlight
 from geoovseg.errors import UsageError
 from geoovseg.models.vit import ClipVit
-from geoovseg.scene import TileBatch
 from geoovseg.tiling import origins
 
 

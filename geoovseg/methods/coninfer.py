@@ -12,6 +12,7 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.batch import TileBatch, in_batches
 from geoovseg.budget import CPU_BATCH
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
@@ -19,7 +20,6 @@ from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.attention import Policy, summing
 from geoovseg.ops.context import FIRST, Mixture, fit, log_shares, posterior
-from geoovseg.scene import TileBatch, in_batches
 from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary
 

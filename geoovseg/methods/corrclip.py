@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
+from geoovseg.batch import TileBatch
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import on_the_grid
@@ -24,7 +25,6 @@ from geoovseg.ops.classes import best_word, for_each_word
 from geoovseg.ops.correlation import apart
 from geoovseg.ops.regions import linked, numbered, vote
 from geoovseg.ops.upsample import bilinear
-from geoovseg.scene import TileBatch
 from geoovseg.vocabulary import Vocabulary
 
 SIDE, STEP = 1.5, 1 / 3

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.batch import TileBatch
 from geoovseg.errors import UsageError
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
@@ -22,7 +23,6 @@ from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.classes import best_word, for_each_word
 from geoovseg.ops.context import precise
 from geoovseg.ops.upsample import bilateral
-from geoovseg.scene import TileBatch
 from geoovseg.vocabulary import Vocabulary
 
 SHARPEN = 100.0

@@ -12,6 +12,7 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.batch import TileBatch
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import cosines, on_the_grid
@@ -21,7 +22,6 @@ from geoovseg.models.vit import ClipVit
 from geoovseg.ops.attention import only
 from geoovseg.ops.regions import patch_ids
 from geoovseg.ops.upsample import bilinear
-from geoovseg.scene import TileBatch
 from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.batch import FILL, TileBatch
 from geoovseg.errors import UsageError
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut
 from geoovseg.methods.builder import builder
@@ -25,7 +26,6 @@ from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.affinity import affinity_rows
 from geoovseg.ops.classes import best_word, for_each_word
 from geoovseg.ops.correlation import correlated, mean_likeness
-from geoovseg.scene import FILL, TileBatch
 from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary
 

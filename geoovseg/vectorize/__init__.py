@@ -21,9 +21,9 @@ import shapely
 
 from geoovseg.errors import OutputError, UsageError
 from geoovseg.outputs import is_one_of
-from geoovseg.rasters import opened
+from geoovseg.rasters import opened, raster_env
 from geoovseg.record import Stopwatch, peak_rss_mb
-from geoovseg.scene import raster_env
+from geoovseg.vectorize.measures import measure
 from geoovseg.vectorize.seams import Polygons, Seams
 from geoovseg.vectorize.small import without_small
 from geoovseg.vectorize.source import Source, inspect, split
@@ -183,7 +183,7 @@ class _Totals:
         areas: Any = np.full(len(codes), np.nan)
         lengths: Any = areas
         if self._source.ellipsoid is not None:
-            areas, lengths = self._source.ellipsoid.measure(geometries)
+            areas, lengths = measure(geometries, self._source.ellipsoid)
         names = [self._names[code] for code in codes.tolist()]
         for name, area in zip(names, areas.tolist(), strict=True):
             self._areas[name] += area

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, UsageError
+from geoovseg.ground import Ellipsoid, ellipsoid_of, pixel_size
 from geoovseg.styles import LegendEntry
 from geoovseg.truth import category_names
-from geoovseg.vectorize.measures import Ellipsoid, ellipsoid_of
 from geoovseg.vectorize.pieces import Task, read_pixels
 
 COLOURS = ("#c0392b", "#7f8c8d", "#2e86de", "#1e6b2f", "#9acd5a", "#f1c40f", "#b5835a", "#8e44ad", "#16a085", "#e67e22")
@@ -49,12 +49,7 @@ class Source:
     @property
     def pixel(self) -> tuple[float, float]:
         """Width and height of a pixel in the middle, in metres if the raster lies on an ellipsoid."""
-        t, (height, width) = self.transform, self.shape
-        x, y = t * (width / 2, height / 2)
-        if self.ellipsoid is None:
-            return math.hypot(t.a, t.d), math.hypot(t.b, t.e)
-        ends = [t * (width / 2 + 1, height / 2), t * (width / 2, height / 2 + 1)]
-        return tuple(self.ellipsoid.distance((x, y), end) for end in ends)  # type: ignore[return-value]
+        return pixel_size(self.transform, self.shape, self.ellipsoid)
 
     @property
     def pixel_area(self) -> float:

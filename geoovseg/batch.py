@@ -1,0 +1,68 @@
+"""Windows of a scene as methods see them, many at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+FILL = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)[:, None, None]
+"""What models see where there is no data: CLIP's mean colour, which is zero after normalisation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileBatch:
+    """Windows of a scene, as methods see them."""
+
+    windows: tuple[Window, ...]
+    """on the working grid"""
+    pixels: NDArray[np.float32]
+    """(B, 3, H, W) RGB in 0..1; CLIP's mean colour where not valid"""
+    valid: NDArray[np.bool_]
+    """(B, H, W) true where the scene has data"""
+    regions: NDArray[np.int32] | None = None
+    """(B, H, W) region ids, for methods that use regions"""
+    shown: NDArray[np.bool_] | None = None
+    """(B, h, w) true where the scene has data, in its own pixels, where models see others"""
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(B, h, w) true where the scene has data, in its own pixels."""
+        return self.valid if self.shown is None else self.shown
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def take(self, index: NDArray[np.intp]) -> TileBatch:
+        """The windows at these positions, in this order."""
+        return TileBatch(
+            windows=tuple(self.windows[i] for i in index),
+            pixels=self.pixels[index],
+            valid=self.valid[index],
+            regions=None if self.regions is None else self.regions[index],
+            shown=None if self.shown is None else self.shown[index],
+        )
+
+
+def join(batches: Sequence[TileBatch]) -> TileBatch:
+    """Batches of windows of one size as one."""
+    regions = [b.regions for b in batches if b.regions is not None]
+    shown = [b.shown for b in batches if b.shown is not None]
+    return TileBatch(
+        windows=tuple(w for b in batches for w in b.windows),
+        pixels=np.concatenate([b.pixels for b in batches]),
+        valid=np.concatenate([b.valid for b in batches]),
+        regions=None if not regions else np.concatenate(regions),
+        shown=None if not shown else np.concatenate(shown),
+    )
+
+
+def in_batches(batches: Iterable[TileBatch], size: int) -> Iterator[TileBatch]:
+    """`size` batches at a time as one, the last one of fewer."""
+    stream = iter(batches)
+    while group := list(itertools.islice(stream, size)):
+        yield join(group)

@@ -1,0 +1,85 @@
+"""Where pixels lie on the ground: sizes and areas in metres, whatever the coordinates are in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyproj
+from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
+
+from geoovseg.errors import SceneError, first_line
+
+Floats = NDArray[np.float64]
+_CROSS = ((0, 0), (0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5))
+"""The middle of a pixel and those of its sides, from its middle."""
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """How coordinates of a raster lie on the body it shows."""
+
+    geod: pyproj.Geod
+    to_degrees: pyproj.Transformer | None
+    """none where they are degrees already"""
+
+    def distance(self, one: tuple[float, float], other: tuple[float, float]) -> float:
+        """Metres between two points of the raster's coordinates."""
+        (x, y), (u, v) = self.degrees(np.array([one, other]))
+        return float(self.geod.inv(x, y, u, v)[2])
+
+    def degrees(self, xy: Floats) -> Floats:
+        """Longitude and latitude (n, 2) of points."""
+        return xy if self.to_degrees is None else np.stack(self.to_degrees.transform(*xy.T), axis=1)
+
+    def pixel_areas(self, transform: Any, cols: Floats, rows: Floats) -> Floats:
+        """Geodesic areas in square metres of pixels of a raster, given by where their middles are.
+
+        The element of area of the ellipsoid, M N cos(latitude), times what a pixel spans in degrees.
+        """
+        ends = [self.degrees(np.stack(transform * (cols + x, rows + y), axis=-1).reshape(-1, 2)) for x, y in _CROSS]
+        middle, right, left, down, up = (end.reshape(*cols.shape, 2) for end in ends)
+        (a, b), (c, d) = (np.moveaxis(_turned(one - other), -1, 0) for one, other in ((right, left), (down, up)))
+        latitude = np.radians(middle[..., 1])
+        bent = 1 - self.geod.es * np.sin(latitude) ** 2
+        element = self.geod.a**2 * (1 - self.geod.es) / bent**2 * np.cos(latitude)
+        return np.asarray(np.abs(a * d - b * c) * element)
+
+
+def _turned(degrees: Floats) -> Floats:
+    """Differences in longitude and latitude in radians, the short way round."""
+    return np.radians((degrees + 180) % 360 - 180)
+
+
+def ellipsoid_of(crs: Any) -> Ellipsoid | None:
+    """The ellipsoid of a raster's coordinate system (rasterio CRS); None where it has none, as a plan of a site.
+
+    Raises SceneError where it cannot be understood.
+    """
+    if crs is None:
+        return None
+    try:
+        found = pyproj.CRS.from_user_input(crs)
+        geod, base = found.get_geod(), found.geodetic_crs
+        if geod is None or base is None:
+            return None
+        if found.is_geographic:
+            return Ellipsoid(geod, None)
+        return Ellipsoid(geod, pyproj.Transformer.from_crs(found, base, always_xy=True))
+    except ProjError as error:
+        raise SceneError(f"areas cannot be had in this coordinate system: {first_line(error)}") from error
+
+
+def pixel_size(transform: Any, shape: tuple[int, int], ellipsoid: Ellipsoid | None) -> tuple[float, float]:
+    """Width and height of the pixel in the middle of a raster (height, width): metres on an ellipsoid, else its units.
+
+    Not finite where the middle lies nowhere on the ground, as at the edge of a view of the whole earth.
+    """
+    height, width = shape
+    here = transform * (width / 2, height / 2)
+    ends = [transform * (width / 2 + 1, height / 2), transform * (width / 2, height / 2 + 1)]
+    wide, high = (math.dist(here, end) if ellipsoid is None else ellipsoid.distance(here, end) for end in ends)
+    return wide, high

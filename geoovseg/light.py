@@ -1,0 +1,169 @@
+"""From stored numbers to light between 0 and 1: one scaling for a whole scene, never one for each window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+
+from geoovseg.errors import SceneError, UsageError
+
+SCALES = ("auto", "dtype")
+PERCENTILES = (2.0, 98.0)
+LOOKS, SIDE = 16, 64
+"""A scene's sample: so many windows along each axis, and their side in pixels."""
+ENOUGH = 1000
+"""Pixels with data below which the sample is no sample, and the whole scene is looked at."""
+STEP = 1024
+"""Side of the windows in which that is done."""
+SEED = 0
+Range = tuple[float, float]
+Read = Callable[[Window], tuple[NDArray[Any], NDArray[np.bool_]]]
+"""Values (3, h, w) of a window, tags applied, and where it has data (h, w)."""
+
+
+def read_scale(text: str) -> str | Range:
+    """`auto`, `dtype`, or `MIN,MAX` as numbers. Raises UsageError."""
+    if text in SCALES:
+        return text
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--scale {text}: write auto, dtype, or MIN,MAX, as in 0,3000") from error
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"--scale {text}: two numbers are needed, the smaller one first")
+    return low, high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Light:
+    """How the pixels of three bands become light."""
+
+    limits: Range | None
+    """values that become 0 and 1; none until the scene was sampled"""
+    scales: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """what stored numbers are multiplied with first, by their tags, and what is added then"""
+    offsets: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    palette: NDArray[np.uint8] | None = None
+    """(n, 4) red, green, blue, alpha of the numbers, where they stand for colours"""
+
+    always: bool = True
+    """whether every number is light, unless a mask says otherwise"""
+
+    def values(self, stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | bool]:
+        """Values (3, h, w) of stored numbers, and where they are any (h, w), or true for everywhere."""
+        if self.palette is not None:
+            colours = self.palette[np.clip(stored[0], 0, len(self.palette) - 1)]
+            return np.moveaxis(colours[..., :3], -1, 0), colours[..., 3] > 0
+        if self.scales != (1.0, 1.0, 1.0) or self.offsets != (0.0, 0.0, 0.0):
+            by, plus = (np.asarray(tags)[:, None, None] for tags in (self.scales, self.offsets))
+            stored = stored * by + plus
+        if np.issubdtype(stored.dtype, np.floating):
+            return stored, np.isfinite(stored).all(axis=0)
+        return stored, True
+
+    def shown(self, values: Any) -> NDArray[np.float32]:
+        """Light (3, h, w) between 0 and 1 of values."""
+        if self.limits is None:
+            raise RuntimeError("the scene was not sampled")
+        low, high = self.limits
+        if low == 0 and values.dtype.itemsize <= 2:  # exact, as everybody divides 8-bit pixels by 255
+            return np.minimum(values.astype(np.float32) / np.float32(high), np.float32(1)).clip(0)
+        wide = np.dtype(np.float64 if values.dtype.itemsize > 2 else np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):
+            scaled = (values.astype(wide) - wide.type(low)) / wide.type(high - low)
+        return np.nan_to_num(np.clip(scaled, 0, 1).astype(np.float32), nan=0.0)
+
+    def measured(self, read: Read, shape: tuple[int, int]) -> Light:
+        """With limits: if it has none, the 2nd and 98th percentile of a sample of the scene."""
+        return self if self.limits is not None else replace(self, limits=_percentiles(read, shape))
+
+
+def light_of(src: Any, bands: tuple[int, int, int], scale: str, name: str) -> Light:
+    """How an open raster's bands are to be seen. Raises SceneError, UsageError."""
+    asked = read_scale(scale)
+    odd = [src.dtypes[band - 1] for band in bands if np.issubdtype(np.dtype(src.dtypes[band - 1]), np.complexfloating)]
+    if odd:
+        raise SceneError(f"{name} has complex pixels ({odd[0]}), which are no picture; make amplitudes of them first")
+    if src.colorinterp[bands[0] - 1] == ColorInterp.palette:
+        return Light(limits=(0, 255), palette=_palette(src, bands[0]), always=False)
+    if asked == "dtype":
+        return Light(limits=_whole(src, bands, name))
+    if asked == "auto" and all(src.dtypes[band - 1] == "uint8" for band in bands):
+        return Light(limits=_whole(src, bands, name))
+    scales, offsets = (tuple(float(tags[band - 1]) for band in bands) for tags in (src.scales, src.offsets))
+    always = all(np.issubdtype(np.dtype(src.dtypes[band - 1]), np.integer) for band in bands)
+    return Light(limits=None if isinstance(asked, str) else asked, scales=scales, offsets=offsets, always=always)  # type: ignore[arg-type]
+
+
+def _whole(src: Any, bands: tuple[int, int, int], name: str) -> Range:
+    """The range of a pixel type, or of the bits that a file says it uses."""
+    kind = np.dtype(src.dtypes[bands[0] - 1])
+    if not np.issubdtype(kind, np.integer):
+        raise UsageError(f"--scale dtype: {name} has {kind} pixels, which have no range; write --scale MIN,MAX")
+    bits = src.tags(bands[0], ns="IMAGE_STRUCTURE").get("NBITS", "")
+    if bits.isdigit() and kind.kind == "u" and int(bits) < 8 * kind.itemsize:
+        return 0.0, float(2 ** int(bits) - 1)
+    return float(np.iinfo(kind).min), float(np.iinfo(kind).max)
+
+
+def _palette(src: Any, band: int) -> NDArray[np.uint8]:
+    table = src.colormap(band)
+    colours = np.zeros((max(table) + 1, 4), np.uint8)
+    for code, colour in table.items():
+        colours[code] = colour
+    return colours
+
+
+def _percentiles(read: Read, shape: tuple[int, int]) -> Range:
+    """Percentiles over three bands together; of everything where a sample finds too little."""
+    found = _gathered(read, _looks(shape))
+    if sum(map(len, found)) < 3 * ENOUGH:
+        found = _gathered(read, _everywhere(shape), enough=3 * ENOUGH)
+    if not found:
+        return 0.0, 1.0  # no pixel has data, so none will be shown
+    low, high = np.percentile(np.concatenate(found), PERCENTILES).tolist()
+    return (low, high) if low < high else (low, low + 1.0)
+
+
+def _gathered(read: Read, windows: Iterator[Window], enough: float = math.inf) -> list[NDArray[Any]]:
+    """Values with data of windows, until they are enough."""
+    found: list[NDArray[Any]] = []
+    count = 0
+    for window in windows:
+        values, valid = read(window)
+        if valid.any():
+            found.append(values[:, valid].ravel().astype(np.float64))
+            count += len(found[-1])
+        if count >= enough:
+            break
+    return found
+
+
+def _looks(shape: tuple[int, int]) -> Iterator[Window]:
+    """Windows anywhere in the cells of a grid over the scene, row by row; all of it where it is small."""
+    height, width = shape
+    if height * width <= (LOOKS * SIDE) ** 2:
+        yield from _everywhere(shape)
+        return
+    random = np.random.default_rng(SEED)
+    size = min(SIDE, height), min(SIDE, width)
+    rows, cols = (np.linspace(0, side - part, LOOKS + 1) for side, part in zip(shape, size, strict=True))
+    for row, below in pairwise(rows):
+        top = int(random.uniform(row, below))
+        for col, right in pairwise(cols):
+            yield Window(int(random.uniform(col, right)), top, size[1], size[0])
+
+
+def _everywhere(shape: tuple[int, int]) -> Iterator[Window]:
+    height, width = shape
+    for row in range(0, height, STEP):
+        for col in range(0, width, STEP):
+            yield Window(col, row, min(STEP, width - col), min(STEP, height - row))

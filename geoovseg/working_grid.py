@@ -1,0 +1,129 @@
+"""The working grid: a raster as if it had been taken at another resolution, read through GDAL without a copy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+import rasterio
+from affine import Affine
+from rasterio._path import _parse_path, _vsi_path
+from rasterio.dtypes import _gdal_typename
+from rasterio.enums import ColorInterp, MaskFlags
+
+from geoovseg.errors import UsageError
+from geoovseg.ground import ellipsoid_of, pixel_size
+
+COARSEST = 1.2
+FINEST = 0.1
+"""Metres a pixel of the images that published results are of."""
+USUAL = 0.5
+"""What is suggested for finer ones."""
+
+
+def metres_per_pixel(src: Any) -> tuple[float, float] | None:
+    """Width and height of a pixel on the ground in the middle of a raster; none where that is unknown."""
+    ellipsoid = ellipsoid_of(src.crs)
+    size = pixel_size(src.transform, src.shape, ellipsoid)
+    known = ellipsoid is not None and all(math.isfinite(side) and side > 0 for side in size)
+    return size if known else None
+
+
+def hint(src: Any) -> str | None:
+    """What a raster far finer than those of published results would gain from another resolution."""
+    metres = metres_per_pixel(src)
+    if metres is None or max(metres) >= FINEST / 2:
+        return None
+    share = 100 * min(metres) * max(metres) / USUAL**2
+    return (
+        f"pixels of {max(metres):.3g} m are far finer than the {FINEST:g} to {COARSEST:g} m of published results; "
+        f"--gsd {USUAL:g} would segment {share:.2g} % of as many"
+    )
+
+
+def size_at(src: Any, gsd: float, name: str) -> tuple[int, int]:
+    """Height and width of a raster at `gsd` metres a pixel, over the same ground. Raises UsageError."""
+    if not (math.isfinite(gsd) and gsd > 0):
+        raise UsageError(f"--gsd {gsd:g} must be a number of metres")
+    metres = metres_per_pixel(src)
+    if metres is None:
+        raise UsageError(f"--gsd {gsd:g}: {name} does not say how many metres its pixels are; leave --gsd away")
+    height, width = (max(1, round(n * m / gsd)) for n, m in zip(src.shape, reversed(metres), strict=True))
+    if height * width > 2**40 or max(height, width) >= 2**31:
+        raise UsageError(f"--gsd {gsd:g} would make {name} {width} x {height} pixels; choose more metres")
+    return height, width
+
+
+@contextmanager
+def resampled(src: Any, shape: tuple[int, int]) -> Iterator[Any]:
+    """An open raster over the same ground in another number of pixels (height, width).
+
+    Where pixels grow they are means of those that have data, else they are interpolated; colours of a palette are
+    taken, not mixed. A pixel has data if any of those it is made of has.
+    """
+    if shape == src.shape:
+        yield src
+        return
+    way = "average" if shape[0] <= src.height and shape[1] <= src.width else "bilinear"
+    if ColorInterp.palette in src.colorinterp:
+        way = "nearest"
+    with rasterio.open(_as_vrt(src, shape, way)) as found:
+        yield found
+
+
+def _as_vrt(src: Any, shape: tuple[int, int], way: str) -> str:
+    """A VRT of a raster at another size."""
+    height, width = shape
+    root = Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    if src.crs is not None:
+        SubElement(root, "SRS").text = src.crs.to_wkt()
+    place = src.transform @ Affine.scale(src.width / width, src.height / height)
+    SubElement(root, "GeoTransform").text = ",".join(repr(float(value)) for value in place.to_gdal())
+    _metadata(root, src.tags())
+    for band in range(1, src.count + 1):
+        found = SubElement(root, "VRTRasterBand", dataType=_gdal_typename(src.dtypes[band - 1]), band=str(band))
+        _describe(found, src, band)
+        _source(found, src, str(band), shape, way)
+    if MaskFlags.per_dataset in src.mask_flag_enums[0] and MaskFlags.alpha not in src.mask_flag_enums[0]:
+        mask = SubElement(SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        _source(mask, src, "mask,1", shape, way)
+    return tostring(root, encoding="unicode")
+
+
+def _metadata(parent: Element, tags: Mapping[str, str], domain: str = "") -> None:
+    """Tags of a raster or a band."""
+    found = SubElement(parent, "Metadata", {"domain": domain} if domain else {})
+    for key, value in tags.items():
+        SubElement(found, "MDI", key=key).text = value
+
+
+def _describe(band: Element, src: Any, number: int) -> None:
+    """What a band says of its numbers, in the order that GDAL wants."""
+    if src.descriptions[number - 1]:
+        SubElement(band, "Description").text = src.descriptions[number - 1]
+    bits = {k: v for k, v in src.tags(number, ns="IMAGE_STRUCTURE").items() if k == "NBITS"}
+    _metadata(band, bits, "IMAGE_STRUCTURE")
+    if src.nodatavals[number - 1] is not None:
+        SubElement(band, "NoDataValue").text = repr(src.nodatavals[number - 1])
+    kind = src.colorinterp[number - 1]
+    SubElement(band, "ColorInterp").text = kind.name.capitalize()
+    if kind == ColorInterp.palette:
+        table = SubElement(band, "ColorTable")
+        for _, colour in sorted(src.colormap(number).items()):
+            SubElement(table, "Entry", {f"c{n}": str(value) for n, value in enumerate(colour, start=1)})
+    SubElement(band, "Offset").text = repr(src.offsets[number - 1])
+    SubElement(band, "Scale").text = repr(src.scales[number - 1])
+
+
+def _source(band: Element, src: Any, number: str, shape: tuple[int, int], way: str) -> None:
+    """Where a band's pixels come from; not from overviews, which a file may have or not."""
+    source = SubElement(band, "SimpleSource", resampling=way)
+    name = SubElement(source, "SourceFilename", relativeToVRT="0", shared="0")
+    name.text = _vsi_path(_parse_path(src.name))
+    SubElement(SubElement(source, "OpenOptions"), "OOI", key="OVERVIEW_LEVEL").text = "NONE"
+    SubElement(source, "SourceBand").text = number
+    for tag, (height, width) in (("SrcRect", src.shape), ("DstRect", shape)):
+        SubElement(source, tag, xOff="0", yOff="0", xSize=str(width), ySize=str(height))
