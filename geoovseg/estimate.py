@@ -79,7 +79,7 @@ def dry_run(
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None)
         job = prepare_job(src, words, asked)
         height, width = src.shape
-        windows = [sum(1 for _ in job.windows_of(panel)) for panel in job.panels]
+        windows = [job.count(panel) for panel in job.panels]
         batches = sum(-(-count // job.micro_batch) for count in windows)
         return Estimate(
             windows=job.windows,

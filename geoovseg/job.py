@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from geoovseg.methods.blocks import Cut
 from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
 from geoovseg.models.regions import SOURCES, Regions, SamRegions, by_colour, given
 from geoovseg.models.sam import Sam, load_sam
+from geoovseg.models.text import with_background
 from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
 from geoovseg.models.vfm import Vfm, load_vfm
 from geoovseg.ops.classes import best_word, decide
@@ -32,15 +33,10 @@ from geoovseg.record import RunRecord
 from geoovseg.scene import Scene
 from geoovseg.settings import Settings
 from geoovseg.tiling import Panel, Span, TilePlan, plan_tiles
-from geoovseg.vocabulary import Vocabulary, parse_background
+from geoovseg.vocabulary import Vocabulary
 from geoovseg.working_grid import hint, size_at
 
-if TYPE_CHECKING:
-    from geoovseg.models.text import TextEncoder
-
 GPU_BATCH = 32
-CLOSE = 0.92
-"""Counter-words whose features are closer than this cosine to a word of the user's are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +126,10 @@ class Job:
         windows = self.plan.windows(panel, span)
         return windows if self.area is None else (w for w in windows if self.area.touches(w))
 
+    def count(self, panel: Panel) -> int:
+        """Number of `windows_of` a panel."""
+        return self.plan.count(panel) if self.area is None else sum(1 for _ in self.windows_of(panel))
+
     def decide(self, scores: Tensor, valid: Tensor, nodata: int) -> tuple[Tensor, Tensor]:
         """Finished scores (C, h, w) to codes (h, w) and confidence (h, w) in 0..1."""
         scale = self.method.scale if self.method.unit == "cosine" else None
@@ -188,7 +188,7 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
     model = load_clip(settings.model, device, precision, settings.templates)
-    words, dropped = _with_background(vocabulary, settings.background, model.text)
+    words, dropped = with_background(vocabulary, settings.background, model.text)
     batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)
     in_flight = InFlight(CPU_BATCH if device.type == "cpu" else batch_size)
     vfm = _vfm(settings, model, device, precision)
@@ -273,21 +273,6 @@ def _plan(
             f"{plan.tile[1]} x {plan.tile[0]}; choose --upsample guided"
         )
     return plan.at(*scene.shape), plan.tile
-
-
-def _with_background(vocabulary: Vocabulary, text: str, encoder: TextEncoder) -> tuple[Vocabulary, tuple[str, ...]]:
-    """Apply --background; of the automatic words, leave out those too close to the user's."""
-    words, automatic = parse_background(text, vocabulary)
-    if not automatic:
-        return words, ()
-    own = [w for entry in words.classes for w in entry.words]
-    near = encoder.similarity(words.background, own).amax(1) > CLOSE if words.background else torch.zeros(0)
-    dropped = tuple(w for w, close in zip(words.background, near.tolist(), strict=True) if close)
-    words = words.with_background(w for w in words.background if w not in dropped)
-    if not words.background:
-        text = "every background word means the same as one of yours, so every pixel gets a class; see --background"
-        warnings.warn(text, GeoOVSegWarning, 4)
-    return words, dropped
 
 
 def _warn(scene: Scene, words: Vocabulary, model: ClipModel, settings: Settings) -> None:

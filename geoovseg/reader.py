@@ -70,7 +70,7 @@ def read_ahead(
 def _occupied(scene: Scene, windows: Iterable[Window], size: int, skip: Skip | None) -> Iterator[TileBatch]:
     """Batches of exactly `size` windows that have data (the last may be smaller), in order."""
     held: list[TileBatch] = []
-    for group in _grouped(windows, size):
+    for group in _grouped((window for window in windows if not scene.lacks(window)), size):
         read = _read(scene, group, skip)
         if read is None:
             continue

@@ -80,6 +80,17 @@ class Scene:
         """
         return replace(self, light=self.light.measured(self._lenient if lenient else self._values, self.shape))
 
+    def lacks(self, window: Window) -> bool:
+        """Whether a file says by itself that it stores nothing of a window; false if that is not known."""
+        if self.src.driver != "GTiff" or self.src.nodata is None:
+            return False
+        rows, cols = self.src.block_shapes[0]
+        inside = self._clip(window)
+        across = range(inside.col_off // cols, (inside.col_off + inside.width - 1) // cols + 1)
+        down = range(inside.row_off // rows, (inside.row_off + inside.height - 1) // rows + 1)
+        places = [f"BLOCK_OFFSET_{x}_{y}" for y in down for x in across]
+        return all(self.src.get_tag_item(at, "TIFF", bidx) is None for bidx in set(self.bands) for at in places)
+
     def _lenient(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """As `_values`; no data where nothing can be read."""
         try:
@@ -99,6 +110,9 @@ class Scene:
 
     def _values(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Values (3, h, w) of a window and where they count (h, w)."""
+        if self.lacks(window):
+            size = shape or (window.height, window.width)
+            return np.zeros((3, *size), np.uint8), np.zeros(size, bool)
         how = {"window": window, **self._resampling(window, shape)}
         try:
             unique = sorted(set(self.bands))
@@ -116,8 +130,7 @@ class Scene:
         """How GDAL is to read a window as another shape."""
         if shape is None or shape == (window.height, window.width):
             return {}
-        smaller = shape[0] <= window.height and shape[1] <= window.width
-        way = Resampling.average if smaller else Resampling.bilinear
+        way = Resampling.average if shape[0] <= window.height else Resampling.bilinear
         return {"out_shape": shape, "resampling": Resampling.nearest if self.light.palette is not None else way}
 
     def _valid(self, data: NDArray[Any], how: dict[str, Any]) -> NDArray[np.bool_]:
@@ -164,17 +177,16 @@ class Scene:
         """Where a window has data, in the scene's own pixels."""
         inside = self._clip(window)
         shown = np.zeros((window.height, window.width), bool)
-        always = not self.masks and self.alpha is None and self.light.always
-        shown[: inside.height, : inside.width] = True if always else self._values(inside)[1]
+        some = self.masks or self.alpha is not None or not self.light.always
+        shown[: inside.height, : inside.width] = self._values(inside)[1] if some else True
         return shown
 
     def _regions(self, window: Window, file: RegionFile) -> NDArray[np.int32]:
         """Region ids of a window, as models see it; none beyond the edge."""
-        inside = self._clip(window)
         ids = np.zeros((window.height, window.width), np.int32)
+        inside = self._clip(window)
         ids[: inside.height, : inside.width] = file.read(inside)
-        rows, cols = (np.arange(n) * side // n for n, side in zip(self._as_seen(window), ids.shape, strict=True))
-        return ids[np.ix_(rows, cols)]
+        return ids[np.ix_(*(np.arange(n) * m // n for n, m in zip(self._as_seen(window), ids.shape, strict=True)))]
 
     def _clip(self, window: Window) -> Window:
         height, width = self.shape

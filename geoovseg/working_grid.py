@@ -120,10 +120,20 @@ def _describe(band: Element, src: Any, number: int) -> None:
 
 def _source(band: Element, src: Any, number: str, shape: tuple[int, int], way: str) -> None:
     """Where a band's pixels come from; not from overviews, which a file may have or not."""
-    source = SubElement(band, "SimpleSource", resampling=way)
+    source = SubElement(band, "ComplexSource", resampling=way)
     name = SubElement(source, "SourceFilename", relativeToVRT="0", shared="0")
     name.text = _vsi_path(_parse_path(src.name))
     SubElement(SubElement(source, "OpenOptions"), "OOI", key="OVERVIEW_LEVEL").text = "NONE"
     SubElement(source, "SourceBand").text = number
+    if number.isdigit() and src.colorinterp[int(number) - 1] != ColorInterp.alpha:
+        _leave_out(source, src, int(number))
     for tag, (height, width) in (("SrcRect", src.shape), ("DstRect", shape)):
         SubElement(source, tag, xOff="0", yOff="0", xSize=str(width), ySize=str(height))
+
+
+def _leave_out(source: Element, src: Any, number: int) -> None:
+    """What is no data is not to be mixed with what is."""
+    if src.nodatavals[number - 1] is not None:
+        SubElement(source, "NODATA").text = repr(src.nodatavals[number - 1])
+    elif MaskFlags.per_dataset in src.mask_flag_enums[number - 1]:
+        SubElement(source, "UseMaskBand").text = "true"

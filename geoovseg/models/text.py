@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,9 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geoovseg.errors import GeoOVSegWarning
 from geoovseg.models.weights import cache_dir
+from geoovseg.vocabulary import Vocabulary, parse_background
 
 Tokenize = Callable[[list[str]], Tensor]
+CLOSE = 0.92
+"""Counter-words whose features are closer than this cosine to a word of the user's are left out."""
 
 
 class TextEncoder:
@@ -105,3 +110,18 @@ def _digest(model: nn.Module, templates: Sequence[str]) -> str:
             state.update(name.encode())
             state.update(weight.detach().cpu().contiguous().numpy().tobytes())
     return state.hexdigest()
+
+
+def with_background(vocabulary: Vocabulary, text: str, encoder: TextEncoder) -> tuple[Vocabulary, tuple[str, ...]]:
+    """Apply --background; of the automatic words, leave out those too close to the user's."""
+    words, automatic = parse_background(text, vocabulary)
+    if not automatic:
+        return words, ()
+    own = [w for entry in words.classes for w in entry.words]
+    near = encoder.similarity(words.background, own).amax(1) > CLOSE if words.background else torch.zeros(0)
+    dropped = tuple(w for w, close in zip(words.background, near.tolist(), strict=True) if close)
+    words = words.with_background(w for w in words.background if w not in dropped)
+    if not words.background:
+        text = "every background word means the same as one of yours, so every pixel gets a class; see --background"
+        warnings.warn(text, GeoOVSegWarning, 4)
+    return words, dropped
