@@ -143,6 +143,8 @@ def _stream(scene: Scene, job: Job, run: Run, parts: Sequence[Part]) -> Iterator
 
 def _write(rows: Rows, col_off: int, job: Job, run: Run, tally: Tally) -> list[Part]:
     """Decide finished rows on the device; only codes and rounded confidence leave it. Returns the parts they finish."""
+    if rows.scores is None:
+        return _write_nothing(rows, col_off, run, tally)
     layout, valid = run.writer.layout, rows.valid
     if job.area is not None:
         inside = job.area.mask(rows.row_off, col_off, (valid.shape[0], valid.shape[1]))
@@ -155,3 +157,10 @@ def _write(rows: Rows, col_off: int, job: Job, run: Run, tally: Tally) -> list[P
         rounded = torch.where(valid, (confidence * CONFIDENCE_STEPS).round(), CONFIDENCE_NODATA)
         sure = rounded.to(torch.uint8).cpu().numpy()
     return run.writer.write(rows.row_off, col_off, dense, sure, tally.summary)
+
+
+def _write_nothing(rows: Rows, col_off: int, run: Run, tally: Tally) -> list[Part]:
+    """Rows that no window touched have no data; nothing has to be decided about them."""
+    layout, shape = run.writer.layout, tuple(rows.valid.shape)
+    sure = None if run.outputs.confidence is None else np.full(shape, CONFIDENCE_NODATA, np.uint8)
+    return run.writer.write(rows.row_off, col_off, np.full(shape, layout.nodata, layout.dtype), sure, tally.summary)

@@ -34,8 +34,8 @@ class Rows:
     """Finished rows of a panel: no later window touches them."""
 
     row_off: int
-    scores: Tensor
-    """(C, rows, columns) weighted means; zero where no window was"""
+    scores: Tensor | None
+    """(C, rows, columns) weighted means, zero where no window was; none if that is everywhere"""
     valid: Tensor
     """(rows, columns) true where the scene has data"""
 
@@ -62,7 +62,7 @@ class ScoreMosaic:
         self._sum = torch.zeros(channels + 1, *shape, device=device, dtype=sum_dtype(plan))
         self._valid = torch.zeros(shape, dtype=torch.bool, device=device)
         self._taper = taper(plan.tile[0], device)[:, None] * taper(plan.tile[1], device)[None, :]
-        self._top = plan.rows(self.span)[0]
+        self._top = self._end = plan.rows(self.span)[0]  # rows from `_end` on have no sums yet
 
     @staticmethod
     def nbytes(plan: TilePlan, channels: int, width: int) -> int:
@@ -85,6 +85,7 @@ class ScoreMosaic:
         src = slice(first - window.col_off, last - window.col_off)
         dst = slice(first - self.panel.col_off, last - self.panel.col_off)
         rows = slice(0, min(window.height, self._valid.shape[0]))
+        self._end = window.row_off + window.height
         weight = self._taper[rows, src]
         self._sum[:-1, rows, dst] += score[:, rows, src] * weight
         self._sum[-1, rows, dst] += weight
@@ -93,6 +94,10 @@ class ScoreMosaic:
     def _advance(self, row: int) -> Iterator[Rows]:
         """Give away the rows above `row`, a few at a time, and move the strip so that it starts there."""
         while self._top < row:
+            if self._end <= self._top:
+                yield from self._without(max(self._top, self.span[0]), min(row, self.span[1]))
+                self._top = row
+                return
             count = min(row - self._top, self._valid.shape[0])
             start, end = (min(max(at - self._top, 0), count) for at in self.span)
             for first in range(start, end, step := max(1, AT_ONCE // self._sum[:, 0].numel())):
@@ -102,6 +107,13 @@ class ScoreMosaic:
                 yield Rows(self._top + first, mean, self._valid[rows].clone())
             self._scroll(count)
             self._top += count
+
+    def _without(self, first: int, end: int) -> Iterator[Rows]:
+        """Rows that no window touched."""
+        width = self._valid.shape[1]
+        for row in range(first, end, step := max(1, AT_ONCE // width)):
+            valid = torch.zeros(min(step, end - row), width, dtype=torch.bool, device=self._valid.device)
+            yield Rows(row, None, valid)
 
     def _scroll(self, count: int) -> None:
         """Move the strip down by `count` rows, a channel at a time to stay within its memory."""

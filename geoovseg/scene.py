@@ -24,6 +24,7 @@ from geoovseg.errors import GeoOVSegWarning, SceneError, first_line
 from geoovseg.light import Light, light_of
 from geoovseg.rasters import opened, raster_env
 from geoovseg.region_file import RegionFile, open_regions
+from geoovseg.sparse import Lacks, lacking
 from geoovseg.working_grid import resampled, size_at
 
 DEMO_TAG = "GEOOVSEG_DEMO"
@@ -50,6 +51,8 @@ class Scene:
     """the alpha band, where a nodata value hides it from GDAL's masks"""
     regions: RegionFile | None = None
     """region ids on the same grid, for methods that use regions"""
+    sparse: Lacks | None = None
+    """whether the file stores nothing of a window, if it says so"""
     look: Look | None = None
     """how models see windows, where that is not pixel by pixel"""
 
@@ -82,14 +85,7 @@ class Scene:
 
     def lacks(self, window: Window) -> bool:
         """Whether a file says by itself that it stores nothing of a window; false if that is not known."""
-        if self.src.driver != "GTiff" or self.src.nodata is None:
-            return False
-        rows, cols = self.src.block_shapes[0]
-        inside = self._clip(window)
-        across = range(inside.col_off // cols, (inside.col_off + inside.width - 1) // cols + 1)
-        down = range(inside.row_off // rows, (inside.row_off + inside.height - 1) // rows + 1)
-        places = [f"BLOCK_OFFSET_{x}_{y}" for y in down for x in across]
-        return all(self.src.get_tag_item(at, "TIFF", bidx) is None for bidx in set(self.bands) for at in places)
+        return self.sparse is not None and self.sparse(self._clip(window))
 
     def _lenient(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """As `_values`; no data where nothing can be read."""
@@ -297,4 +293,5 @@ def _inspect(src: Any, bands: tuple[int, int, int], scale: str, name: str, files
         light=light_of(src, bands, scale, name),
         masks=tuple(masks[:1] if any(MaskFlags.per_dataset in kinds for kinds in flags.values()) else masks),
         alpha=alphas[0] if alphas and src.nodata is not None else None,
+        sparse=lacking(src, bands),
     )

@@ -79,7 +79,9 @@ def test_missing_windows_leave_rows_without_data() -> None:
     rows = _blend(plan, Panel(0, 20), scores)
     valid = torch.cat([r.valid for r in rows])
     assert valid.all(dim=1).tolist() == [True] * 24 + [False] * 52 + [True] * 24
-    assert torch.isfinite(torch.cat([r.scores for r in rows], dim=1)).all()
+    assert torch.isfinite(torch.cat([r.scores for r in rows if r.scores is not None], dim=1)).all()
+    assert [r.row_off for r in rows] == np.cumsum([0, *[len(r.valid) for r in rows[:-1]]]).tolist()
+    assert any(r.scores is None for r in rows)
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 224])
