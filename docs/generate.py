@@ -1,6 +1,6 @@
 """Write the generated parts of the documentation: `make docs`. With --check, only say whether they are up to date.
 
-Between `<!-- NAME -->` and `<!-- /NAME -->` in README.md, and all of docs/cli.md.
+Between `<!-- NAME -->` and `<!-- /NAME -->` in README.md, and all of docs/cli.md and docs/formats.md.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 os.environ.update(COLUMNS="100", TERMINAL_WIDTH="100", NO_COLOR="1")
 
+import formats
 import typer
 
 from geoovseg.cli import app
@@ -96,15 +97,16 @@ def targets() -> dict[Path, str]:
         readme: filled(readme.read_text(), tables),
         methods: filled(methods.read_text(), settings),
         ROOT / "docs" / "cli.md": cli_reference(),
+        ROOT / "docs" / "formats.md": formats.page(),
     }
 
 
 def main() -> None:
-    stale = [path for path, text in targets().items() if not path.exists() or path.read_text() != text]
+    stale = {path: text for path, text in targets().items() if not path.exists() or path.read_text() != text}
     if "--check" in sys.argv:
         sys.exit(f"not up to date, run `make docs`: {', '.join(p.name for p in stale)}" if stale else 0)
-    for path in stale:
-        path.write_text(targets()[path])
+    for path, text in stale.items():
+        path.write_text(text)
         print(f"wrote {path.relative_to(ROOT)}")
 
 

@@ -114,9 +114,10 @@ class Tally:
 
     def summary(self, part: Part) -> dict[str, int]:
         """Of the windows that begin in a part: all, without data, outside the area, not to be read."""
-        span = (part.row_off, part.end)
-        owned = sum(part.owns(window) for window in self.job.plan.windows(part.panel, span))
-        needed = sum(part.owns(window) for window in self.job.windows_of(part.panel, span))
+        owned = needed = self.job.plan.owned(part)
+        if self.job.area is not None:
+            windows = self.job.windows_of(part.panel, (part.row_off, part.end))
+            needed = sum(part.owns(window) for window in windows)
         done, failed = self.done.pop(part.row_off, 0), self.failed.pop(part.row_off, 0)
         return {"windows": owned, "outside": owned - needed, "failed": failed, "skipped": needed - failed - done}
 

@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
-import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
@@ -21,6 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
+from geoovseg.cog import piece, write_cog
 from geoovseg.outputs import Outputs, beside, swap, writing
 from geoovseg.parts import PartStore
 from geoovseg.record import RUN_TAG
@@ -38,10 +37,6 @@ _TILED = {
 }  # fmt: skip
 LABELS, CONFIDENCE = "_labels.tif", "_confidence.tif"
 """Ends of the names of a part's rasters."""
-_COG = {
-    "driver": "COG", "blocksize": BLOCK, "compress": "DEFLATE", "predictor": "YES", "bigtiff": "IF_SAFER",
-    "num_threads": "ALL_CPUS",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,88 +194,60 @@ class LabelWriter:
     def commit(self, record: str, parts: Sequence[Part]) -> None:
         """Finish: the parts as one raster with the record, copies as COG, then their names, the label raster's last."""
         legend, targets = self.legend(parts), self.outputs
-        with writing(targets.labels), self._bench() as bench:
+        with writing(targets.labels), bench_at(targets.bench) as bench:
             ready = self._finish(targets.labels, LABELS, parts, record, bench)
-            ready += _sidecars(targets.labels, label_qml(legend), label_aux_xml(legend), bench)
+            ready += sidecars(targets.labels, label_qml(legend), label_aux_xml(legend), bench)
             if targets.confidence is not None:
                 ready += self._finish(targets.confidence, CONFIDENCE, parts, record, bench)
-                ready += _sidecars(targets.confidence, confidence_qml(), None, bench)
+                ready += sidecars(targets.confidence, confidence_qml(), None, bench)
             swap(ready[::-1], [f for raster in targets.rasters for f in beside(raster)], bench)
             self.finished = True
-
-    @contextmanager
-    def _bench(self) -> Iterator[Path]:
-        bench = self.outputs.bench
-        shutil.rmtree(bench, ignore_errors=True)
-        bench.mkdir()
-        try:
-            yield bench
-        finally:
-            shutil.rmtree(bench, ignore_errors=True)
 
     def _finish(
         self, target: Path, suffix: str, parts: Sequence[Part], record: str, bench: Path
     ) -> list[tuple[Path, Path]]:
         """Copy the parts of a raster as one COG; returns what to rename to what."""
+        copy, empty = bench / f"cog{suffix}", empty_raster(bench / f"all{suffix}", self.layout, suffix, record)
         files = {part: (self.store.folder / f"{part.name}{suffix}").resolve() for part in parts}
-        source, copy = bench / f"all{suffix[:-4]}.vrt", bench / f"cog{suffix}"
-        self._mosaic(source, suffix, files, record)
-        # The COG driver's own writing mode holds the whole raster in memory; copying does not.
-        overviews = "MODE" if suffix == LABELS else "AVERAGE"
-        rasterio.shutil.copy(source, copy, overview_resampling=overviews, **_COG)
-        _check_whole(copy)
+        pieces = [
+            piece(file, Window(0, 0, part.panel.width, part.height), part.row_off, part.panel.col_off)
+            for part, file in files.items()
+        ]
+        write_cog(copy, empty, pieces, "MODE" if suffix == LABELS else "AVERAGE")
         return [(copy, target)]
 
-    def _mosaic(self, vrt: Path, suffix: str, files: Mapping[Part, Path], record: str) -> None:
-        """A VRT of the parts: GDAL writes it for an empty raster of the same grid, and the parts are put into it."""
-        empty = vrt.with_suffix(".tif")
-        self._empty(empty, suffix, record)
-        rasterio.shutil.copy(empty, vrt, driver="VRT")
-        tree = ElementTree.parse(vrt)
-        band = tree.getroot().find("VRTRasterBand")
-        assert band is not None  # one band was written
-        for source in [*band.findall("SimpleSource"), *band.findall("ComplexSource")]:
-            band.remove(source)
-        for part, file in files.items():
-            band.append(_source(part, file))
-        tree.write(vrt, encoding="utf-8")
 
-    def _empty(self, path: Path, suffix: str, record: str) -> None:
-        labels, grid = suffix == LABELS, self.layout.grid
-        dtype, nodata = (self.layout.dtype, self.layout.nodata) if labels else ("uint8", CONFIDENCE_NODATA)
-        georef = {"crs": grid.crs, "transform": grid.transform, "height": grid.height, "width": grid.width}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said once, when the scene was opened
-            dst = rasterio.open(path, "w", dtype=dtype, nodata=nodata, **georef, **_TILED)
-        with dst:
-            dst.update_tags(**{RUN_TAG: record})
-            dst.set_band_description(1, "class" if labels else "confidence")
-            if labels:
-                dst.write_colormap(1, {entry.code: (*entry.rgb, 255) for entry in self.layout.legend})
-            else:
-                dst.scales = (1 / CONFIDENCE_STEPS,)
+@contextmanager
+def bench_at(folder: Path) -> Iterator[Path]:
+    """An empty folder in which outputs are put together, gone in the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _source(part: Part, file: Path) -> ElementTree.Element:
-    source = ElementTree.Element("SimpleSource")
-    ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(file)
-    ElementTree.SubElement(source, "SourceBand").text = "1"
-    size: dict[str, Any] = {"xSize": str(part.panel.width), "ySize": str(part.height)}
-    ElementTree.SubElement(source, "SrcRect", xOff="0", yOff="0", **size)
-    ElementTree.SubElement(source, "DstRect", xOff=str(part.panel.col_off), yOff=str(part.row_off), **size)
-    return source
+def empty_raster(path: Path, layout: Layout, suffix: str, record: str) -> Path:
+    """Write a raster of labels (or confidence, by the suffix) without pixels: its grid, nodata, colours and record."""
+    labels, grid = suffix == LABELS, layout.grid
+    dtype, nodata = (layout.dtype, layout.nodata) if labels else ("uint8", CONFIDENCE_NODATA)
+    georef = {"crs": grid.crs, "transform": grid.transform, "height": grid.height, "width": grid.width}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said once, when the scene was opened
+        dst = rasterio.open(path, "w", dtype=dtype, nodata=nodata, **georef, **_TILED)
+    with dst:
+        dst.update_tags(**{RUN_TAG: record})
+        dst.set_band_description(1, "class" if labels else "confidence")
+        if labels:
+            dst.write_colormap(1, {entry.code: (*entry.rgb, 255) for entry in layout.legend})
+        else:
+            dst.scales = (1 / CONFIDENCE_STEPS,)
+    return path
 
 
-def _check_whole(path: Path) -> None:
-    """Read the last block of a copy: a disk that filled up may have been noticed by nobody else."""
-    with rasterio.open(path) as src:
-        rows, cols = src.block_shapes[0]
-        row, col = (src.height - 1) // rows * rows, (src.width - 1) // cols * cols
-        src.read(1, window=Window(col, row, src.width - col, src.height - row))
-
-
-def _sidecars(target: Path, qml: str, aux: str | None, bench: Path) -> list[tuple[Path, Path]]:
-    """Write style and side file; returns what to rename to what."""
+def sidecars(target: Path, qml: str, aux: str | None, bench: Path) -> list[tuple[Path, Path]]:
+    """Write style and side file into `bench`; returns what to rename to what."""
     style, side = beside(target)[:2]
     texts = {style: qml} if aux is None else {style: qml, side: aux}
     for path, text in texts.items():

@@ -14,6 +14,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, UsageError
+from geoovseg.vrt import bits_of
 
 SCALES = ("auto", "dtype")
 PERCENTILES = (2.0, 98.0)
@@ -89,7 +90,7 @@ class Light:
 def light_of(src: Any, bands: tuple[int, int, int], scale: str, name: str) -> Light:
     """How an open raster's bands are to be seen. Raises SceneError, UsageError."""
     asked = read_scale(scale)
-    odd = [src.dtypes[band - 1] for band in bands if np.issubdtype(np.dtype(src.dtypes[band - 1]), np.complexfloating)]
+    odd = [src.dtypes[band - 1] for band in bands if src.dtypes[band - 1].startswith("complex")]
     if odd:
         raise SceneError(f"{name} has complex pixels ({odd[0]}), which are no picture; make amplitudes of them first")
     if src.colorinterp[bands[0] - 1] == ColorInterp.palette:
@@ -108,7 +109,7 @@ def _whole(src: Any, bands: tuple[int, int, int], name: str) -> Range:
     kind = np.dtype(src.dtypes[bands[0] - 1])
     if not np.issubdtype(kind, np.integer):
         raise UsageError(f"--scale dtype: {name} has {kind} pixels, which have no range; write --scale MIN,MAX")
-    bits = src.tags(bands[0], ns="IMAGE_STRUCTURE").get("NBITS", "")
+    bits = bits_of(src, bands[0]) or ""
     if bits.isdigit() and kind.kind == "u" and int(bits) < 8 * kind.itemsize:
         return 0.0, float(2 ** int(bits) - 1)
     return float(np.iinfo(kind).min), float(np.iinfo(kind).max)

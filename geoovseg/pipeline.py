@@ -19,6 +19,7 @@ from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.run import Run, open_finished, open_run
 from geoovseg.scene import Scene, open_scene
 from geoovseg.settings import Settings, check_settings, check_shares
+from geoovseg.tiles import vrt_of
 from geoovseg.vocabulary import Vocabulary, read_classes
 
 
@@ -60,6 +61,10 @@ class SegmentResult:
     """where a shard's parts are"""
     classes: dict[str, dict[str, int]]
     """code and pixels of every class by name"""
+    tiles: tuple[str, ...] = ()
+    """what the scene was made of, as a mosaic"""
+    per_tile: tuple[str, ...] = ()
+    """labels of each of them"""
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -219,6 +224,7 @@ def merge(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Merged:
     with open_finished(Path(folder), overwrite=overwrite) as run:
         totals = run.totals()
         run.commit()
+    vrt_of(run.outputs.labels).unlink(missing_ok=True)
     counts = (totals[key] for key in ("windows", "skipped", "failed", "outside"))
     return Merged(str(run.outputs.labels), *counts)
 

@@ -133,6 +133,12 @@ class TilePlan:
         """Number of windows that touch a panel, or a span of its rows."""
         return len(self.rows(span)) * len(self.columns(panel))
 
+    def owned(self, part: Part) -> int:
+        """Number of windows that are counted in a part: those that begin in it."""
+        rows = sum(part.row_off <= row < part.end for row in self.row_offs)
+        first, end = part.panel.col_off, part.panel.col_off + part.panel.width
+        return rows * sum(first <= col < end for col in self.col_offs)
+
     def parts(self, panels: Iterable[Panel]) -> tuple[Part, ...]:
         """All parts, panel by panel from the top."""
         tops = range(0, self.height, BLOCK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -11,11 +11,11 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 import rasterio
 from affine import Affine
 from rasterio._path import _parse_path, _vsi_path
-from rasterio.dtypes import _gdal_typename
 from rasterio.enums import ColorInterp, MaskFlags
 
 from geoovseg.errors import UsageError
 from geoovseg.ground import ellipsoid_of, pixel_size
+from geoovseg.vrt import band_like, dataset, mask_of
 
 COARSEST = 1.2
 FINEST = 0.1
@@ -76,46 +76,13 @@ def resampled(src: Any, shape: tuple[int, int]) -> Iterator[Any]:
 
 def _as_vrt(src: Any, shape: tuple[int, int], way: str) -> str:
     """A VRT of a raster at another size."""
-    height, width = shape
-    root = Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
-    if src.crs is not None:
-        SubElement(root, "SRS").text = src.crs.to_wkt()
-    place = src.transform @ Affine.scale(src.width / width, src.height / height)
-    SubElement(root, "GeoTransform").text = ",".join(repr(float(value)) for value in place.to_gdal())
-    _metadata(root, src.tags())
-    for band in range(1, src.count + 1):
-        found = SubElement(root, "VRTRasterBand", dataType=_gdal_typename(src.dtypes[band - 1]), band=str(band))
-        _describe(found, src, band)
-        _source(found, src, str(band), shape, way)
+    place = src.transform @ Affine.scale(src.width / shape[1], src.height / shape[0])
+    root = dataset(shape, src.crs, place, src.tags())
+    for number in range(1, src.count + 1):
+        _source(band_like(root, src, number), src, str(number), shape, way)
     if MaskFlags.per_dataset in src.mask_flag_enums[0] and MaskFlags.alpha not in src.mask_flag_enums[0]:
-        mask = SubElement(SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
-        _source(mask, src, "mask,1", shape, way)
+        _source(mask_of(root), src, "mask,1", shape, way)
     return tostring(root, encoding="unicode")
-
-
-def _metadata(parent: Element, tags: Mapping[str, str], domain: str = "") -> None:
-    """Tags of a raster or a band."""
-    found = SubElement(parent, "Metadata", {"domain": domain} if domain else {})
-    for key, value in tags.items():
-        SubElement(found, "MDI", key=key).text = value
-
-
-def _describe(band: Element, src: Any, number: int) -> None:
-    """What a band says of its numbers, in the order that GDAL wants."""
-    if src.descriptions[number - 1]:
-        SubElement(band, "Description").text = src.descriptions[number - 1]
-    bits = {k: v for k, v in src.tags(number, ns="IMAGE_STRUCTURE").items() if k == "NBITS"}
-    _metadata(band, bits, "IMAGE_STRUCTURE")
-    if src.nodatavals[number - 1] is not None:
-        SubElement(band, "NoDataValue").text = repr(src.nodatavals[number - 1])
-    kind = src.colorinterp[number - 1]
-    SubElement(band, "ColorInterp").text = kind.name.capitalize()
-    if kind == ColorInterp.palette:
-        table = SubElement(band, "ColorTable")
-        for _, colour in sorted(src.colormap(number).items()):
-            SubElement(table, "Entry", {f"c{n}": str(value) for n, value in enumerate(colour, start=1)})
-    SubElement(band, "Offset").text = repr(src.offsets[number - 1])
-    SubElement(band, "Scale").text = repr(src.scales[number - 1])
 
 
 def _source(band: Element, src: Any, number: str, shape: tuple[int, int], way: str) -> None:

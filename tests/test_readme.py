@@ -9,7 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import from_origin
 
 from geoovseg.demo.files import write_scene
 
@@ -24,12 +27,22 @@ def _commands() -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines]
 
 
+def _write_half(path: Path, half: int) -> None:
+    """One of two neighbouring images."""
+    path.parent.mkdir(exist_ok=True)
+    profile = {"driver": "GTiff", "height": 64, "width": 64, "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
+    with rasterio.open(path, "w", transform=from_origin(480_000 + 32 * half, 5_460_000, 0.5, 0.5), **profile) as dst:
+        dst.write(np.full((3, 64, 64), 90, np.uint8))
+
+
 def test_every_command_of_the_readme_runs_in_order(
     geoovseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those without the demo model end with exit 5 where its weights are missing, and not before."""
     monkeypatch.chdir(tmp_path)
     write_scene(tmp_path, 1006, 130, 120)
+    for name in ("west", "east", "tiles/0_0", "tiles/0_1"):
+        _write_half(Path(f"{name}.tif"), int(name in ("east", "tiles/0_1")))
     Path("classes.txt").write_text("road\nwater\n")
     assert len(_commands()) > 15
     for arguments in _commands():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoovseg.errors import UsageError
@@ -77,3 +77,14 @@ def test_a_small_scene_gets_one_window_of_whole_patches() -> None:
 def test_impossible_windows_are_refused(tile: int, stride: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plan_tiles(100, 100, tile=tile, stride=stride, patch=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 1300), st.integers(1, 1300), st.integers(1, 80), st.integers(1, 80))
+def test_every_window_is_counted_in_one_part(height: int, width: int, steps: int, stride: int) -> None:
+    plan = plan_tiles(height, width, tile=8 * steps, stride=min(stride, 8 * steps), patch=8)
+    panels = plan.panels(512)
+    for part in plan.parts(panels):
+        windows = plan.windows(part.panel, (part.row_off, part.end))
+        assert plan.owned(part) == sum(part.owns(window) for window in windows)
+    assert sum(plan.owned(part) for part in plan.parts(panels)) == len(plan.row_offs) * len(plan.col_offs)

@@ -15,7 +15,8 @@ SceneArg = Annotated[
     str, typer.Argument(help="A georeferenced image: GeoTIFF or anything GDAL opens.", metavar="SCENE")
 ]
 ScenesArg = Annotated[
-    list[str], typer.Argument(help="Georeferenced images: GeoTIFF or anything GDAL opens.", metavar="SCENE")
+    list[str],
+    typer.Argument(help="Georeferenced images, anything GDAL opens; folders of them; - for a list.", metavar="SCENE"),
 ]
 ClassesOpt = Annotated[
     list[str] | None,
@@ -115,6 +116,12 @@ WorkersOpt = Annotated[
     int, typer.Option(help="Processes on this machine that share the parts: one a GPU, or sharing the cores.", min=1)
 ]
 WorkDirOpt = Annotated[str | None, typer.Option(help="Folder for the parts; default beside the labels.")]
+MosaicOpt = Annotated[
+    bool, typer.Option("--mosaic", help="The scenes are tiles of one scene: no seams, one scaling, one label raster.")
+]
+PerTileOpt = Annotated[
+    str | None, typer.Option(help="With --mosaic, also give each tile its labels, in this folder.", metavar="DIR")
+]
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and for how long; read no pixels.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but warnings and errors.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,8 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, progress_bar, talk
-from geoovseg.errors import GeoOVSegError, InterruptedRunError, UsageError
+from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
+from geoovseg.errors import InterruptedRunError, UsageError
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.prompts import DEFAULT_TEMPLATES
@@ -61,6 +62,8 @@ def command(
     on_error: o.OnErrorOpt = "stop",
     workers: o.WorkersOpt = 1,
     work_dir: o.WorkDirOpt = None,
+    mosaic: o.MosaicOpt = False,
+    per_tile: o.PerTileOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
@@ -68,6 +71,8 @@ def command(
     """Segment images by words into label rasters.
 
     geoovseg segment scene.tif -c building=house+roof,road,water
+
+    Many scenes: several names, folders of rasters, or - for a list on standard input.
     """
     common: dict[str, Any] = {
         "classes": classes,
@@ -107,63 +112,81 @@ def command(
     read_settings(method, common["settings"])
     model_card(model)
     _check_vectors(vectors, shard, overwrite)
-    if len(scenes) > 1:
-        _check_several(scenes, output, confidence, vectors)
-        if output is not None and not dry_run:
-            _make_folder(output)
-        if output is not None and not os.path.isdir(output):  # a dry run: judge by where the folder would be made
-            output, overwrite = os.path.dirname(os.path.abspath(output)), True
-    common |= {"output": output, "confidence": confidence, "overwrite": overwrite, "resume": resume}
-    if dry_run:
-        raise typer.Exit(_each(scenes, lambda scene: _plan(scene, common, json)))
-    with Stop(lambda text: talk(text, quiet=quiet)) as stop:
-        code = _each(scenes, lambda scene: _run(scene, {**common, "stop": stop}, vectors, json, quiet, stop))
+    common |= {"confidence": confidence, "resume": resume}
+    asked = Asked(
+        output=output,
+        confidence=confidence,
+        vectors=vectors,
+        per_tile=per_tile,
+        mosaic=mosaic,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        shard=common["shard"],
+        work_dir=work_dir,
+        resampled=gsd is not None and grid == "working",
+    )
+    with tasks(scenes, asked) as todo:
+        if dry_run:
+            raise typer.Exit(each(todo, lambda task: _plan(task, common, json), json=json, quiet=True))
+        with Stop(lambda text: talk(text, quiet=quiet)) as stop:
+            code = each(todo, lambda task: _run(task, common, asked, json, quiet, stop), json=json, quiet=quiet)
     raise typer.Exit(code)
 
 
-def _each(scenes: list[str], run: Callable[[str], int]) -> int:
-    """Run on every scene; an error of one does not keep the others from it. Returns the first code that is not 0."""
-    first = 0
-    for scene in scenes:
-        try:
-            code = run(scene)
-        except InterruptedRunError:
-            raise
-        except GeoOVSegError as error:
-            if len(scenes) == 1:
-                raise
-            talk(f"error: {error}")
-            code = error.exit_code
-        first = first or code
-    return first
-
-
-def _run(scene: str, arguments: dict[str, Any], vectors: str | None, json: bool, quiet: bool, stop: Stop) -> int:
-    from geoovseg.distributed import segment_with
-    from geoovseg.pipeline import segment
-
-    run = segment if arguments["workers"] == 1 else segment_with
-    if run is segment:
-        arguments.pop("workers")
+def _run(task: Task, common: Mapping[str, Any], asked: Asked, json: bool, quiet: bool, stop: Stop) -> int:
+    arguments = _arguments(task, common)
+    run = _runner(arguments)
     with progress_bar(quiet) as progress:
-        result = run(scene, progress=progress, **arguments)
+        result = run(task.scene, progress=progress, stop=stop, **arguments)
     for line in _remarks(result):
         talk(line, quiet=quiet)
-    if vectors is not None:
-        result = _with_vectors(result, vectors, arguments["overwrite"])
+    result = _with_more(result, task, asked)
     outputs = (result.parts_dir,) if result.parts_dir else (result.labels, result.vectors, result.confidence)
-    data(result.to_json() if json else "\n".join(filter(None, outputs)))
-    if result.parts_dir:
-        talk(f"when all shards are done: geoovseg merge {result.parts_dir}", quiet=quiet or json)
-    else:
-        talk(f"see it: geoovseg preview {scene} {result.labels} preview.png", quiet=quiet or json)
+    data(result.to_json() if json else "\n".join(filter(None, (*outputs, *result.per_tile))))
+    for line in _hints(result, task):
+        talk(line, quiet=quiet or json)
     if not any(entry["pixels"] for entry in result.classes.values()):
         talk("no pixel has a label", quiet=quiet)
     if result.failed_windows:
         talk(f"{result.failed_windows} windows could not be read; where no other covers them there is no data")
     if stop.signal:
-        raise InterruptedRunError(f"{scene} was finished first", stop.signal)
-    return 3 if result.failed_windows else 0
+        raise InterruptedRunError(f"{task.scene} was finished first", stop.signal)
+    return PARTLY if result.failed_windows else 0
+
+
+def _arguments(task: Task, common: Mapping[str, Any]) -> dict[str, Any]:
+    return {**common, "output": task.output, "overwrite": task.overwrite}
+
+
+def _runner(arguments: dict[str, Any]) -> Callable[..., SegmentResult]:
+    """What segments a scene: this process, or several."""
+    from geoovseg.distributed import segment_with
+    from geoovseg.pipeline import segment
+
+    if arguments["workers"] > 1:
+        return segment_with
+    del arguments["workers"]
+    return segment
+
+
+def _hints(result: SegmentResult, task: Task) -> Iterator[str]:
+    """What to do next."""
+    if result.parts_dir:
+        yield f"when all shards are done: geoovseg merge {result.parts_dir}"
+    elif not task.tiles:
+        yield f"see it: geoovseg preview {task.scene} {result.labels} preview.png"
+
+
+def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult:
+    """What is made of the labels: polygons, and labels of every tile."""
+    if asked.vectors is not None:
+        result = _with_vectors(result, asked.vectors, task.overwrite)
+    if asked.per_tile is not None:
+        from geoovseg.tiles import per_tile
+
+        cut = per_tile(result.labels, task.tiles, asked.per_tile, overwrite=task.overwrite)
+        result = replace(result, per_tile=tuple(cut))
+    return replace(result, tiles=task.tiles)
 
 
 def _with_vectors(result: SegmentResult, vectors: str, overwrite: bool) -> SegmentResult:
@@ -204,33 +227,9 @@ def _remarks(result: SegmentResult) -> Iterator[str]:
         )
 
 
-def _plan(scene: str, arguments: dict[str, Any], json: bool) -> int:
+def _plan(task: Task, common: Mapping[str, Any], json: bool) -> int:
     from geoovseg.estimate import dry_run
 
-    result = dry_run(scene, **arguments)
+    result = dry_run(task.scene, **_arguments(task, common))
     data(result.to_json() if json else result.to_text())
     return 0
-
-
-def _check_several(scenes: list[str], output: str | None, confidence: str | None, vectors: str | None) -> None:
-    """Refuse names that would make one scene's result replace another's."""
-    if confidence is not None:
-        raise UsageError("--confidence names one file; with several scenes run them one by one")
-    if vectors is not None:
-        raise UsageError("--vectors names one file; with several scenes run them one by one, or `geoovseg vectorize`")
-    if output is not None and output.lower().endswith((".tif", ".tiff")):
-        raise UsageError(f"-o {output}: with several scenes the output is a folder")
-    from geoovseg.outputs import output_names
-
-    folder = None if output is None else os.path.join(output, "")
-    names = [output_names(scene, folder, None).labels.resolve() for scene in scenes]
-    twice = [scene for scene, name in zip(scenes, names, strict=True) if names.count(name) > 1]
-    if twice:
-        raise UsageError(f"{twice[0]} and {twice[1]} would have the same output; run them one by one")
-
-
-def _make_folder(output: str) -> None:
-    try:
-        os.makedirs(output, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"-o {output}: cannot make this folder: {error}") from error

@@ -1,0 +1,236 @@
+"""The scenes of `geoovseg segment`: what its arguments list, where labels go, tiles as one, and one after the other."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from geoovseg.cli.output import data, talk
+from geoovseg.errors import GeoOVSegError, InterruptedRunError, SceneError, UsageError, first_line
+
+SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg")
+"""Of the rasters in a folder."""
+OURS = ("_labels.tif", "_confidence.tif", ".mosaic.vrt")
+"""Ends of the names of what `segment` writes, which is not to be segmented in turn."""
+NAMED = 5
+"""How many scenes a summary names."""
+PARTLY = 3
+"""Exit code of a scene with windows that could not be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the options say of where results go."""
+
+    output: str | None
+    confidence: str | None
+    vectors: str | None
+    per_tile: str | None
+    mosaic: bool
+    overwrite: bool
+    dry_run: bool
+    shard: tuple[int, int] | None
+    work_dir: str | None
+    resampled: bool
+    """whether the labels will not lie on the scene's own grid"""
+
+    def check(self) -> None:
+        """Refuse combinations that cannot work, before anything is opened. Raises UsageError."""
+        if self.per_tile is None:
+            return
+        if not self.mosaic:
+            raise UsageError("--per-tile cuts the labels of a mosaic; add --mosaic, or leave it away")
+        if self.shard is not None:
+            raise UsageError("--per-tile needs whole labels: after `geoovseg merge`, cut them with tiles.per_tile")
+        if self.resampled:
+            raise UsageError("--per-tile cuts on the tiles' own grids: with --gsd, add --grid scene")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A scene to segment."""
+
+    scene: str
+    output: str | None
+    overwrite: bool
+    tiles: tuple[str, ...] = ()
+    """what the scene is made of, with --mosaic"""
+
+
+def listed(arguments: Sequence[str]) -> list[str]:
+    """The scenes that arguments name: themselves, the rasters in folders, and with `-` the lines of standard input.
+
+    A scene that is named twice is there once. Raises UsageError where a folder or standard input has none.
+    """
+    found = (scene for argument in arguments for scene in (_lines() if argument == "-" else [argument]))
+    scenes = [path for scene in found for path in (_rasters(scene) if os.path.isdir(scene) else [scene])]
+    first = {os.path.abspath(scene): scene for scene in reversed(scenes)}
+    return list(dict.fromkeys(first[os.path.abspath(scene)] for scene in scenes))
+
+
+def _lines() -> list[str]:
+    try:
+        lines = [line.rstrip("\r\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is no list of paths: {error}") from error
+    if not any(line.strip() for line in lines):
+        raise UsageError("- reads paths of scenes from standard input, one a line; there was none")
+    return [line for line in lines if line.strip()]
+
+
+def _rasters(folder: str) -> list[str]:
+    """The rasters in a folder by name, but not those of its folders; or itself, if GDAL opens it as one."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+    except OSError as error:
+        raise SceneError(f"cannot list the folder {folder}: {first_line(error)}") from error
+    rasters = [n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
+    found = [os.path.join(folder, name) for name in rasters if not name.lower().endswith(OURS)]
+    return found or [_as_raster(folder)]
+
+
+def _as_raster(folder: str) -> str:
+    from geoovseg.rasters import opened
+
+    try:
+        with opened(folder, folder):
+            return folder
+    except SceneError as error:
+        kinds = ", ".join(SUFFIXES)
+        raise UsageError(f"the folder {folder} has no raster ({kinds}) besides labels of ours") from error
+
+
+@contextmanager
+def tasks(arguments: Sequence[str], asked: Asked) -> Iterator[list[Task]]:
+    """What to segment, and into which label rasters: all of it settled, and refused, before the first scene.
+
+    Raises UsageError, and for a mosaic what `as_one` raises.
+    """
+    asked.check()
+    scenes = listed(arguments)
+    if asked.mosaic:
+        with _mosaic(scenes, asked) as task:
+            yield [task]
+    elif scenes == list(arguments) and len(scenes) == 1:
+        yield [Task(scene=scenes[0], output=asked.output, overwrite=asked.overwrite)]
+    else:
+        yield _several(scenes, asked)
+
+
+def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
+    """Tasks of scenes, each with labels of its own. Raises UsageError."""
+    if asked.confidence is not None:
+        raise UsageError("--confidence names one file; with several scenes run them one by one")
+    if asked.vectors is not None:
+        raise UsageError("--vectors names one file; with several scenes run them one by one, or `geoovseg vectorize`")
+    if _is_file(asked.output):
+        raise UsageError(f"-o {asked.output}: with several scenes, or a folder of them, the output is a folder")
+    from geoovseg.names import label_names
+
+    folder, fresh = _folder(asked.output, asked.dry_run)
+    names = label_names(scenes, folder)
+    overwrite = asked.overwrite or fresh
+    return [Task(scene=s, output=str(name), overwrite=overwrite) for s, name in zip(scenes, names, strict=True)]
+
+
+@contextmanager
+def _mosaic(scenes: Sequence[str], asked: Asked) -> Iterator[Task]:
+    """The tiles as one scene. Its VRT stays while parts of a run that did not finish need it."""
+    from geoovseg.outputs import output_names
+    from geoovseg.tiles import as_one, check_per_tile, vrt_of
+
+    labels, fresh = _mosaic_labels(scenes, asked)
+    vrt = vrt_of(labels)
+    outputs = output_names(str(vrt), labels, asked.confidence, asked.work_dir)
+    if asked.per_tile is not None and not (asked.dry_run and not os.path.isdir(asked.per_tile)):
+        folder, _ = _folder(asked.per_tile, asked.dry_run, "--per-tile")
+        check_per_tile(scenes, str(folder), outputs.rasters, overwrite=asked.overwrite)
+    with tempfile.TemporaryDirectory() as passing:
+        try:
+            scene = as_one(scenes, Path(passing, vrt.name) if asked.dry_run else vrt)
+            overwrite = asked.overwrite or fresh
+            yield Task(scene=scene, output=str(labels), overwrite=overwrite, tiles=tuple(scenes))
+        finally:
+            if not (asked.dry_run or asked.shard or outputs.parts.exists()):
+                vrt.unlink(missing_ok=True)
+
+
+def _mosaic_labels(scenes: Sequence[str], asked: Asked) -> tuple[Path, bool]:
+    """Where the labels of a mosaic go, and whether that folder is yet to be made."""
+    if asked.output is not None and _is_file(asked.output):
+        return Path(asked.output), False
+    folder, fresh = _folder(asked.output, asked.dry_run)
+    beside = Path(scenes[0]).parent if os.path.exists(scenes[0]) else Path()
+    return Path(folder or beside) / "mosaic_labels.tif", fresh
+
+
+def _is_file(output: str | None) -> bool:
+    return output is not None and output.lower().endswith((".tif", ".tiff")) and not os.path.isdir(output)
+
+
+def _folder(output: str | None, dry_run: bool, option: str = "-o") -> tuple[str | None, bool]:
+    """The folder of outputs, made if it is not there, and whether it is yet to be made.
+
+    That is so in a dry run, which then judges by where it would be made.
+    """
+    if output is None or os.path.isdir(output):
+        return output, False
+    if dry_run:
+        return os.path.dirname(os.path.abspath(output)), True
+    try:
+        os.makedirs(output, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{option} {output}: cannot make this folder: {first_line(error)}") from error
+    return output, False
+
+
+def each(todo: Sequence[Task], run: Callable[[Task], int], *, json: bool, quiet: bool) -> int:
+    """Run on every scene; an error of one does not keep the others from it. Returns the first code that is not 0.
+
+    Several end with a summary, unless it would say that all is well and nobody wants to hear that.
+    """
+    codes = []
+    for number, task in enumerate(todo, start=1):
+        if len(todo) > 1:
+            talk(f"scene {number} of {len(todo)}: {task.scene}", quiet=quiet)
+        codes.append(_one(task, run, json=json, alone=len(todo) == 1))
+    worst = next(filter(None, codes), 0)
+    if len(todo) > 1:
+        talk(_summary(todo, codes), quiet=quiet and not worst)
+    return worst
+
+
+def _one(task: Task, run: Callable[[Task], int], *, json: bool, alone: bool) -> int:
+    try:
+        return run(task)
+    except InterruptedRunError:
+        raise
+    except GeoOVSegError as error:
+        if json:
+            said = {"scene": task.scene, "error": str(error), "exit_code": error.exit_code}
+            data(jsonlib.dumps(said, ensure_ascii=False))
+        if alone:
+            raise
+        talk(f"error: {error}" if task.scene in str(error) else f"error: {task.scene}: {error}")
+        return error.exit_code
+
+
+def _summary(todo: Sequence[Task], codes: Sequence[int]) -> str:
+    """`7 scenes: 6 done, 1 failed: bad.tif`."""
+    partly = [task.scene for task, code in zip(todo, codes, strict=True) if code == PARTLY]
+    failed = [task.scene for task, code in zip(todo, codes, strict=True) if code not in (0, PARTLY)]
+    said = [f"{len(todo)} scenes: {codes.count(0)} done"]
+    said += [f"{len(partly)} with unreadable windows: {_some(partly)}"] if partly else []
+    said += [f"{len(failed)} failed: {_some(failed)}"] if failed else []
+    return ", ".join(said)
+
+
+def _some(scenes: Sequence[str]) -> str:
+    more = f" and {len(scenes) - NAMED} more" if len(scenes) > NAMED else ""
+    return ", ".join(scenes[:NAMED]) + more

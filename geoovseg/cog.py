@@ -1,0 +1,63 @@
+"""Finished rasters: pieces of other rasters on one grid, copied as a cloud-optimised GeoTIFF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, SubElement, parse
+
+import rasterio
+import rasterio.shutil
+from rasterio.windows import Window
+
+from geoovseg.tiling import BLOCK
+
+_COG = {
+    "driver": "COG", "blocksize": BLOCK, "compress": "DEFLATE", "predictor": "YES", "bigtiff": "IF_SAFER",
+    "num_threads": "ALL_CPUS", "overviews": "IGNORE_EXISTING",
+}  # fmt: skip
+
+
+def piece(file: Path, window: Window, row_off: int, col_off: int) -> Element:
+    """A window of a raster, as it lies in another one from this row and column of it on."""
+    source = Element("SimpleSource")
+    SubElement(source, "SourceFilename", relativeToVRT="0").text = str(file)
+    SubElement(source, "SourceBand").text = "1"
+    size: dict[str, Any] = {"xSize": str(window.width), "ySize": str(window.height)}
+    SubElement(source, "SrcRect", xOff=str(window.col_off), yOff=str(window.row_off), **size)
+    SubElement(source, "DstRect", xOff=str(col_off), yOff=str(row_off), **size)
+    return source
+
+
+def write_cog(copy: Path, empty: Path, pieces: Sequence[Element], overviews: str) -> None:
+    """Copy pieces as one COG, whatever its size a few blocks at a time.
+
+    `empty` is a raster of one band that says all but the pixels: grid, type, nodata, colours, tags. `overviews` is
+    how GDAL is to make them.
+    """
+    source = empty.with_suffix(".vrt")
+    _fill(empty, pieces, source)
+    # The COG driver's own writing mode holds the whole raster in memory; copying does not.
+    rasterio.shutil.copy(source, copy, overview_resampling=overviews, **_COG)
+    _check_whole(copy)
+
+
+def _fill(empty: Path, pieces: Sequence[Element], vrt: Path) -> None:
+    """A VRT of pieces: GDAL writes it for an empty raster of the same grid, and the pieces are put into it."""
+    rasterio.shutil.copy(empty, vrt, driver="VRT")
+    tree = parse(vrt)
+    band = tree.getroot().find("VRTRasterBand")
+    assert band is not None  # one band was written
+    for source in [*band.findall("SimpleSource"), *band.findall("ComplexSource")]:
+        band.remove(source)
+    band.extend(pieces)
+    tree.write(vrt, encoding="utf-8")
+
+
+def _check_whole(path: Path) -> None:
+    """Read the last block of a copy: a disk that filled up may have been noticed by nobody else."""
+    with rasterio.open(path) as src:
+        rows, cols = src.block_shapes[0]
+        row, col = (src.height - 1) // rows * rows, (src.width - 1) // cols * cols
+        src.read(1, window=Window(col, row, src.width - col, src.height - row))
