@@ -452,3 +452,24 @@ def test_unsimplified_polygons_give_back_labels_of_many_blocks(tmp_path: Path, b
     shown = list(zip(found.geometry, found.class_id, strict=True))
     np.testing.assert_array_equal(rasterize(shown, out_shape=codes.shape, transform=TRANSFORM), codes)
     assert len(found) == sum(1 for _ in shapes(codes, mask=codes > 0, connectivity=4))
+
+
+@pytest.mark.parametrize("block", [64, 100, 2048])
+@pytest.mark.parametrize("tolerance", [0.0, 2.0])
+def test_blocks_of_demo_labels_make_one_valid_coverage(
+    drawn: tuple[np.ndarray, np.ndarray], tmp_path: Path, block: int, tolerance: float
+) -> None:
+    codes = drawn[1]
+    path = _write(tmp_path / "labels.tif", codes)
+    wanted = tuple(np.unique(codes).tolist())
+    found, polygons = _polygons(path, codes.shape, wanted, block, tolerance)
+    once, whole = _polygons(path, codes.shape, wanted, 5000, tolerance)
+    assert sorted(found.tolist()) == sorted(once.tolist())
+    assert shapely.coverage_is_valid(polygons)
+    assert shapely.area(polygons).sum() == shapely.area(shapely.union_all(polygons)) == codes.size
+    if not tolerance:
+        areas = [
+            sorted(zip(c.tolist(), shapely.area(p).tolist(), strict=True))
+            for c, p in ((found, polygons), (once, whole))
+        ]
+        assert areas[0] == areas[1]
