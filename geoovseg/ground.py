@@ -69,7 +69,7 @@ def ellipsoid_of(crs: Any) -> Ellipsoid | None:
         if found.is_geographic:
             return Ellipsoid(geod, None)
         return Ellipsoid(geod, pyproj.Transformer.from_crs(found, base, always_xy=True))
-    except ProjError as error:
+    except (ProjError, ZeroDivisionError) as error:
         raise SceneError(f"areas cannot be had in this coordinate system: {first_line(error)}") from error
 
 

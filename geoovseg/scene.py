@@ -25,6 +25,7 @@ from geoovseg.light import Light, light_of
 from geoovseg.rasters import opened, raster_env
 from geoovseg.region_file import RegionFile, open_regions
 from geoovseg.sparse import Lacks, lacking
+from geoovseg.suitable import check_suitable
 from geoovseg.working_grid import resampled, size_at
 
 DEMO_TAG = "GEOOVSEG_DEMO"
@@ -115,10 +116,10 @@ class Scene:
             stored = self.src.read(indexes=unique, **_for(how, len(unique)))
             valid = self._valid(stored, how)
         except (RasterioError, CPLE_BaseError, OSError) as error:
-            raise SceneError(
-                f"cannot read rows {window.row_off}..{window.row_off + window.height} and columns {window.col_off}.."
-                f"{window.col_off + window.width} of {self.path}: {error}; the file may be cut short or damaged"
-            ) from error
+            last = window.row_off + window.height, window.col_off + window.width
+            where = f"rows {window.row_off}..{last[0]} and columns {window.col_off}..{last[1]} of {self.path}"
+            reason = first_line(error.__cause__ or error)
+            raise SceneError(f"cannot read {where}: {reason}; the file may be cut short or damaged") from error
         values, known = self.light.values(stored[[unique.index(b) for b in self.bands]])
         return values, valid & known
 
@@ -249,7 +250,7 @@ def open_scene(
     name = os.fspath(path)
     with raster_env(), opened(name, f"{name!r} as a raster") as src, ExitStack() as stack:
         try:
-            _check(src, name)
+            check_suitable(src, name)
             files = (name, *src.files)
             grid = src if gsd is None else stack.enter_context(resampled(src, size_at(src, gsd, name)))
             scene = _inspect(grid, choose_bands(src, bands, name), scale, name, files)
@@ -262,22 +263,6 @@ def open_scene(
             return
         file = stack.enter_context(open_regions(regions, grid))
         yield replace(scene, regions=file, files=(*files, *file.files))
-
-
-def _check(src: Any, name: str) -> None:
-    """Refuse rasters without bands, or placed on the ground in a way that pixels cannot follow."""
-    if src.count == 0:
-        parts = f"; name one of its parts: {', '.join(src.subdatasets[:3])}" if src.subdatasets else ""
-        raise SceneError(f"{name} has no bands of its own{parts}")
-    if not src.transform.is_identity:
-        return
-    if src.gcps[0]:
-        reason, how = f"is placed by {len(src.gcps[0])} ground control points", "-tps"
-    elif src.rpcs is not None:
-        reason, how = "is placed by a camera model (RPC)", "-rpc"
-    else:
-        return
-    raise SceneError(f"{name} {reason}, not by a grid; warp it first: gdalwarp {how} -r bilinear {name} warped.tif")
 
 
 def _inspect(src: Any, bands: tuple[int, int, int], scale: str, name: str, files: tuple[str, ...]) -> Scene:

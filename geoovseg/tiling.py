@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from rasterio.windows import Window
 
@@ -97,12 +98,12 @@ class TilePlan:
         stride = max(1, min(round(self.stride * min(by)), *tile))
         return TilePlan(height=height, width=width, tile=tile, stride=stride)
 
-    @property
+    @cached_property
     def row_offs(self) -> tuple[int, ...]:
         """First rows of the window rows."""
         return origins(self.height, self.tile[0], self.stride)
 
-    @property
+    @cached_property
     def col_offs(self) -> tuple[int, ...]:
         """First columns of the window columns."""
         return origins(self.width, self.tile[1], self.stride)

@@ -13,7 +13,7 @@ from affine import Affine
 from rasterio._path import _parse_path, _vsi_path
 from rasterio.enums import ColorInterp, MaskFlags
 
-from geoovseg.errors import UsageError
+from geoovseg.errors import SceneError, UsageError
 from geoovseg.ground import ellipsoid_of, pixel_size
 from geoovseg.vrt import band_like, dataset, mask_of
 
@@ -26,7 +26,10 @@ USUAL = 0.5
 
 def metres_per_pixel(src: Any) -> tuple[float, float] | None:
     """Width and height of a pixel on the ground in the middle of a raster; none where that is unknown."""
-    ellipsoid = ellipsoid_of(src.crs)
+    try:
+        ellipsoid = ellipsoid_of(src.crs)
+    except SceneError:
+        return None
     size = pixel_size(src.transform, src.shape, ellipsoid)
     known = ellipsoid is not None and all(math.isfinite(side) and side > 0 for side in size)
     return size if known else None

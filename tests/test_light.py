@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -204,4 +205,30 @@ def test_a_scene_that_no_grid_places_is_refused_with_how_to_warp_it(write_raster
             dst.rpcs = rasterio.rpc.RPC(**middle, **camera, **ratios)
     option = {"gcps": "-tps", "rpcs": "-rpc"}[kind]
     with pytest.raises(GeoOVSegError, match=rf"warp it first: gdalwarp {option}"), open_scene(path):
+        pass
+
+
+def test_a_palette_that_is_not_there_is_refused(tmp_path: Path, write_raster: WriteRaster) -> None:
+    path = write_raster(np.ones((1, 9, 9), np.uint8))
+    vrt = tmp_path / "scene.vrt"
+    vrt.write_text(
+        '<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1">'
+        f"<ColorInterp>Palette</ColorInterp><SimpleSource><SourceFilename>{path}</SourceFilename></SimpleSource>"
+        "</VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(SceneError, match="stands for colours of a palette"), open_scene(vrt):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("place", "size", "message"),
+    [("480000,0.5,0,nan,0,-0.5", 9, "placed by numbers that are none"), ("0,1,0,0,0,-1", 2**21, "more than can be")],
+)
+def test_places_and_sizes_that_cannot_be_are_refused(tmp_path: Path, place: str, size: int, message: str) -> None:
+    vrt = tmp_path / "scene.vrt"
+    vrt.write_text(
+        f'<VRTDataset rasterXSize="{size}" rasterYSize="{size}"><GeoTransform>{place}</GeoTransform>'
+        '<VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
+    )
+    with pytest.raises(SceneError, match=message), open_scene(vrt):
         pass
