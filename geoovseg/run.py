@@ -6,15 +6,13 @@ import hashlib
 import json
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -22,6 +20,7 @@ from safetensors.torch import load, save
 from geoovseg.batch import TileBatch
 from geoovseg.errors import GeoOVSegError, OutputError, first_line
 from geoovseg.job import Job
+from geoovseg.kept_grid import keep_grid, kept_grid
 from geoovseg.labels import Grid, LabelWriter, Layout
 from geoovseg.methods import Method
 from geoovseg.outputs import Outputs, writing
@@ -31,8 +30,6 @@ from geoovseg.scene import Scene
 from geoovseg.styles import LegendEntry
 from geoovseg.tiling import Panel, Part, TilePlan, runs, share
 
-GRID = "grid.tif"
-"""One pixel with the scene's coordinate system and transform, exactly as GDAL keeps them."""
 CLAIMS = 4
 """Groups of parts for every process of a crew: fewer borders to compute twice, or work shared out more evenly."""
 WAIT = 0.5
@@ -176,7 +173,7 @@ def _store(
 def _fixed(store: PartStore, grid: Grid, panels: Sequence[Panel], outputs: Outputs) -> tuple[Panel, ...]:
     """Keep with the parts what `merge` needs; returns the panels of whoever came first, which follow from memory."""
     with writing(outputs.labels), _whole(store.folder):
-        _keep_grid(store, grid)
+        keep_grid(store, grid)
         said = json.dumps([[panel.col_off, panel.width] for panel in panels]).encode()
         return tuple(Panel(*panel) for panel in json.loads(store.write_once(PANELS, said)))
 
@@ -216,7 +213,8 @@ def _finished(store: PartStore) -> tuple[Outputs, Layout, tuple[Part, ...]]:
     labels = Path(named["path"]) if named["path"] else folder.parent / named["labels"]
     confidence = Path(os.path.normpath(labels.parent / named["confidence"])) if named["confidence"] else None
     outputs = Outputs(labels, confidence, folder.parent if named["path"] else None)
-    layout = Layout(_kept_grid(store, said["scene"]), tuple((n, c) for n, _, c in said["record"]["classes"]))
+    shape = (said["scene"]["height"], said["scene"]["width"])
+    layout = Layout(kept_grid(store, shape), tuple((n, c) for n, _, c in said["record"]["classes"]))
     plan = TilePlan(
         height=layout.grid.height,
         width=layout.grid.width,
@@ -275,24 +273,3 @@ def _from_here(path: Path, labels: Path) -> str:
 def _grid(scene: Scene) -> Grid:
     height, width = scene.shape
     return Grid(height=height, width=width, crs=scene.crs, transform=scene.transform)
-
-
-def _keep_grid(store: PartStore, grid: Grid) -> None:
-    if (store.folder / GRID).exists():
-        return
-    part = store.folder / f"{GRID}.{os.getpid()}.tmp"
-    profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        rasterio.open(part, "w", crs=grid.crs, transform=grid.transform, **profile).close()
-    for end in ("", ".aux.xml"):
-        side = part.with_name(part.name + end)
-        if side.exists():
-            side.replace(store.folder / f"{GRID}{end}")
-
-
-def _kept_grid(store: PartStore, scene: Mapping[str, Any]) -> Grid:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(store.folder / GRID) as src:
-            return Grid(height=scene["height"], width=scene["width"], crs=src.crs, transform=src.transform)

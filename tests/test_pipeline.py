@@ -277,7 +277,7 @@ def test_the_demo_model_warns_on_real_scenes_and_unknown_words(tmp_path: Path) -
 
 def test_dry_run_counts_without_reading(demo_scene: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     result = _run(demo_scene, tmp_path)
-    monkeypatch.setattr(Scene, "read", lambda *_: pytest.fail("pixels were read"))
+    monkeypatch.setattr(Scene, "_values", lambda *_: pytest.fail("pixels were read"))
     plan = dry_run(demo_scene, EIGHT, model="demo", background="none", output=tmp_path / "other.tif")
     with pytest.raises(OutputError, match="--overwrite"):
         dry_run(demo_scene, EIGHT, model="demo", output=result.labels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
@@ -230,3 +231,22 @@ def test_far_finer_pixels_bring_a_hint(write_raster: WriteRaster, tmp_path: Path
     path = write_raster(np.ones((3, 60, 60), np.uint8), transform=place, tags={DEMO_TAG: "1"})
     with pytest.warns(GeoOVSegWarning, match=r"pixels of 0.02 m are far finer .* --gsd 0.5 would segment 0.16 % of as"):
         _labels(path, tmp_path)
+
+
+def test_a_coordinate_system_that_geotiff_cannot_hold_brings_a_warning(
+    write_raster: WriteRaster, tmp_path: Path
+) -> None:
+    path = write_raster(np.ones((3, 20, 20), np.uint8), tags={DEMO_TAG: "1"})
+    vrt = tmp_path / "paris.vrt"
+    crs = rasterio.CRS.from_string("+proj=longlat +pm=paris +ellps=clrk80ign")
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{n}"><SimpleSource><SourceFilename>{path}</SourceFilename>'
+        f"<SourceBand>{n}</SourceBand></SimpleSource></VRTRasterBand>"
+        for n in (1, 2, 3)
+    )
+    vrt.write_text(
+        f'<VRTDataset rasterXSize="20" rasterYSize="20"><SRS>{escape(crs.to_wkt())}</SRS>'
+        f"<GeoTransform>0,1e-3,0,45,0,-1e-3</GeoTransform>{bands}</VRTDataset>"
+    )
+    with pytest.warns(GeoOVSegWarning, match="cannot hold the scene's coordinate system exactly"):
+        _labels(str(vrt), tmp_path)

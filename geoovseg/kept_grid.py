@@ -1,0 +1,46 @@
+"""A scene's place on the ground, kept with the parts of its run for whoever puts them together."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+
+from geoovseg.errors import GeoOVSegWarning
+from geoovseg.labels import Grid
+from geoovseg.parts import PartStore
+
+FILE = "grid.tif"
+"""One pixel with the scene's coordinate system and transform, exactly as GDAL keeps them."""
+
+
+def keep_grid(store: PartStore, grid: Grid) -> None:
+    """Keep a grid, unless it was kept before; warns of a coordinate system that GeoTIFFs cannot hold exactly."""
+    if not (store.folder / FILE).exists():
+        _write(store, grid)
+    found = kept_grid(store, (grid.height, grid.width))
+    if found.crs != grid.crs:
+        message = "a GeoTIFF cannot hold the scene's coordinate system exactly; compare it with that of the outputs"
+        warnings.warn(message, GeoOVSegWarning, 4)
+
+
+def kept_grid(store: PartStore, shape: tuple[int, int]) -> Grid:
+    """The grid that was kept, of so many rows and columns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(store.folder / FILE) as src:
+            return Grid(height=shape[0], width=shape[1], crs=src.crs, transform=src.transform)
+
+
+def _write(store: PartStore, grid: Grid) -> None:
+    part = store.folder / f"{FILE}.{os.getpid()}.tmp"
+    profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        rasterio.open(part, "w", crs=grid.crs, transform=grid.transform, **profile).close()
+    for end in ("", ".aux.xml"):
+        side = part.with_name(part.name + end)
+        if side.exists():
+            side.replace(store.folder / f"{FILE}{end}")
