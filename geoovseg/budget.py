@@ -1,20 +1,16 @@
-"""How much memory a run takes: how wide a panel may be, and how many windows go through a model together."""
+"""How much memory a run takes beside its model, and how wide a panel may be. Nothing here loads torch."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from geoovseg.errors import GeoOVSegWarning
-from geoovseg.mosaic import AT_ONCE, ScoreMosaic
-from geoovseg.tiling import BAND, BLOCK, TilePlan
+from geoovseg.tiling import AT_ONCE, BAND, BLOCK, TilePlan
+
+CPU_BATCH = 8
+"""On a CPU the towers always see exactly this many windows, which makes results independent of what shares a batch."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +33,17 @@ class Load:
         pixel resolution and finished rows while they are decided do not.
         """
         tile = self.plan.tile
-        columns = ScoreMosaic.nbytes(self.plan, self.channels, width)
+        columns = self.plan.strip_bytes(self.channels, width)
         columns += (4 * min(tile[0], self.plan.height) + 2 * BAND) * width
         return columns + 3 * 4 * self.at_once * self.batch * tile[0] * tile[1] + 4 * 4 * AT_ONCE + self.beside
 
-    def panel_width(self, device: torch.device, max_memory: float | None) -> int:
-        """Columns of a panel that keep the blend within its budget: `max_memory` MB, or a quarter of the device's.
+    def panel_width(self, memory: float, max_memory: float | None) -> int:
+        """Columns of a panel that keep the blend within its budget: `max_memory` MB, or a quarter of `memory` bytes.
 
         A panel is not narrower than a tile, of which it would compute most again. Warns when that does not fit.
         """
         plan = self.plan
-        budget = max_memory * 1e6 if max_memory is not None else _memory(device) / 4
+        budget = max_memory * 1e6 if max_memory is not None else memory / 4
         fixed = self.nbytes(0)
         width = int((budget - fixed) / (self.nbytes(1) - fixed))
         narrowest = max(BLOCK, plan.tile[1])
@@ -61,49 +57,6 @@ class Load:
         return max(width, narrowest)
 
 
-CPU_BATCH = 8
-"""On a CPU the towers always see exactly this many windows, which makes results independent of what shares a batch."""
-
-
-@dataclass
-class InFlight:
-    """How many windows go through the towers together: halved whenever the device's memory does not hold them."""
-
-    planned: int
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        self.count = self.count or self.planned
-
-    @property
-    def halved(self) -> bool:
-        """Whether fewer windows than planned went through together."""
-        return self.count < self.planned
-
-    def run(self, scores: Callable[[NDArray[np.int64]], Tensor], windows: int) -> Tensor:
-        """Scores of windows by their numbers, in pieces of `count`.
-
-        Raises torch's error when not even one window fits.
-        """
-        found: list[Tensor] = []
-        done = 0
-        while done < windows:
-            piece = np.arange(done, min(done + self.count, windows))
-            try:
-                found.append(scores(piece))
-            except torch.OutOfMemoryError:
-                if len(piece) == 1:
-                    raise
-                self.count = len(piece) // 2
-                torch.cuda.empty_cache()
-                message = f"the device cannot hold {len(piece)} windows; going on with {self.count} at a time"
-                warnings.warn(message, GeoOVSegWarning, 4)
-            else:
-                done += len(piece)
-        return torch.cat(found) if len(found) > 1 else found[0]
-
-
-def _memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[1])
+def machine_memory() -> int:
+    """Bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

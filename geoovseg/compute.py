@@ -26,24 +26,26 @@ Stop = Callable[[], int | None]
 """The number of the signal that asked to stop, if one did."""
 
 
-def compute(scene: Scene, job: Job, run: Run, *, progress: Progress, stop: Stop) -> None:
-    """All parts that are missing, in runs of neighbours.
+def compute(scene: Scene, job: Job, run: Run, *, progress: Progress, stop: Stop) -> int:
+    """All parts that are missing, in runs of neighbours; returns how many windows the model saw.
 
     Raises InterruptedRunError between parts when asked to stop.
     """
     total = sum(_windows(job, parts) for parts in run.todo)
-    left, before = sum(map(len, run.todo)), 0
+    left, before, seen = sum(map(len, run.todo)), 0, 0
     for parts in run.claims():
         _check_stop(run, max(left, 1), stop)  # a member of a crew may have waited long
         if not parts:
             continue
+        windows = 0
         for windows, finished in _stream(scene, job, run, parts):
             progress(before + windows, total)
             left -= len(finished)
             if finished:
                 _check_stop(run, left, stop)
-        before += _windows(job, parts)
+        before, seen = before + _windows(job, parts), seen + windows
         progress(before, total)
+    return seen
 
 
 def _windows(job: Job, parts: Sequence[Part]) -> int:

@@ -3,48 +3,43 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
-from rasterio.windows import Window
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geoovseg.aoi import Area, read_area
 from geoovseg.batch import TileBatch
-from geoovseg.budget import CPU_BATCH, InFlight, Load
-from geoovseg.errors import GeoOVSegWarning, UsageError
+from geoovseg.budget import CPU_BATCH
+from geoovseg.in_flight import InFlight, device_memory
+from geoovseg.layout import Beside, Layout, Needs, area_of, lay_out, lay_windows
 from geoovseg.methods import Method, card, load_method, read_settings, upsampled
 from geoovseg.methods.blocks import Cut
+from geoovseg.models.cards import SOURCES
 from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
-from geoovseg.models.regions import SOURCES, Regions, SamRegions, by_colour, given
+from geoovseg.models.regions import Regions, SamRegions, by_colour, given
 from geoovseg.models.sam import Sam, load_sam
 from geoovseg.models.text import with_background
 from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
 from geoovseg.models.vfm import Vfm, load_vfm
 from geoovseg.ops.classes import best_word, decide
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
+from geoovseg.pace import Pace, Taken
 from geoovseg.record import RunRecord
 from geoovseg.scene import Scene
 from geoovseg.settings import Settings
-from geoovseg.tiling import Panel, Span, TilePlan, plan_tiles
 from geoovseg.vocabulary import Vocabulary
-from geoovseg.working_grid import hint, size_at
 
 GPU_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A run ready to start."""
+class Job(Layout):
+    """A run ready to start: its windows, and what sees them."""
 
     settings: Settings
-    vocabulary: Vocabulary
     model: ClipModel
     vfm: Vfm | None
     """the vision model besides, for methods that use one"""
@@ -55,26 +50,12 @@ class Job:
     """what brings class scores to pixels"""
     upsampler: Upsampler | None
     """what brings features to pixels instead, so that scores are at pixels already"""
-    plan: TilePlan
-    tile: tuple[int, int]
-    """height and width of what the model sees of a window"""
-    load: Load
-    panels: tuple[Panel, ...]
     device: torch.device
     precision: str
     batch_size: int
-    micro_batch: int
-    """windows that go through the towers together"""
     dropped: tuple[str, ...]
     """counter-words left out as too close to the user's"""
     in_flight: InFlight
-    area: Area | None
-    """where labels are wanted; nowhere else windows are needed"""
-
-    @cached_property
-    def windows(self) -> int:
-        """Windows of the scene."""
-        return len(self.plan.row_offs) * len(self.plan.col_offs)
 
     @property
     def depth(self) -> int:
@@ -86,10 +67,10 @@ class Job:
         """Score channels: the classes, and the background if there is one."""
         return len(self.vocabulary.groups)
 
-    @property
-    def memory_mb(self) -> float:
-        """Memory for the blend and what is made of it, in MB; the model and the libraries come on top."""
-        return self.load.nbytes(max(p.width for p in self.panels)) / 1e6
+    def pace(self, seconds: float, process_mb: float) -> Pace:
+        """What is worth remembering of this run, at `seconds` a tile: see `geoovseg.pace`."""
+        taken = Taken(_beside(self.method, self.tile), seconds)
+        return Pace(needs=self.needs, process_mb=process_mb, tiles={self.tile: taken})
 
     def seen(self, scene: Scene) -> Scene:
         """The scene as this run sees it; its range of pixels may have to be sampled. Raises SceneError."""
@@ -120,15 +101,6 @@ class Job:
         if classes.shape[-2:] == batch.pixels.shape[-2:]:
             return classes
         return self.upsample(classes, torch.from_numpy(batch.pixels).to(classes.device))
-
-    def windows_of(self, panel: Panel, span: Span | None = None) -> Iterator[Window]:
-        """Windows that touch a panel, or a span of its rows, and may hold a pixel of the area."""
-        windows = self.plan.windows(panel, span)
-        return windows if self.area is None else (w for w in windows if self.area.touches(w))
-
-    def count(self, panel: Panel) -> int:
-        """Number of `windows_of` a panel."""
-        return self.plan.count(panel) if self.area is None else sum(1 for _ in self.windows_of(panel))
 
     def decide(self, scores: Tensor, valid: Tensor, nodata: int) -> tuple[Tensor, Tensor]:
         """Finished scores (C, h, w) to codes (h, w) and confidence (h, w) in 0..1."""
@@ -182,9 +154,7 @@ class Job:
 
 def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job:
     """Read the area, load the model, decide the words, lay the windows. Raises the errors of all of these."""
-    area = None
-    if settings.aoi is not None:
-        area = read_area(settings.aoi, settings.aoi_crs, crs=scene.crs, transform=scene.transform, shape=scene.shape)
+    area = area_of(scene, settings)
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
     model = load_clip(settings.model, device, precision, settings.templates)
@@ -194,33 +164,23 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
     vfm = _vfm(settings, model, device, precision)
     sam = load_sam(settings.sam_name, device, precision) if settings.sam_name else None
     method, upsampler = _method(settings, model, words, vfm, sam, in_flight)
-    plan, seen = _plan(scene, method, settings, upsampler)
-    _warn(scene, words, model, settings)
-    micro_batch = method.at_once or in_flight.planned
-    channels = len(words.groups)
-    at_pixels = card(settings.method).at_pixels or getattr(method, "jbu", False)
-    by_word = upsampler is not None or at_pixels  # words at pixel resolution
-    load = Load(plan, channels, len(words.queries) if by_word else channels, micro_batch, method.nbytes(seen))
+    needs = _needs(settings, method, upsampler, model, in_flight)
+    _, seen = lay_windows(scene, settings, needs)
+    layout = lay_out(scene, settings, words, needs, _beside(method, seen), area)
     return Job(
+        **{name: getattr(layout, name) for name in (f.name for f in fields(layout))},
         settings=settings,
-        vocabulary=words,
         model=model,
         vfm=vfm,
         sam=sam,
         method=method,
         upsample=UPSAMPLERS.get(settings.upsample, bilinear),
         upsampler=upsampler,
-        plan=plan,
-        tile=seen,
-        load=load,
-        panels=plan.panels(load.panel_width(device, settings.max_memory)),
         device=device,
         precision=precision,
         batch_size=batch_size,
-        micro_batch=micro_batch,
         dropped=dropped,
         in_flight=in_flight,
-        area=area,
     )
 
 
@@ -254,33 +214,28 @@ def _method(
     return upsampled(settings.method, method, upsampler.jbu.cosines), upsampler
 
 
-def _plan(
-    scene: Scene, method: Method, settings: Settings, upsampler: Upsampler | None
-) -> tuple[TilePlan, tuple[int, int]]:
-    """The windows, and how large models see them. Raises UsageError where they are too small for an upsampler."""
+def _needs(
+    settings: Settings, method: Method, upsampler: Upsampler | None, model: ClipModel, in_flight: InFlight
+) -> Needs:
+    """What the method asks for, with the user's sizes; for blocks those are of their windows."""
     tile, stride = method.tile, method.stride
-    if method.at_once is None:  # blocks have theirs from the method: settings are those of their windows
+    if method.at_once is None:
         tile = method.tile if settings.tile is None else settings.tile
         default = method.stride if settings.tile is None else max(1, tile // 2)
         stride = default if settings.stride is None else settings.stride
-    finer = settings.gsd if settings.grid == "scene" else None  # the scene's own pixels, than what models see
-    shape = scene.shape if finer is None else size_at(scene.src, finer, scene.path)
-    plan = plan_tiles(*shape, tile=tile, stride=stride, patch=method.patch)
-    least = upsampler.jbu.least_grid * method.patch if upsampler else 0
-    if min(plan.tile) < least:
-        raise UsageError(
-            f"--upsample {settings.upsample} needs windows of at least {least} x {least} pixels, and these have "
-            f"{plan.tile[1]} x {plan.tile[0]}; choose --upsample guided"
-        )
-    return plan.at(*scene.shape), plan.tile
+    at_pixels = card(settings.method).at_pixels or getattr(method, "jbu", False)
+    return Needs(
+        tile=tile,
+        stride=stride,
+        patch=method.patch,
+        least=upsampler.jbu.least_grid * method.patch if upsampler else 0,
+        micro_batch=method.at_once or in_flight.planned,
+        by_word=bool(upsampler is not None or at_pixels),
+        memory=device_memory(model.vit.device),
+        bf16_pays=bf16_would_pay(model.vit),
+    )
 
 
-def _warn(scene: Scene, words: Vocabulary, model: ClipModel, settings: Settings) -> None:
-    if model.card.name == "demo" and not scene.is_demo:
-        message = f"the demo model was trained on drawn scenes only; on {scene.path} its labels mean nothing"
-        warnings.warn(message, GeoOVSegWarning, 3)
-    model.warn_unknown(words)
-    if bf16_would_pay(model.vit):
-        warnings.warn("this CPU computes bfloat16: --precision bf16 may be several times faster", GeoOVSegWarning, 3)
-    if settings.gsd is None and (text := hint(scene.src)):
-        warnings.warn(text, GeoOVSegWarning, 3)
+def _beside(method: Method, seen: tuple[int, int]) -> Beside:
+    fixed = method.nbytes(seen, 0)
+    return Beside(fixed, method.nbytes(seen, 1) - fixed)

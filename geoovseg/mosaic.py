@@ -9,10 +9,7 @@ import torch
 from rasterio.windows import Window
 from torch import Tensor
 
-from geoovseg.tiling import Panel, Span, TilePlan
-
-AT_ONCE = 1 << 19
-"""Scores of finished rows handled together, which bounds what is made of them."""
+from geoovseg.tiling import AT_ONCE, Panel, Span, TilePlan
 
 
 def taper(length: int, device: torch.device | str = "cpu") -> Tensor:
@@ -25,8 +22,8 @@ def taper(length: int, device: torch.device | str = "cpu") -> Tensor:
 
 
 def sum_dtype(plan: TilePlan) -> torch.dtype:
-    """float32; where a pixel lies in very many windows float64, so that a constant stays constant to 1e-6."""
-    return torch.float32 if 4 * plan.stride >= max(plan.tile) else torch.float64
+    """float32, or float64; see `TilePlan.sum_bytes`."""
+    return torch.float32 if plan.sum_bytes == 4 else torch.float64
 
 
 @dataclass(frozen=True)
@@ -63,11 +60,6 @@ class ScoreMosaic:
         self._valid = torch.zeros(shape, dtype=torch.bool, device=device)
         self._taper = taper(plan.tile[0], device)[:, None] * taper(plan.tile[1], device)[None, :]
         self._top = self._end = plan.rows(self.span)[0]  # rows from `_end` on have no sums yet
-
-    @staticmethod
-    def nbytes(plan: TilePlan, channels: int, width: int) -> int:
-        """Bytes of the strip for a panel of `width` columns."""
-        return min(plan.tile[0], plan.height) * width * (sum_dtype(plan).itemsize * (channels + 1) + 1)
 
     def add(self, windows: Sequence[Window], scores: Tensor, valid: Tensor) -> Iterator[Rows]:
         """Blend class scores (B, C, H, W) in; yield the rows that became final before they touched them."""

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from geoovseg.compute import Progress, Stop, compute, redone, sample
 from geoovseg.job import Job, prepare_job
+from geoovseg.layout import caution
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.outputs import output_names
+from geoovseg.pace import keep_pace
 from geoovseg.prompts import DEFAULT_TEMPLATES
 from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.run import Run, open_finished, open_run
@@ -21,6 +23,9 @@ from geoovseg.scene import Scene, open_scene
 from geoovseg.settings import Settings, check_settings, check_shares
 from geoovseg.tiles import vrt_of
 from geoovseg.vocabulary import Vocabulary, read_classes
+
+ENOUGH = 4
+"""Batches from which a run tells how fast the next will be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,12 +198,15 @@ def segment(
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None or crew > 0)
         with watch.stage("load"):
             job = prepare_job(src, words, given)
-            src = job.seen(src)
+            caution(src, given, words, job.needs)
+            src, process_mb = job.seen(src), peak_rss_mb()
         with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard, crew=crew) as run:
             run.prepare(job.method, lambda window: sample(src, job, window, stop), src.shape)
             again = redone(job, run)
             with watch.stage("segment"):
-                compute(src, job, run, progress=progress or (lambda done, total: None), stop=stop)
+                scored = compute(src, job, run, progress=progress or (lambda done, total: None), stop=stop)
+            if scored >= ENOUGH * job.micro_batch and not crew:
+                keep_pace(given, job.pace(watch.seconds()["segment"] / scored, process_mb))
             found = _result(job, src, run, again)
             if not run.together:
                 with watch.stage("assemble"):

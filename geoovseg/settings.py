@@ -10,15 +10,14 @@ from typing import Any
 from geoovseg.errors import UsageError
 from geoovseg.light import read_scale
 from geoovseg.methods import METHODS, MethodCard, card, read_settings
-from geoovseg.models.cards import DEFAULT_MODEL, OWN, model_card
-from geoovseg.models.regions import SOURCES
-from geoovseg.models.upsamplers import STEPS
+from geoovseg.models.cards import DEFAULT_MODEL, MODELS, OWN, SOURCES, model_card
 from geoovseg.models.weights import find_weights
-from geoovseg.ops.upsample import UPSAMPLERS
 from geoovseg.prompts import DEFAULT_TEMPLATES, templates
 
 GRIDS = ("working", "scene")
 """Where outputs lie when a scene is seen at another resolution: there, or on its own pixels."""
+UPSAMPLERS = ("bilinear", "guided")
+"""Ways from the patch grid to pixels that need no weights; `geoovseg.ops.upsample` has them."""
 ON_ERROR = ("stop", "skip")
 """What can be done about windows that cannot be read."""
 
@@ -83,8 +82,9 @@ def check_settings(settings: Settings) -> None:
     method = card(settings.method)
     read_settings(settings.method, settings.settings)
     if settings.upsample not in UPSAMPLERS:
-        if settings.upsample.partition("@")[0] not in STEPS:
-            names = ", ".join((*UPSAMPLERS, *STEPS))
+        learned = [name for name, known in MODELS.items() if known.kind == "upsampler"]
+        if settings.upsample.partition("@")[0] not in learned:
+            names = ", ".join((*UPSAMPLERS, *learned))
             raise UsageError(f"--upsample {settings.upsample}: choose from {names}; jbu_one@FILE uses weights on disk")
         find_weights(model_card(settings.upsample, "upsampler"))
     templates(settings.templates)

@@ -14,8 +14,8 @@ BLOCK = 512
 """Side of the output's TIFF blocks; panels and parts are cut at multiples of it."""
 BAND = 128
 """Rows that are written together: one row of blocks of a part's file."""
-
-
+AT_ONCE = 1 << 19
+"""Scores of finished rows handled together, which bounds what is made of them."""
 Span = tuple[int, int]
 """First row, and the first row below."""
 
@@ -107,6 +107,15 @@ class TilePlan:
     def col_offs(self) -> tuple[int, ...]:
         """First columns of the window columns."""
         return origins(self.width, self.tile[1], self.stride)
+
+    @property
+    def sum_bytes(self) -> int:
+        """Of a sum over windows: 4; where a pixel lies in very many, 8, so that a constant stays constant to 1e-6."""
+        return 4 if 4 * self.stride >= max(self.tile) else 8
+
+    def strip_bytes(self, channels: int, width: int) -> int:
+        """Of the strip that a panel of `width` columns is blended in: sums, their weights, and where there is data."""
+        return min(self.tile[0], self.height) * width * (self.sum_bytes * (channels + 1) + 1)
 
     def panels(self, max_width: int) -> tuple[Panel, ...]:
         """Cut the columns into ranges of at most `max_width`, whole blocks each (at least one)."""

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from windows import random_batch
 
-from geoovseg.budget import InFlight, Load
+from geoovseg.budget import Load, machine_memory
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import UsageError
 from geoovseg.evaluation import evaluate
+from geoovseg.in_flight import InFlight
 from geoovseg.job import prepare_job
 from geoovseg.methods.blocks import Blocks, Cut, lay_blocks
 from geoovseg.models.vit import ClipVit
@@ -192,5 +193,5 @@ def test_memory_is_counted_for_what_is_at_pixels(demo_scene: str, method: str, a
 def test_panels_are_not_narrower_than_a_block() -> None:
     plan = plan_tiles(3000, 20_000, tile=1568, stride=1344, patch=8)
     with pytest.warns(UserWarning, match="cannot be blended in 1 MB"):
-        width = Load(plan, 8, 8, 1).panel_width(CPU, 1)
+        width = Load(plan, 8, 8, 1).panel_width(machine_memory(), 1)
     assert width == 1568

@@ -26,10 +26,10 @@ from rasterio.windows import Window
 
 from geoovseg import job
 from geoovseg.batch import TileBatch
-from geoovseg.budget import InFlight
 from geoovseg.demo.scenes import render
 from geoovseg.distributed import segment_with
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, OutputError, ResumeError, SceneError, UsageError
+from geoovseg.in_flight import InFlight
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.parts import PartStore
 from geoovseg.pipeline import SegmentResult, merge, segment

@@ -14,7 +14,7 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data
 from geoovseg.errors import UsageError
-from geoovseg.models.cards import model_card
+from geoovseg.models.cards import model_card, warn_unknown
 from geoovseg.prompts import DEFAULT_TEMPLATES, class_lists, find_list, title
 from geoovseg.vocabulary import BACKGROUND, Vocabulary, read_classes
 
@@ -81,7 +81,7 @@ def _alike(words: Vocabulary, model: str, templates: str) -> list[Alike]:
 
     model_card(model)
     loaded = load_clip(model, resolve_device("cpu"), "fp32", templates)
-    loaded.warn_unknown(words)
+    warn_unknown(loaded.card, words)
     groups: dict[str, Sequence[str]] = {entry.name: entry.words for entry in words.classes}
     return alike(loaded.text, {BACKGROUND: words.background, **groups} if words.background else groups)
 

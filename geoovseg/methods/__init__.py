@@ -57,8 +57,8 @@ class Method(Protocol):
     def at_once(self) -> int | None:
         """For methods that see to their windows themselves, tiles to hand over together; None for any number."""
 
-    def nbytes(self, tile: tuple[int, int]) -> float:
-        """Bytes that a tile (rows, columns) takes in the method, beside its model."""
+    def nbytes(self, tile: tuple[int, int], words: int) -> float:
+        """Bytes that a tile (rows, columns) takes in the method, beside its model; linear in the number of words."""
 
     def prepare(self, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> Mapping[str, Tensor]:
         """Look at samples of a scene (height, width), once in a run; returns the numbers it needs of them."""

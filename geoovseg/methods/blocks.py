@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg.batch import TileBatch
-from geoovseg.budget import CPU_BATCH, InFlight
+from geoovseg.budget import CPU_BATCH
 from geoovseg.errors import UsageError
+from geoovseg.in_flight import InFlight
 from geoovseg.models.vit import ClipVit
 from geoovseg.tiling import origins
 
@@ -194,7 +195,7 @@ class BlockMethod:
         """Blocks to hand over together."""
         return self.blocks.at_once
 
-    def nbytes(self, tile: tuple[int, int]) -> float:
+    def nbytes(self, tile: tuple[int, int], words: int) -> float:
         """Pixels and mask of the tiles that are read ahead, waiting and seen."""
         return 3 * self.blocks.at_once * (3 * 4 + 1) * tile[0] * tile[1]
 

@@ -77,10 +77,10 @@ class ConInfer(BlockMethod):
 
     unit: ClassVar[Literal["posterior"]] = "posterior"
 
-    def nbytes(self, tile: tuple[int, int]) -> float:
+    def nbytes(self, tile: tuple[int, int], words: int) -> float:
         """Of what is seen of a block, three times over."""
         patches = tile[0] * tile[1] / self.patch**2
-        return super().nbytes(tile) + 3 * 4 * patches * (len(self.scorer.text) + FEATURES)
+        return super().nbytes(tile, words) + 3 * 4 * patches * (words + FEATURES)
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:

@@ -162,11 +162,11 @@ class CorrClipBlocks(BlockMethod):
         """One block: windows of different blocks never share a batch."""
         return 1
 
-    def nbytes(self, tile: tuple[int, int]) -> float:
+    def nbytes(self, tile: tuple[int, int], words: int) -> float:
         """Of the words at pixels, and of attention of the windows of a batch."""
         patches = (self.blocks.window / self.encoder.vfm.patch) ** 2
         masks = mask_bytes(tile) if isinstance(self.regions, SamRegions) else 0
-        return super().nbytes(tile) + 4 * (4 * len(self.text) * tile[0] * tile[1] + 8 * 3 * patches**2) + masks
+        return super().nbytes(tile, words) + 4 * (4 * words * tile[0] * tile[1] + 8 * 3 * patches**2) + masks
 
     def region_looks(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Regions are found once, in whole blocks."""

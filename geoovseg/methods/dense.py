@@ -102,7 +102,7 @@ class DenseMethod:
         """Half a tile, as in the releases (224 and 112)."""
         return max(1, self.tile // 2)
 
-    def nbytes(self, tile: tuple[int, int]) -> float:
+    def nbytes(self, tile: tuple[int, int], words: int) -> float:
         """Nothing that is kept for a window."""
         return 0.0
 

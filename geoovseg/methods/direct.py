@@ -137,10 +137,10 @@ class Direct(BlockMethod):
 
     unit: ClassVar[Literal["probability"]] = "probability"
 
-    def nbytes(self, tile: tuple[int, int]) -> float:
+    def nbytes(self, tile: tuple[int, int], words: int) -> float:
         """Of the attention: sixteen heads in float32, and three times float64."""
         height, width = attention_grid(torch.empty(1, 3, *tile, device="meta"), self.vfm.patch)
-        return super().nbytes(tile) + (height * width) ** 2 * (16 * 4 + 3 * 8)
+        return super().nbytes(tile, words) + (height * width) ** 2 * (16 * 4 + 3 * 8)
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:

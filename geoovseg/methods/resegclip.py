@@ -87,9 +87,9 @@ class ReSegClip(BlockMethod):
         """Factor on cosines before the softmax over classes."""
         return self.sharpness
 
-    def nbytes(self, tile: tuple[int, int]) -> float:
+    def nbytes(self, tile: tuple[int, int], words: int) -> float:
         """Of region maps, of words at pixels, and of features at some rows of pixels."""
-        return super().nbytes(tile) + 4 * tile[0] * tile[1] * (2 * len(self.sets) + 3 * len(self.text))
+        return super().nbytes(tile, words) + 4 * tile[0] * tile[1] * (2 * len(self.sets) + 3 * words)
 
     def region_looks(self, shape: tuple[int, int]) -> tuple[int, int]:
         """The side of the squares that Segment Anything sees in a block, and their number; (0, 1) for whole blocks."""

@@ -135,11 +135,11 @@ class Trident(BlockMethod):
         """SAM's: a full block is exactly as many of its patches as it was trained on."""
         return self.sam.patch
 
-    def nbytes(self, tile: tuple[int, int]) -> float:
-        """Of a few rows of SAM's attention, of its widest layer, of the spliced map, and of classes at pixels."""
+    def nbytes(self, tile: tuple[int, int], words: int) -> float:
+        """Of a few rows of SAM's attention, its widest layer, the spliced map, and of the words at pixels."""
         patches = (self.sam.side / self.sam.patch) ** 2
-        classes = 4 * 4 * len(self.groups) * tile[0] * tile[1]
-        return super().nbytes(tile) + 4 * patches * (4 * 16 * 256 + 4 * 5120 + 4 * self.clip.width) + classes
+        classes = 4 * 4 * words * tile[0] * tile[1]
+        return super().nbytes(tile, words) + 4 * patches * (4 * 16 * 256 + 4 * 5120 + 4 * self.clip.width) + classes
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
-from geoovseg.errors import ModelError, did_you_mean, first_line
+from geoovseg.errors import GeoOVSegWarning, ModelError, did_you_mean, first_line
 from geoovseg.models.catalogue import CARDS, FILES, REFUSED
 from geoovseg.models.catalogue import CLIP_MEAN as CLIP_MEAN
 from geoovseg.models.catalogue import CLIP_STD as CLIP_STD
@@ -16,10 +17,14 @@ from geoovseg.models.catalogue import SAT_MEAN as SAT_MEAN
 from geoovseg.models.catalogue import SAT_STD as SAT_STD
 from geoovseg.models.catalogue import Kind as Kind
 from geoovseg.models.catalogue import ModelCard as ModelCard
+from geoovseg.vocabulary import Vocabulary
 
 DEFAULT_MODEL = "ViT-B-16/openai"
-OWN = ("clip", "demo")
+DEMO = "demo"
+OWN = ("clip", DEMO)
 """What `--vfm` takes besides: the run's own CLIP, and the demo model."""
+SOURCES = ("sam", "felzenszwalb")
+"""What `--regions` takes besides a file."""
 MODELS: dict[str, ModelCard] = {c.name: c for c in CARDS}
 """The weights known by name; `ARCH@FILE` names some on disk, and every ARCH/TAG of open_clip works too."""
 _EXAMPLES: dict[Kind, str] = {
@@ -50,6 +55,17 @@ def model_card(name: str, kind: Kind = "clip") -> ModelCard:
         f"no {'model' if kind == 'clip' else kind} named {name!r}{did_you_mean(name, names)}. There are "
         f"{', '.join(names)}; ARCH@FILE uses weights on disk, for example {_EXAMPLES[kind]}"
     )
+
+
+def warn_unknown(card: ModelCard, vocabulary: Vocabulary) -> None:
+    """Warn of words that a model cannot know: of the few it was trained on, if it is the demo model."""
+    if card.name != DEMO:
+        return
+    known = set((DEMO_DIR / "words.txt").read_text().split("\n"))
+    asked = (word for entry in vocabulary.classes for word in entry.words)
+    if unknown := [word for word in asked if word.casefold() not in known]:
+        message = f"the {card.name} model was never told of: {', '.join(unknown)}"
+        warnings.warn(message, GeoOVSegWarning, 4)
 
 
 def _of_file(card: ModelCard, name: str, path: Path) -> ModelCard:

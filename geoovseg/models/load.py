@@ -23,14 +23,13 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, ModelError, UsageError, first_line
+from geoovseg.errors import GeoOVSegError, ModelError, UsageError, first_line
 from geoovseg.models.cards import DEFAULT_MODEL, DEMO_DIR, ModelCard, model_card
 from geoovseg.models.download import file_sha256
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
 from geoovseg.prompts import DEFAULT_TEMPLATES, templates
-from geoovseg.vocabulary import Vocabulary
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -43,16 +42,6 @@ class ClipModel:
     vit: ClipVit
     text: TextEncoder
     sha256: str
-    words: frozenset[str] | None
-    """all the words it was trained on, where that is few"""
-
-    def warn_unknown(self, vocabulary: Vocabulary) -> None:
-        """Warn of words it cannot know."""
-        asked = [word for entry in vocabulary.classes for word in entry.words]
-        unknown = [] if self.words is None else [word for word in asked if word.casefold() not in self.words]
-        if unknown:
-            message = f"the {self.card.name} model was never told of: {', '.join(unknown)}"
-            warnings.warn(message, GeoOVSegWarning, 4)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -93,7 +82,6 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
         vit=ClipVit(tower, mean=card.mean, std=card.std),
         text=TextEncoder(model, tokenizer, templates(sentences)),
         sha256=file_sha256(path),
-        words=_known_words(card),
     )
 
 
@@ -208,12 +196,6 @@ def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _known_words(card: ModelCard) -> frozenset[str] | None:
-    if card.name != "demo":
-        return None
-    return frozenset((DEMO_DIR / "words.txt").read_text().split("\n")) - {""}
 
 
 def bf16_would_pay(vit: ClipVit) -> bool:

@@ -14,8 +14,6 @@ from geoovseg.models.masks import Kept, Masks, MaskSet, digest
 from geoovseg.models.sam import Sam, as_image
 from geoovseg.ops.regions import painted
 
-SOURCES = ("sam", "felzenszwalb")
-"""What `--regions` takes besides a file."""
 TILES_KEPT = 64
 """Maps kept, for tiles that neighbouring blocks share."""
 LEAST = 100

@@ -1,0 +1,139 @@
+"""Where windows lie on a scene and what they take in memory. Nothing here loads torch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from rasterio.windows import Window
+
+from geoovseg.aoi import Area, read_area
+from geoovseg.budget import Load
+from geoovseg.errors import GeoOVSegWarning, UsageError
+from geoovseg.models.cards import DEMO, model_card, warn_unknown
+from geoovseg.scene import Scene
+from geoovseg.settings import Settings
+from geoovseg.tiling import Panel, Span, TilePlan, plan_tiles
+from geoovseg.vocabulary import Vocabulary
+from geoovseg.working_grid import hint, size_at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a method on its models asks of windows and memory, as settings have it."""
+
+    tile: int
+    """side of what is seen at once, in pixels: of a window, or of a block"""
+    stride: int
+    patch: int
+    """what sides are multiples of"""
+    least: int
+    """the smallest side, for upsamplers of features; else 0"""
+    micro_batch: int
+    """windows, or blocks, that go through the model together"""
+    by_word: bool
+    """whether there are scores of words at pixels, not of classes only"""
+    memory: int
+    """bytes of the device's memory"""
+    bf16_pays: bool
+    """whether bfloat16 would be several times faster"""
+
+
+class Beside(NamedTuple):
+    """Bytes that a method takes for a tile beside its model."""
+
+    fixed: float
+    a_word: float
+
+    def of(self, words: int) -> float:
+        """With so many words."""
+        return self.fixed + words * self.a_word
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The windows of a run and the memory they take."""
+
+    vocabulary: Vocabulary
+    needs: Needs
+    plan: TilePlan
+    tile: tuple[int, int]
+    """height and width of what the model sees of a window"""
+    load: Load
+    panels: tuple[Panel, ...]
+    area: Area | None
+    """where labels are wanted; nowhere else windows are needed"""
+
+    @property
+    def micro_batch(self) -> int:
+        """Windows, or blocks, that go through the model together."""
+        return self.needs.micro_batch
+
+    @cached_property
+    def windows(self) -> int:
+        """Windows of the scene."""
+        return len(self.plan.row_offs) * len(self.plan.col_offs)
+
+    @property
+    def memory_mb(self) -> float:
+        """Memory for the blend and what is made of it, in MB; the model and the libraries come on top."""
+        return self.load.nbytes(max(p.width for p in self.panels)) / 1e6
+
+    def windows_of(self, panel: Panel, span: Span | None = None) -> Iterator[Window]:
+        """Windows that touch a panel, or a span of its rows, and may hold a pixel of the area."""
+        windows = self.plan.windows(panel, span)
+        return windows if self.area is None else (w for w in windows if self.area.touches(w))
+
+    def count(self, panel: Panel) -> int:
+        """Number of `windows_of` a panel."""
+        return self.plan.count(panel) if self.area is None else sum(1 for _ in self.windows_of(panel))
+
+
+def area_of(scene: Scene, settings: Settings) -> Area | None:
+    """The area of interest on a scene, if there is one. Raises what `read_area` raises."""
+    if settings.aoi is None:
+        return None
+    return read_area(settings.aoi, settings.aoi_crs, crs=scene.crs, transform=scene.transform, shape=scene.shape)
+
+
+def lay_windows(scene: Scene, settings: Settings, needs: Needs) -> tuple[TilePlan, tuple[int, int]]:
+    """The windows, and how large models see them.
+
+    Raises UsageError for sizes that do not fit, and where windows are too small for an upsampler.
+    """
+    finer = settings.gsd if settings.grid == "scene" else None  # the scene's own pixels, than what models see
+    shape = scene.shape if finer is None else size_at(scene.src, finer, scene.path)
+    plan = plan_tiles(*shape, tile=needs.tile, stride=needs.stride, patch=needs.patch)
+    if min(plan.tile) < needs.least:
+        raise UsageError(
+            f"--upsample {settings.upsample} needs windows of at least {needs.least} x {needs.least} pixels, and these "
+            f"have {plan.tile[1]} x {plan.tile[0]}; choose --upsample guided"
+        )
+    return plan.at(*scene.shape), plan.tile
+
+
+def lay_out(
+    scene: Scene, settings: Settings, words: Vocabulary, needs: Needs, beside: Beside, area: Area | None
+) -> Layout:
+    """Windows and panels of a scene within the memory there is. Raises what `lay_windows` raises."""
+    plan, seen = lay_windows(scene, settings, needs)
+    channels, queries = len(words.groups), len(words.queries)
+    load = Load(plan, channels, queries if needs.by_word else channels, needs.micro_batch, beside.of(queries))
+    panels = plan.panels(load.panel_width(needs.memory, settings.max_memory))
+    return Layout(vocabulary=words, needs=needs, plan=plan, tile=seen, load=load, panels=panels, area=area)
+
+
+def caution(scene: Scene, settings: Settings, words: Vocabulary, needs: Needs) -> None:
+    """Warn of what makes labels worthless or a run needlessly slow."""
+    card = model_card(settings.model)
+    if card.name == DEMO and not scene.is_demo:
+        message = f"the demo model was trained on drawn scenes only; on {scene.path} its labels mean nothing"
+        warnings.warn(message, GeoOVSegWarning, 3)
+    warn_unknown(card, words)
+    if needs.bf16_pays:
+        warnings.warn("this CPU computes bfloat16: --precision bf16 may be several times faster", GeoOVSegWarning, 3)
+    if settings.gsd is None and (text := hint(scene.src)):
+        warnings.warn(text, GeoOVSegWarning, 3)

@@ -1,0 +1,153 @@
+"""What methods took on this machine, kept between runs, so that a dry run need not load a model to know."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import timeit
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from glob import glob
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from geoovseg.budget import machine_memory
+from geoovseg.layout import Beside, Needs
+from geoovseg.methods import card, read_settings
+from geoovseg.models.cards import DEMO, DEMO_DIR, OWN, SOURCES, Kind, model_card
+from geoovseg.models.weights import cache_dir, find_weights
+from geoovseg.record import package_version
+from geoovseg.settings import UPSAMPLERS, Settings
+
+Tile = tuple[int, int]
+PACKAGED = DEMO_DIR / "paces.json"
+"""What methods took on the demo model when it was packaged; `benchmarks/demo_paces.py` writes it."""
+
+
+class Taken(NamedTuple):
+    """By one tile of a size."""
+
+    beside: Beside
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What a method on its models asks for, and what it took when it was last loaded here."""
+
+    needs: Needs
+    process_mb: float
+    """memory of the process with the models loaded"""
+    tiles: Mapping[Tile, Taken]
+    """by height and width of what is seen; smaller than usual in small scenes"""
+
+    def to_json(self) -> str:
+        """As it is kept."""
+        tiles = [[*tile, *taken.beside, taken.seconds] for tile, taken in self.tiles.items()]
+        return json.dumps({"needs": asdict(self.needs), "process_mb": self.process_mb, "tiles": tiles})
+
+    @classmethod
+    def from_json(cls, text: str) -> Pace:
+        """As it was kept. Raises ValueError, KeyError or TypeError for anything else."""
+        said = json.loads(text)
+        tiles = {(int(h), int(w)): Taken(Beside(float(a), float(b)), float(s)) for h, w, a, b, s in said["tiles"]}
+        return cls(needs=Needs(**said["needs"]), process_mb=float(said["process_mb"]), tiles=tiles)
+
+
+def known_pace(settings: Settings) -> Pace | None:
+    """What is known of these settings on this machine; for the demo model, by what it took on another one."""
+    return _kept(settings) or _packaged(settings)
+
+
+def keep_pace(settings: Settings, pace: Pace) -> Pace:
+    """Add to what is known; returns all of it. A folder that cannot be written costs time later, never a run."""
+    if (before := _kept(settings)) is not None:
+        least = min(pace.process_mb, before.process_mb)  # a process may hold more than a run of ours
+        pace = replace(pace, process_mb=least, tiles={**before.tiles, **pace.tiles})
+    with suppress(OSError, RuntimeError):
+        path = _file(settings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_text(pace.to_json(), encoding="utf-8")
+        part.replace(path)
+    return pace
+
+
+def product_seconds() -> float:
+    """How long this machine takes for a product of matrices: the best of a few tries, by numpy."""
+    side = np.ones((512, 512), np.float32)
+    return min(timeit.repeat(lambda: side @ side, number=4, repeat=5))
+
+
+def _kept(settings: Settings) -> Pace | None:
+    """None if nothing is, or it cannot be read."""
+    with suppress(OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+        return Pace.from_json(_file(settings).read_text(encoding="utf-8"))
+    return None
+
+
+def _packaged(settings: Settings) -> Pace | None:
+    """What came with the demo model for methods as they are by default, if it would run on this machine's CPU."""
+    usual = Settings(method=settings.method, model=DEMO, device=settings.device)
+    if settings.device not in ("auto", "cpu") or gpus() or _what(settings) != _what(usual):
+        return None
+    said = json.loads(PACKAGED.read_text(encoding="utf-8"))
+    if settings.method not in said["methods"]:
+        return None
+    pace = Pace.from_json(json.dumps(said["methods"][settings.method]))
+    slower = product_seconds() / said["product_seconds"]
+    tiles = {tile: taken._replace(seconds=taken.seconds * slower) for tile, taken in pace.tiles.items()}
+    return replace(pace, needs=replace(pace.needs, memory=machine_memory()), tiles=tiles)
+
+
+def gpus() -> list[str]:
+    """CUDA devices, as far as can be told without torch."""
+    return sorted(glob("/dev/nvidia[0-9]*"))
+
+
+def _file(settings: Settings) -> Path:
+    """Named after all that changes how long a tile takes: settings, weights, versions, and the machine."""
+    versions = [package_version(name) for name in ("geoovseg", "torch", "open_clip_torch", "timm")]
+    what = [_what(settings), list(_weights(settings)), versions, list(_machine())]
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:40]
+    return cache_dir() / "pace" / f"{key}.json"
+
+
+def _what(settings: Settings) -> dict[str, Any]:
+    """The settings that change how long a tile takes."""
+    source = settings.regions_from
+    names = ("method", "model", "vfm", "sam", "upsample", "tile", "stride", "block", "device", "precision")
+    return {
+        **{name: getattr(settings, name) for name in (*names, "batch_size")},
+        "settings": read_settings(settings.method, settings.settings),
+        "regions": source if source in (None, *SOURCES) else "a file",
+    }
+
+
+def _weights(settings: Settings) -> Iterator[Any]:
+    """The files of all models in use, as they are now."""
+    method = card(settings.method)
+    names: list[tuple[str | None, Kind]] = [(settings.model, "clip"), (settings.sam_name, "sam")]
+    names.append((settings.vfm or method.vfm if "vfm" in method.needs else None, "vfm"))
+    names.append((None if settings.upsample in UPSAMPLERS else settings.upsample, "upsampler"))
+    for name, kind in names:
+        if name is None or (kind == "vfm" and name in OWN):
+            yield name
+        else:
+            path = find_weights(model_card(name, kind))
+            at = path.stat()
+            yield name, str(path.resolve()), at.st_size, at.st_mtime_ns
+
+
+def _machine() -> Iterator[Any]:
+    """What decides its speed."""
+    yield platform.node()
+    yield len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield gpus()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        yield os.environ.get(name)
