@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DONE := .venv/.done
+# processes of tests, each with its share of the cores: make test JOBS=8
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test style check docs bench clean
@@ -22,7 +24,7 @@ demo: $(DONE) ## draw a scene, segment it, compare it with its ground truth
 	$(BIN)/geoovseg demo demo
 
 test: $(DONE) ## run the tests: no network, no GPU, no downloaded weights
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 style: $(DONE) ## lint, format and types
 	$(BIN)/ruff check .

@@ -6,6 +6,9 @@ import os
 import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # cores are shared out; read once, when torch is imported
+    jobs = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
 
 from collections.abc import Callable
 from pathlib import Path
