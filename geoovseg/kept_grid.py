@@ -8,22 +8,18 @@ import warnings
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 
-from geoovseg.errors import GeoOVSegWarning
-from geoovseg.labels import Grid
+from geoovseg.labels import Grid, wkt_beside
 from geoovseg.parts import PartStore
+from geoovseg.styles import crs_aux_xml
 
 FILE = "grid.tif"
 """One pixel with the scene's coordinate system and transform, exactly as GDAL keeps them."""
 
 
 def keep_grid(store: PartStore, grid: Grid) -> None:
-    """Keep a grid, unless it was kept before; warns of a coordinate system that GeoTIFFs cannot hold exactly."""
+    """Keep a grid, unless it was kept before."""
     if not (store.folder / FILE).exists():
         _write(store, grid)
-    found = kept_grid(store, (grid.height, grid.width))
-    if found.crs != grid.crs:
-        message = "a GeoTIFF cannot hold the scene's coordinate system exactly; compare it with that of the outputs"
-        warnings.warn(message, GeoOVSegWarning, 4)
 
 
 def kept_grid(store: PartStore, shape: tuple[int, int]) -> Grid:
@@ -40,7 +36,9 @@ def _write(store: PartStore, grid: Grid) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         rasterio.open(part, "w", crs=grid.crs, transform=grid.transform, **profile).close()
-    for end in ("", ".aux.xml"):
+        if (wkt := wkt_beside(part, grid)) is not None:
+            part.with_name(f"{part.name}.aux.xml").write_text(crs_aux_xml(wkt), encoding="utf-8")
+    for end in (".aux.xml", ""):
         side = part.with_name(part.name + end)
         if side.exists():
             side.replace(store.folder / f"{FILE}{end}")

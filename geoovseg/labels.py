@@ -23,7 +23,7 @@ from geoovseg.cog import piece, write_cog
 from geoovseg.outputs import Outputs, beside, swap, writing
 from geoovseg.parts import PartStore
 from geoovseg.record import RUN_TAG
-from geoovseg.styles import LegendEntry, confidence_qml, label_aux_xml, label_qml
+from geoovseg.styles import LegendEntry, confidence_qml, crs_aux_xml, label_aux_xml, label_qml
 from geoovseg.tiling import BAND, BLOCK, Panel, Part
 
 CONFIDENCE_STEPS = 250
@@ -196,10 +196,11 @@ class LabelWriter:
         legend, targets = self.legend(parts), self.outputs
         with writing(targets.labels), bench_at(targets.bench) as bench:
             ready = self._finish(targets.labels, LABELS, parts, record, bench)
-            ready += sidecars(targets.labels, label_qml(legend), label_aux_xml(legend), bench)
+            wkt = wkt_beside(ready[0][0], self.layout.grid)
+            ready += sidecars(targets.labels, label_qml(legend), label_aux_xml(legend, wkt), bench)
             if targets.confidence is not None:
                 ready += self._finish(targets.confidence, CONFIDENCE, parts, record, bench)
-                ready += sidecars(targets.confidence, confidence_qml(), None, bench)
+                ready += sidecars(targets.confidence, confidence_qml(), wkt and crs_aux_xml(wkt), bench)
             swap(ready[::-1], [f for raster in targets.rasters for f in beside(raster)], bench)
             self.finished = True
 
@@ -244,6 +245,17 @@ def empty_raster(path: Path, layout: Layout, suffix: str, record: str) -> Path:
         else:
             dst.scales = (1 / CONFIDENCE_STEPS,)
     return path
+
+
+def wkt_beside(raster: Path, grid: Grid) -> str | None:
+    """The coordinate system of a grid where a raster on it, being a GeoTIFF, could not hold it; else None."""
+    if grid.crs is None:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(raster) as src:
+            held = src.crs == grid.crs
+    return None if held else str(grid.crs.to_wkt(version="WKT2_2019"))
 
 
 def sidecars(target: Path, qml: str, aux: str | None, bench: Path) -> list[tuple[Path, Path]]:

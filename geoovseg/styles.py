@@ -23,9 +23,25 @@ class LegendEntry:
         return int(self.colour[1:3], 16), int(self.colour[3:5], 16), int(self.colour[5:7], 16)
 
 
-def label_aux_xml(legend: Sequence[LegendEntry]) -> str:
-    """GDAL's side file of a label raster: category names by code and an attribute table with colours and counts."""
+def crs_aux_xml(wkt: str) -> str:
+    """GDAL's side file of a raster that cannot hold its coordinate system itself."""
+    return _text(_side_file(wkt))
+
+
+def _side_file(wkt: str | None) -> Element:
+    """What counts then is the side file's; without a word on axes they are in the order of rasters."""
     root = Element("PAMDataset")
+    if wkt is not None:
+        SubElement(root, "SRS").text = wkt
+    return root
+
+
+def label_aux_xml(legend: Sequence[LegendEntry], wkt: str | None = None) -> str:
+    """GDAL's side file of a label raster: category names by code and an attribute table with colours and counts.
+
+    `wkt` is a coordinate system that the raster cannot hold itself.
+    """
+    root = _side_file(wkt)
     band = SubElement(root, "PAMRasterBand", band="1")
     names = SubElement(band, "CategoryNames")
     by_code = {entry.code: entry.name for entry in legend}

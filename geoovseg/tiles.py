@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 from geoovseg.cog import piece, write_cog
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.labels import LABELS, Grid, Layout, bench_at, empty_raster, sidecars
+from geoovseg.labels import LABELS, Grid, Layout, bench_at, empty_raster, sidecars, wkt_beside
 from geoovseg.names import label_names
 from geoovseg.outputs import Outputs, beside, swap, writing
 from geoovseg.rasters import opened, raster_env
@@ -203,7 +203,8 @@ def _cut(src: Any, window: Window, layout: Layout, record: str, target: Path) ->
     with writing(target), bench_at(Outputs(target).bench) as bench:
         copy, empty = bench / f"cog{LABELS}", empty_raster(bench / f"all{LABELS}", layout, LABELS, record)
         write_cog(copy, empty, [piece(Path(src.name).absolute(), window, 0, 0)], "MODE")
-        ready = [(copy, target), *sidecars(target, label_qml(legend), label_aux_xml(legend), bench)]
+        aux = label_aux_xml(legend, wkt_beside(copy, layout.grid))
+        ready = [(copy, target), *sidecars(target, label_qml(legend), aux, bench)]
         swap(ready[::-1], beside(target), bench)
 
 

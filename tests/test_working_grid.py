@@ -18,7 +18,7 @@ from rasterio.windows import Window
 
 from geoovseg.demo.scenes import render
 from geoovseg.errors import GeoOVSegWarning, UsageError
-from geoovseg.pipeline import segment
+from geoovseg.pipeline import merge, segment
 from geoovseg.scene import DEMO_TAG, open_scene
 
 RNG = np.random.default_rng(12)
@@ -233,20 +233,24 @@ def test_far_finer_pixels_bring_a_hint(write_raster: WriteRaster, tmp_path: Path
         _labels(path, tmp_path)
 
 
-def test_a_coordinate_system_that_geotiff_cannot_hold_brings_a_warning(
-    write_raster: WriteRaster, tmp_path: Path
+@pytest.mark.parametrize(
+    "text", ["+proj=longlat +pm=paris +ellps=clrk80ign", "+proj=longlat +datum=WGS84 +lon_wrap=180"]
+)
+def test_a_coordinate_system_that_geotiff_cannot_hold_is_in_the_side_files(
+    write_raster: WriteRaster, tmp_path: Path, text: str
 ) -> None:
-    path = write_raster(np.ones((3, 20, 20), np.uint8), tags={DEMO_TAG: "1"})
-    vrt = tmp_path / "paris.vrt"
-    crs = rasterio.CRS.from_string("+proj=longlat +pm=paris +ellps=clrk80ign")
-    bands = "".join(
-        f'<VRTRasterBand dataType="Byte" band="{n}"><SimpleSource><SourceFilename>{path}</SourceFilename>'
-        f"<SourceBand>{n}</SourceBand></SimpleSource></VRTRasterBand>"
-        for n in (1, 2, 3)
-    )
-    vrt.write_text(
-        f'<VRTDataset rasterXSize="20" rasterYSize="20"><SRS>{escape(crs.to_wkt())}</SRS>'
-        f"<GeoTransform>0,1e-3,0,45,0,-1e-3</GeoTransform>{bands}</VRTDataset>"
-    )
-    with pytest.warns(GeoOVSegWarning, match="cannot hold the scene's coordinate system exactly"):
-        _labels(str(vrt), tmp_path)
+    """As of a VRT; also when shards are merged."""
+    crs = rasterio.CRS.from_string(text)
+    path = write_raster(np.ones((3, 20, 20), np.uint8), transform=from_origin(45, 0, 1e-3, 1e-3), crs=crs)
+    side = Path(f"{path}.aux.xml")
+    side.write_text(f"<PAMDataset><SRS>{escape(crs.to_wkt())}</SRS></PAMDataset>")
+    given: dict[str, Any] = {"classes": "road,water", "model": "demo", "confidence": str(tmp_path / "sure.tif")}
+    whole = segment(path, output=tmp_path / "whole.tif", **given)
+    given["confidence"] = str(tmp_path / "merged_sure.tif")
+    merge(str(segment(path, output=tmp_path / "merged.tif", shard=(1, 1), **given).parts_dir))
+    for name in (path, whole.labels, whole.confidence, tmp_path / "merged.tif", tmp_path / "merged_sure.tif"):
+        with rasterio.open(str(name)) as src:
+            assert src.crs == crs, name
+    Path(f"{whole.labels}.aux.xml").unlink()
+    with rasterio.open(whole.labels) as src:
+        assert src.crs != crs
