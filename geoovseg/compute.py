@@ -61,13 +61,18 @@ def _check_stop(run: Run, left: int, stop: Stop) -> None:
         raise InterruptedRunError(f"stopped with {kept} of {len(run.mine)} parts finished; {hint}", signal)
 
 
+def check_early(stop: Stop) -> None:
+    """Raise InterruptedRunError when asked to stop while there is no part yet."""
+    if signal := stop():
+        raise InterruptedRunError("stopped before the first part; nothing is lost", signal)
+
+
 def sample(scene: Scene, job: Job, window: Window, stop: Stop) -> TileBatch:
     """A window for a method to look at before the run; one that may be skipped and cannot be read has no data.
 
     Raises InterruptedRunError when asked to stop.
     """
-    if signal := stop():
-        raise InterruptedRunError("stopped before the first part; nothing is lost", signal)
+    check_early(stop)
     try:
         return scene.batch([window])
     except SceneError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -72,10 +73,13 @@ class Job(Layout):
         taken = Taken(_beside(self.method, self.tile), seconds)
         return Pace(needs=self.needs, process_mb=process_mb, tiles={self.tile: taken})
 
-    def seen(self, scene: Scene) -> Scene:
-        """The scene as this run sees it; its range of pixels may have to be sampled. Raises SceneError."""
+    def seen(self, scene: Scene, check: Callable[[], None] = lambda: None) -> Scene:
+        """The scene as this run sees it; its range of pixels may have to be sampled, with `check` called in between.
+
+        Raises SceneError.
+        """
         look = None if self.tile == self.plan.tile else (self.plan.tile, self.tile)
-        return replace(scene, look=look).measured(lenient=self.settings.on_error == "skip")
+        return replace(scene, look=look).measured(lenient=self.settings.on_error == "skip", check=check)
 
     def class_scores(self, batch: TileBatch) -> Tensor:
         """Class scores (B, C, H, W) of a batch at pixel resolution, on the device."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from geoovseg.compute import Progress, Stop, compute, redone, sample
+from geoovseg.compute import Progress, Stop, check_early, compute, redone, sample
 from geoovseg.job import Job, prepare_job
 from geoovseg.layout import caution
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
@@ -199,7 +199,8 @@ def segment(
         with watch.stage("load"):
             job = prepare_job(src, words, given)
             caution(src, given, words, job.needs)
-            src, process_mb = job.seen(src), peak_rss_mb()
+            process_mb = peak_rss_mb()
+            src = job.seen(src, lambda: check_early(stop))
         with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard, crew=crew) as run:
             run.prepare(job.method, lambda window: sample(src, job, window, stop), src.shape)
             again = redone(job, run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,12 +77,17 @@ class Scene:
         """Whether this is one of the drawn demo scenes."""
         return DEMO_TAG in self.src.tags()
 
-    def measured(self, *, lenient: bool = False) -> Scene:
-        """The scene with its pixels' range known, for which it may have to be sampled.
+    def measured(self, *, lenient: bool = False, check: Callable[[], None] = lambda: None) -> Scene:
+        """The scene with its pixels' range known, for which it may have to be sampled; `check` is called all the while.
 
         Raises SceneError for what cannot be read, unless `lenient`.
         """
-        return replace(self, light=self.light.measured(self._lenient if lenient else self._values, self.shape))
+
+        def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+            check()
+            return self._lenient(window) if lenient else self._values(window)
+
+        return replace(self, light=self.light.measured(read, self.shape))
 
     def lacks(self, window: Window) -> bool:
         """Whether a file says by itself that it stores nothing of a window; false if that is not known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from geoovseg.errors import GeoOVSegError, SceneError, UsageError
+from geoovseg.errors import GeoOVSegError, InterruptedRunError, SceneError, UsageError
 from geoovseg.light import read_scale
+from geoovseg.pipeline import segment
 from geoovseg.scene import open_scene
 
 RNG = np.random.default_rng(8)
@@ -232,3 +234,17 @@ def test_places_and_sizes_that_cannot_be_are_refused(tmp_path: Path, place: str,
     )
     with pytest.raises(SceneError, match=message), open_scene(vrt):
         pass
+
+
+def test_a_search_for_rare_data_stops_when_asked(write_raster: WriteRaster, tmp_path: Path) -> None:
+    """Without any, all of a scene is looked at, however large."""
+    path = write_raster(np.zeros((3, 1100, 1100), np.uint16), nodata=0)
+    asked: list[int] = []
+
+    def stop() -> int | None:
+        asked.append(1)
+        return signal.SIGTERM if len(asked) == 3 else None
+
+    with pytest.raises(InterruptedRunError, match="stopped before the first part; nothing is lost"):
+        segment(path, "road,water", model="demo", output=tmp_path / "labels.tif", stop=stop)
+    assert not list(tmp_path.glob("labels*"))
