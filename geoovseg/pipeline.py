@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from geoovseg import tiles
 from geoovseg.compute import Progress, Stop, check_early, compute, redone, sample
 from geoovseg.job import Job, prepare_job
 from geoovseg.layout import caution
@@ -21,7 +22,6 @@ from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.run import Run, open_finished, open_run
 from geoovseg.scene import Scene, open_scene
 from geoovseg.settings import Settings, check_settings, check_shares
-from geoovseg.tiles import vrt_of
 from geoovseg.vocabulary import Vocabulary, read_classes
 
 ENOUGH = 4
@@ -223,19 +223,25 @@ class Merged(NamedTuple):
     skipped_windows: int
     failed_windows: int
     outside_windows: int
+    per_tile: tuple[str, ...] = ()
+    """labels of the tiles of a mosaic"""
 
 
-def merge(folder: str | os.PathLike[str], *, overwrite: bool = False) -> Merged:
-    """Put the finished parts of all shards of a run together.
+def merge(folder: str | os.PathLike[str], *, overwrite: bool = False, per_tile: str | None = None) -> Merged:
+    """Put the finished parts of all shards of a run together; of a mosaic also the labels of its tiles, in a folder.
 
     Raises OutputError, which says how many parts are missing.
     """
     with open_finished(Path(folder), overwrite=overwrite) as run:
-        totals = run.totals()
+        totals, vrt = run.totals(), tiles.vrt_of(run.outputs.labels)
+        paths = [] if per_tile is None else tiles.tiles_of(vrt, run.writer.layout.grid)
+        if per_tile is not None:
+            tiles.check_per_tile(paths, per_tile, run.outputs.rasters, overwrite=overwrite)
         run.commit()
-    vrt_of(run.outputs.labels).unlink(missing_ok=True)
+    vrt.unlink(missing_ok=True)
+    cut = [] if per_tile is None else tiles.per_tile(run.outputs.labels, paths, per_tile, overwrite=overwrite)
     counts = (totals[key] for key in ("windows", "skipped", "failed", "outside"))
-    return Merged(str(run.outputs.labels), *counts)
+    return Merged(str(run.outputs.labels), *counts)._replace(per_tile=tuple(cut))
 
 
 def _result(job: Job, scene: Scene, run: Run, again: int) -> SegmentResult:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, ParseError, SubElement, parse, tostring
 
 import numpy as np
 from rasterio._path import _parse_path, _vsi_path
@@ -32,6 +32,23 @@ from geoovseg.vrt import band_like, dataset, mask_of
 def vrt_of(labels: Path) -> Path:
     """Where the VRT of a mosaic is while its labels are computed."""
     return labels.with_name(f"{labels.name}.mosaic.vrt")
+
+
+def tiles_of(vrt: Path, grid: Grid) -> list[str]:
+    """The tiles that `as_one` made a VRT of, for labels on a grid.
+
+    Raises UsageError where there is none or the labels lie on another grid, SceneError for anything else.
+    """
+    if not vrt.is_file():
+        raise UsageError(f"--per-tile cuts the labels of a mosaic, which {vrt} would describe; leave it away")
+    try:
+        root = parse(vrt).getroot()
+    except (ParseError, OSError) as error:
+        raise SceneError(f"{vrt} is no VRT of tiles: {first_line(error)}") from error
+    if (root.get("rasterYSize"), root.get("rasterXSize")) != (str(grid.height), str(grid.width)):
+        raise UsageError("--per-tile cuts on the tiles' own grids, and these labels have other pixels; leave it away")
+    names = root.iterfind("VRTRasterBand[1]/*/SourceFilename")
+    return [str(name.text) if name.get("relativeToVRT") == "0" else f"{vrt.parent / str(name.text)}" for name in names]
 
 
 def as_one(paths: Sequence[str], vrt: str | os.PathLike[str]) -> str:

@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError
-from geoovseg.pipeline import merge, segment
+from geoovseg.pipeline import segment
 from geoovseg.scene import DEMO_TAG, open_scene
 from geoovseg.tiles import as_one, per_tile, vrt_of
 
@@ -343,9 +343,29 @@ def test_shards_of_a_mosaic_share_one_scene(
     for n in (1, 2):
         assert geoovseg("segment", *tiles, *OPTIONS, "--mosaic", "-o", target, "--shard", f"{n}/2")[0] == 0
     assert vrt_of(target).exists()
-    merge(tmp_path / "m.tif.parts")
+    code, out, err = geoovseg("merge", tmp_path / "m.tif.parts", "--per-tile", tmp_path / "each", "--json")
+    assert code == 0, err
     np.testing.assert_array_equal(_read(target), _read(whole))
     assert not vrt_of(target).exists()
+    made = json.loads(out)["per_tile"]
+    expected = per_tile(whole, tiles, tmp_path)
+    for found, want, tile in zip(made, expected, tiles, strict=True):
+        np.testing.assert_array_equal(_read(found), _read(want))
+        with rasterio.open(found) as src, rasterio.open(tile) as of:
+            assert (src.crs, src.transform, src.shape) == (of.crs, of.transform, of.shape)
+
+
+def test_tiles_are_cut_only_from_labels_of_a_mosaic_on_its_grid(
+    geoovseg: Run, demo_scene: str, cut: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    for name, options in (("plain", (demo_scene,)), ("coarse", (*cut(demo_scene), "--mosaic", "--gsd", "1"))):
+        target = tmp_path / f"{name}.tif"
+        assert geoovseg("segment", *options, *OPTIONS, "-o", target, "--shard", "1/1")[0] == 0
+        parts = tmp_path / f"{name}.tif.parts"
+        code, _, err = geoovseg("merge", parts, "--per-tile", tmp_path / "each")
+        assert (code, target.exists()) == (2, False)
+        assert "leave it away" in err
+        assert geoovseg("merge", parts)[0] == 0
 
 
 def test_a_mosaic_that_fails_leaves_nothing_behind(

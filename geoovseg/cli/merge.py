@@ -10,18 +10,22 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
+from geoovseg.cli.scenes import made_folder
 
 
 def command(
     parts: Annotated[Path, typer.Argument(help="The folder of parts that the shards computed.", metavar="PARTS_DIR")],
     overwrite: o.OverwriteOpt = False,
+    per_tile: o.PerTileOpt = None,
     json: o.JsonOpt = False,
 ) -> None:
     """Put the parts of all shards together: geoovseg merge scene_labels.tif.parts."""
     from geoovseg.pipeline import merge
 
-    merged = merge(parts, overwrite=overwrite)
-    data(jsonlib.dumps(merged._asdict()) if json else merged.labels)
+    if per_tile is not None:
+        made_folder(per_tile, "--per-tile")
+    merged = merge(parts, overwrite=overwrite, per_tile=per_tile)
+    data(jsonlib.dumps(merged._asdict()) if json else "\n".join((merged.labels, *merged.per_tile)))
     if merged.failed_windows:
         talk(f"{merged.failed_windows} windows could not be read; where no other covers them there is no data")
         raise typer.Exit(3)

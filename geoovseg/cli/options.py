@@ -120,7 +120,7 @@ MosaicOpt = Annotated[
     bool, typer.Option("--mosaic", help="The scenes are tiles of one scene: no seams, one scaling, one label raster.")
 ]
 PerTileOpt = Annotated[
-    str | None, typer.Option(help="With --mosaic, also give each tile its labels, in this folder.", metavar="DIR")
+    str | None, typer.Option(help="Of a mosaic, also give each tile its labels, in this folder.", metavar="DIR")
 ]
 DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and for how long; read no pixels.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]

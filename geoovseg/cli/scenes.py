@@ -47,7 +47,7 @@ class Asked:
         if not self.mosaic:
             raise UsageError("--per-tile cuts the labels of a mosaic; add --mosaic, or leave it away")
         if self.shard is not None:
-            raise UsageError("--per-tile needs whole labels: after `geoovseg merge`, cut them with tiles.per_tile")
+            raise UsageError("--per-tile needs whole labels: give it to `geoovseg merge`")
         if self.resampled:
             raise UsageError("--per-tile cuts on the tiles' own grids: with --gsd, add --grid scene")
 
@@ -183,11 +183,16 @@ def _folder(output: str | None, dry_run: bool, option: str = "-o") -> tuple[str 
         return output, False
     if dry_run:
         return os.path.dirname(os.path.abspath(output)), True
-    try:
-        os.makedirs(output, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{option} {output}: cannot make this folder: {first_line(error)}") from error
+    made_folder(output, option)
     return output, False
+
+
+def made_folder(path: str, option: str) -> None:
+    """Make a folder that an option names, if it is not there. Raises UsageError."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot make this folder: {first_line(error)}") from error
 
 
 def each(todo: Sequence[Task], run: Callable[[Task], int], *, json: bool, quiet: bool) -> int:
