@@ -68,13 +68,13 @@ def check_early(stop: Stop) -> None:
 
 
 def sample(scene: Scene, job: Job, window: Window, stop: Stop) -> TileBatch:
-    """A window for a method to look at before the run; one that may be skipped and cannot be read has no data.
+    """A window that a method looks at before the run; one that may be skipped and cannot be read has no data.
 
     Raises InterruptedRunError when asked to stop.
     """
     check_early(stop)
     try:
-        return scene.batch([window])
+        return scene.look_at(window)
     except SceneError:
         if job.settings.on_error != "skip":
             raise

@@ -202,7 +202,7 @@ def segment(
             process_mb = peak_rss_mb()
             src = job.seen(src, lambda: check_early(stop))
         with open_run(outputs, src, job, resume=resume, overwrite=overwrite, shard=shard, crew=crew) as run:
-            run.prepare(job.method, lambda window: sample(src, job, window, stop), src.shape)
+            run.prepare(job.method, lambda window: sample(src, job, window, stop), src.seen_shape)
             again = redone(job, run)
             with watch.stage("segment"):
                 scored = compute(src, job, run, progress=progress or (lambda done, total: None), stop=stop)
@@ -240,8 +240,8 @@ def merge(folder: str | os.PathLike[str], *, overwrite: bool = False, per_tile: 
         run.commit()
     vrt.unlink(missing_ok=True)
     cut = [] if per_tile is None else tiles.per_tile(run.outputs.labels, paths, per_tile, overwrite=overwrite)
-    counts = (totals[key] for key in ("windows", "skipped", "failed", "outside"))
-    return Merged(str(run.outputs.labels), *counts)._replace(per_tile=tuple(cut))
+    windows, skipped, failed, outside = (totals[key] for key in ("windows", "skipped", "failed", "outside"))
+    return Merged(str(run.outputs.labels), windows, skipped, failed, outside, tuple(cut))
 
 
 def _result(job: Job, scene: Scene, run: Run, again: int) -> SegmentResult:

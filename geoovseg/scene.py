@@ -153,6 +153,20 @@ class Scene:
             windows=tuple(windows), pixels=np.stack(pixels), valid=np.stack(valid), regions=regions, shown=shown
         )
 
+    @property
+    def seen_shape(self) -> Shape:
+        """(height, width) of the scene as models see it."""
+        return self._as_seen(Window(0, 0, self.shape[1], self.shape[0]))
+
+    def look_at(self, window: Window) -> TileBatch:
+        """A window as models see it, given in the pixels that they see."""
+        if self.look is None:
+            return self.batch([window])
+        down, right = (side / seen for side, seen in zip(*self.look, strict=True))
+        size = max(1, round(window.height * down)), max(1, round(window.width * right))
+        here = Window(round(window.col_off * right), round(window.row_off * down), *size[::-1])
+        return replace(self, look=(size, (window.height, window.width))).batch([here])
+
     def _tiles(self, windows: Sequence[Window]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         """What models see of windows, pixel by pixel: those in a row are read at once."""
         for run in _runs(windows):
@@ -263,11 +277,10 @@ def open_scene(
             raise SceneError(f"the georeferencing of {name!r} cannot be understood: {first_line(error)}") from error
         if src.crs is None:
             warnings.warn(f"{name} has no coordinate system; the outputs will have none either", GeoOVSegWarning, 3)
-        if regions is None:
-            yield scene
-            return
-        file = stack.enter_context(open_regions(regions, grid))
-        yield replace(scene, regions=file, files=(*files, *file.files))
+        if regions is not None:
+            file = stack.enter_context(open_regions(regions, grid))
+            scene = replace(scene, regions=file, files=(*files, *file.files))
+        yield scene
 
 
 def _inspect(src: Any, bands: tuple[int, int, int], scale: str, name: str, files: tuple[str, ...]) -> Scene:

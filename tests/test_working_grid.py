@@ -226,6 +226,18 @@ def test_scores_come_back_without_data_where_the_scene_has_none(
     np.testing.assert_array_equal(found == 255, ~data.any(0))
 
 
+def test_a_method_that_looks_at_the_scene_first_looks_at_the_resolution_it_will_see(
+    write_raster: WriteRaster, tmp_path: Path, demo: np.ndarray
+) -> None:
+    """So labels on the scene's pixels are those of the working grid, where these are squares of equal ones."""
+    fine = np.kron(demo, np.ones((1, 3, 3), np.uint8))
+    path = write_raster(fine, transform=TRANSFORM @ Affine.scale(1 / 3), tags={DEMO_TAG: "1004"})
+    given: dict[str, Any] = {"method": "coninfer", "vfm": "demo", "settings": {"context": "scene"}, "gsd": 0.5}
+    coarse = _labels(path, tmp_path, **given)
+    back = _labels(path, tmp_path, **given, grid="scene")
+    assert (back[1::3, 1::3] == coarse).mean() > 0.995
+
+
 def test_far_finer_pixels_bring_a_hint(write_raster: WriteRaster, tmp_path: Path) -> None:
     place = from_origin(480_000, 5_460_000, 0.02, 0.02)
     path = write_raster(np.ones((3, 60, 60), np.uint8), transform=place, tags={DEMO_TAG: "1"})
