@@ -147,4 +147,5 @@ def _outline(transform: Affine, window: Window) -> Any:
 
 
 def _bounds(bounds: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.6g}" for value in bounds)
+    """As `--aoi` takes them."""
+    return ",".join(f"{value:.12g}" for value in bounds)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from rasterio.enums import ColorInterp
 
-from geoovseg.errors import SceneError, UsageError
+from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
+from geoovseg.vrt import alpha_of
 
 Band = int | str
 """A band by its number from 1, or by its name."""
+Bands = tuple[int, int, int]
 COLOURS = ("red", "green", "blue")
+OTHER = re.compile(r"\b(red|green|blue)\b|nir|infra|swir|therm|red.?edge", re.IGNORECASE)
+"""Names of bands that say what light they are."""
+NO_LIGHT = ("hue", "saturation", "lightness", "cyan", "magenta", "yellow", "black", "Y", "Cb", "Cr")
+"""What bands can be instead, by colour interpretation."""
 
 
-def choose_bands(src: Any, asked: Sequence[Band] | None, name: str) -> tuple[int, int, int]:
+def choose_bands(src: Any, asked: Sequence[Band] | None, name: str) -> Bands:
     """Numbers of the bands for red, green and blue of an open raster.
 
     Those that are asked for; else what the file calls red, green and blue, by colour interpretation or by name; else
@@ -23,10 +31,25 @@ def choose_bands(src: Any, asked: Sequence[Band] | None, name: str) -> tuple[int
     """
     if asked is not None:
         return _asked(src, asked, name)
-    for names in (_interpreted(src), _described(src)):
-        if all(colour in names for colour in COLOURS):
-            return names["red"], names["green"], names["blue"]
-    light = [n for n, kind in enumerate(src.colorinterp, start=1) if kind != ColorInterp.alpha]
+    found = _named(src) or _unnamed(src, name)
+    _warn_of_names(src, found, name)
+    return found
+
+
+def _named(src: Any) -> Bands | None:
+    """What the file calls red, green and blue, if it does.
+
+    Where its two ways of saying so differ, names count more than red, green, blue in this order, as is written into
+    GeoTIFFs that nobody asked.
+    """
+    by_colour, by_name = _colours(_interpreted(src)), _colours(_described(src))
+    return by_name if by_colour is None or (by_name and by_colour == tuple(sorted(by_colour))) else by_colour
+
+
+def _unnamed(src: Any, name: str) -> Bands:
+    """The three bands there are, or the first three times. Raises SceneError for more, or what is no light."""
+    light = [n for n in range(1, src.count + 1) if n != alpha_of(src)]
+    _check_kinds(src, light, name)
     if len(light) > 3:
         raise SceneError(
             f"{name} has {len(light)} bands and does not say which are red, green and blue; name them, as in "
@@ -35,7 +58,30 @@ def choose_bands(src: Any, asked: Sequence[Band] | None, name: str) -> tuple[int
     return (light[0], light[1], light[2]) if len(light) == 3 else ((light or [1])[0],) * 3
 
 
-def _asked(src: Any, asked: Sequence[Band], name: str) -> tuple[int, int, int]:
+def _warn_of_names(src: Any, bands: Bands, name: str) -> None:
+    """Warn where the names of bands say that they are other light than they are seen as."""
+    called = [src.descriptions[band - 1] or "" for band in bands]
+    if any(OTHER.search(text) and colour not in text.lower() for text, colour in zip(called, COLOURS, strict=True)):
+        numbers = ", ".join(map(str, bands))
+        message = f"bands {numbers} of {name}, called {', '.join(called)}, are seen as red, green, blue; see --bands"
+        warnings.warn(message, GeoOVSegWarning, 4)
+
+
+def _colours(names: dict[str, int]) -> Bands | None:
+    return (names["red"], names["green"], names["blue"]) if all(colour in names for colour in COLOURS) else None
+
+
+def _check_kinds(src: Any, light: Sequence[int], name: str) -> None:
+    """Refuse bands that are no light of one colour. Raises SceneError."""
+    odd = [src.colorinterp[n - 1].name for n in light if src.colorinterp[n - 1].name in NO_LIGHT]
+    if odd:
+        raise SceneError(
+            f"the bands of {name} are {', '.join(odd)}, not red, green and blue; make these of them, or say which to "
+            "see as that, as in --bands 1,2,3"
+        )
+
+
+def _asked(src: Any, asked: Sequence[Band], name: str) -> Bands:
     names = _interpreted(src) | _described(src)
     text = f"--bands {','.join(map(str, asked))}"
     unknown = [band for band in asked if isinstance(band, str) and band.lower() not in names]
@@ -49,7 +95,8 @@ def _asked(src: Any, asked: Sequence[Band], name: str) -> tuple[int, int, int]:
 
 def _interpreted(src: Any) -> dict[str, int]:
     """Numbers by what the file says of the colour of its bands; the first of each."""
-    return {kind.name: n for n, kind in reversed(list(enumerate(src.colorinterp, start=1)))}
+    found = reversed(list(enumerate(src.colorinterp, start=1)))
+    return {kind.name.lower(): n for n, kind in found if kind != ColorInterp.undefined}
 
 
 def _described(src: Any) -> dict[str, int]:

@@ -66,3 +66,16 @@ def in_batches(batches: Iterable[TileBatch], size: int) -> Iterator[TileBatch]:
     stream = iter(batches)
     while group := list(itertools.islice(stream, size)):
         yield join(group)
+
+
+def filled(
+    data: NDArray[np.float32], mask: NDArray[np.bool_], inside: Window, shape: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Continue (3, h, w) pixels to `shape` by reflection to the right and below, where they are not valid."""
+    pad = [(0, shape[0] - mask.shape[0]), (0, shape[1] - mask.shape[1])]
+    known = mask.copy()
+    if any(after for _, after in pad):
+        data, known = np.pad(data, [(0, 0), *pad], mode="reflect"), np.pad(mask, pad, mode="reflect")
+    tile = np.where(known, data, FILL)
+    known[inside.height :], known[:, inside.width :] = False, False
+    return tile, known

@@ -25,7 +25,7 @@ from geoovseg.pipeline import SegmentResult, segment
 from geoovseg.record import Stopwatch
 from geoovseg.run import open_finished
 from geoovseg.scene import open_scene
-from geoovseg.settings import check_shares
+from geoovseg.settings import check_settings, check_shares, settings_of
 from geoovseg.signals import Stop as StopOnSignal
 
 LOOK = 0.2
@@ -51,6 +51,7 @@ def segment_with(
     Raises what `segment` raises, and GeoOVSegError when all workers died.
     """
     check_shares(shard, workers)
+    check_settings(settings_of(arguments))
     watch = Stopwatch()
     names = (arguments.get(key) for key in ("output", "confidence", "work_dir"))
     outputs = output_names(os.fspath(scene), *names)

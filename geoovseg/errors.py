@@ -32,6 +32,10 @@ class OutputError(GeoOVSegError, OSError):
     """An output that cannot be written, or must not be overwritten."""
 
 
+class NobodyListensError(OutputError):
+    """Standard output is closed or full, so that no result can be told."""
+
+
 class ResumeError(UsageError):
     """Parts of a run that is not this one."""
 

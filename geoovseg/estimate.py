@@ -11,6 +11,7 @@ from typing import Any
 from geoovseg.layout import area_of, caution, lay_out, lay_windows
 from geoovseg.outputs import output_names
 from geoovseg.pace import Pace, Taken, keep_pace, known_pace
+from geoovseg.record import duration
 from geoovseg.scene import Scene, open_scene
 from geoovseg.settings import Settings, check_settings, check_shares
 from geoovseg.vocabulary import Vocabulary, parse_background, read_classes
@@ -18,8 +19,11 @@ from geoovseg.vocabulary import Vocabulary, parse_background, read_classes
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A run in figures, before it starts."""
+    """A run in figures, before it starts: all of it, with every shard, and with parts that were finished before."""
 
+    scene: str
+    labels: str
+    """where they would go"""
     windows: int
     batches: int
     parts: int
@@ -29,9 +33,10 @@ class Estimate:
     """expected peak: what the process holds with the model loaded, and the blend"""
     working_grid: dict[str, Any]
     estimated_seconds: float
-    """as fast as windows went in the last run of these models and sizes here; the first time, a batch is timed"""
+    """of one process, as fast as windows went in the last run of these models and sizes here; the first time, a batch
+    is timed, or the demo model's time elsewhere taken"""
     background: tuple[str, ...]
-    """counter-words, from which a run leaves out those too close to the classes"""
+    """counter-words, of which a run leaves out those too close to the classes"""
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -40,10 +45,16 @@ class Estimate:
     def to_text(self) -> str:
         """For a person."""
         grid = self.working_grid
+        windows, batches = _counted(self.windows, "window"), _counted(self.batches, "batch", "batches")
         return (
-            f"{grid['width']} x {grid['height']} pixels, {self.windows} windows in {self.batches} batches, "
-            f"{self.panels} panel(s), about {self.memory_mb:.0f} MB and {self.estimated_seconds:.0f} s"
+            f"{grid['width']} x {grid['height']} pixels, {windows} in {batches}, {_counted(self.panels, 'panel')}, "
+            f"about {self.memory_mb:.0f} MB and {duration(self.estimated_seconds)}"
         )
+
+
+def _counted(number: int, one: str, more: str = "") -> str:
+    """`1 window`, `2 windows`."""
+    return f"{number} {one if number == 1 else more or one + 's'}"
 
 
 def dry_run(
@@ -60,9 +71,12 @@ def dry_run(
     work_dir: str | None = None,
     **settings: Any,
 ) -> Estimate:
-    """Estimate a run, with all its shards, by the arguments of `segment`.
+    """Estimate a run by the arguments of `segment`.
 
-    Raises what `segment` would raise before it reads pixels.
+    It is the whole run, in one process: with all its shards, with the work of all `workers`, and with the parts that
+    `resume` would find finished.
+
+    Raises what `segment` would raise before it reads pixels, but does not look into the parts of a run to go on with.
     """
     check_shares(shard, workers)
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
@@ -70,18 +84,20 @@ def dry_run(
     check_settings(asked)
     with open_scene(scene, **asked.view) as src:
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None)
-        words, _ = parse_background(asked.background, words)
         pace, taken = _pace(src, words, asked)
+        words, _ = parse_background(asked.background, words)
         caution(src, asked, words, pace.needs)
-        layout = lay_out(src, asked, words, pace.needs, taken.beside, area_of(src, asked))
+        layout = lay_out(src, asked, words, pace.needs, lambda _: taken.beside, area_of(src, asked))
         height, width = src.shape
         windows = [layout.count(panel) for panel in layout.panels]
         return Estimate(
+            scene=src.path,
+            labels=str(outputs.labels),
             windows=layout.windows,
             batches=sum(-(-count // layout.micro_batch) for count in windows),
             parts=len(layout.plan.parts(layout.panels)),
             panels=len(layout.panels),
-            memory_mb=round(pace.process_mb + layout.memory_mb, 1),
+            memory_mb=round(taken.process_mb + layout.memory_mb, 1),
             working_grid={
                 "height": height,
                 "width": width,
@@ -98,10 +114,10 @@ def _pace(scene: Scene, words: Vocabulary, settings: Settings) -> tuple[Pace, Ta
     pace = known_pace(settings)
     if pace is not None:
         _, seen = lay_windows(scene, settings, pace.needs)
-        if seen in pace.tiles:
-            return pace, pace.tiles[seen]
+        if (taken := pace.of(seen, len(parse_background(settings.background, words)[0].queries))) is not None:
+            return pace, taken
     from geoovseg.rehearsal import rehearse  # loads torch and the models, which takes many times as long as the rest
 
     new = rehearse(scene, words, settings)
-    (taken,) = new.tiles.values()
-    return keep_pace(settings, new), taken
+    ((seen, taken),) = new.tiles.items()
+    return new, keep_pace(settings, new).tiles.get(seen, taken)

@@ -16,7 +16,7 @@ from rasterio.windows import Window
 
 from geoovseg.errors import UsageError
 from geoovseg.rasters import raster_env
-from geoovseg.truth import Reader, Truth, category_names, open_labels, open_truth, raster_reader
+from geoovseg.truth import Reader, Truth, category_names, check_codes, open_labels, open_truth, raster_reader
 
 BLOCK = 1024
 _SHIFT = 1 << 24
@@ -75,7 +75,7 @@ def evaluate(
         truth: a raster of class codes with category names (or codes named through `mapping`), or a vector file.
         mapping: names of truth classes (or codes) to names of label classes; `*` is every named truth class that the
             labels do not have, as in {"*": "background"}.
-        field: the column of a vector file that holds class names.
+        field: the column of a vector file that holds class names; by default class_name, as in those of `vectorize`.
 
     Raises:
         SceneError: a file cannot be read. UsageError: names or fields do not match.
@@ -83,6 +83,7 @@ def evaluate(
     with ExitStack() as stack:
         stack.enter_context(raster_env())
         src = stack.enter_context(open_labels(labels))
+        check_codes(src)
         names = category_names(src)
         if not names:
             raise UsageError(f"{labels} has no class names; it must come from `geoovseg segment` or carry categories")

@@ -24,7 +24,9 @@ class Ellipsoid:
 
     geod: pyproj.Geod
     to_degrees: pyproj.Transformer | None
-    """none where they are degrees already"""
+    """to angles; none where they are angles already"""
+    unit: float = 1.0
+    """of these angles, in degrees: 0.9 where they are grads, as in older French systems"""
 
     def distance(self, one: tuple[float, float], other: tuple[float, float]) -> float:
         """Metres between two points of the raster's coordinates."""
@@ -33,14 +35,15 @@ class Ellipsoid:
 
     def degrees(self, xy: Floats) -> Floats:
         """Longitude and latitude (n, 2) of points."""
-        return xy if self.to_degrees is None else np.stack(self.to_degrees.transform(*xy.T), axis=1)
+        found = xy if self.to_degrees is None else np.stack(self.to_degrees.transform(*xy.T), axis=1)
+        return found if self.unit == 1 else found * self.unit
 
     def pixel_areas(self, transform: Any, cols: Floats, rows: Floats) -> Floats:
         """Geodesic areas in square metres of pixels of a raster, given by where their middles are.
 
         The element of area of the ellipsoid, M N cos(latitude), times what a pixel spans in degrees.
         """
-        ends = [self.degrees(np.stack(transform * (cols + x, rows + y), axis=-1).reshape(-1, 2)) for x, y in _CROSS]
+        ends = [self.degrees(np.stack(transform @ (cols + x, rows + y), axis=-1).reshape(-1, 2)) for x, y in _CROSS]
         middle, right, left, down, up = (end.reshape(*cols.shape, 2) for end in ends)
         (a, b), (c, d) = (np.moveaxis(_turned(one - other), -1, 0) for one, other in ((right, left), (down, up)))
         latitude = np.radians(middle[..., 1])
@@ -66,11 +69,16 @@ def ellipsoid_of(crs: Any) -> Ellipsoid | None:
         geod, base = found.get_geod(), found.geodetic_crs
         if geod is None or base is None:
             return None
-        if found.is_geographic:
-            return Ellipsoid(geod, None)
-        return Ellipsoid(geod, pyproj.Transformer.from_crs(found, base, always_xy=True))
+        angles = None if found.is_geographic else pyproj.Transformer.from_crs(found, base, always_xy=True)
+        return Ellipsoid(geod, angles, _unit(base))
     except (ProjError, ZeroDivisionError) as error:
         raise SceneError(f"areas cannot be had in this coordinate system: {first_line(error)}") from error
+
+
+def _unit(base: pyproj.CRS) -> float:
+    """Degrees in an angle of a coordinate system."""
+    unit = math.degrees(base.axis_info[0].unit_conversion_factor) if base.axis_info else 1.0
+    return 1.0 if math.isclose(unit, 1.0) else unit
 
 
 def pixel_size(transform: Any, shape: tuple[int, int], ellipsoid: Ellipsoid | None) -> tuple[float, float]:
@@ -79,7 +87,7 @@ def pixel_size(transform: Any, shape: tuple[int, int], ellipsoid: Ellipsoid | No
     Not finite where the middle lies nowhere on the ground, as at the edge of a view of the whole earth.
     """
     height, width = shape
-    here = transform * (width / 2, height / 2)
-    ends = [transform * (width / 2 + 1, height / 2), transform * (width / 2, height / 2 + 1)]
+    here = transform @ (width / 2, height / 2)
+    ends = [transform @ (width / 2 + 1, height / 2), transform @ (width / 2, height / 2 + 1)]
     wide, high = (math.dist(here, end) if ellipsoid is None else ellipsoid.distance(here, end) for end in ends)
     return wide, high

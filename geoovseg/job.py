@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from geoovseg.batch import TileBatch
 from geoovseg.budget import CPU_BATCH
 from geoovseg.in_flight import InFlight, device_memory
-from geoovseg.layout import Beside, Layout, Needs, area_of, lay_out, lay_windows
+from geoovseg.layout import Beside, Needs, WindowLayout, area_of, lay_out
 from geoovseg.methods import Method, card, load_method, read_settings, upsampled
 from geoovseg.methods.blocks import Cut
 from geoovseg.models.cards import SOURCES
@@ -37,7 +37,7 @@ GPU_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job(Layout):
+class Job(WindowLayout):
     """A run ready to start: its windows, and what sees them."""
 
     settings: Settings
@@ -70,8 +70,8 @@ class Job(Layout):
 
     def pace(self, seconds: float, process_mb: float) -> Pace:
         """What is worth remembering of this run, at `seconds` a tile: see `geoovseg.pace`."""
-        taken = Taken(_beside(self.method, self.tile), seconds)
-        return Pace(needs=self.needs, process_mb=process_mb, tiles={self.tile: taken})
+        taken = Taken(_beside(self.method)(self.tile), seconds, process_mb, len(self.vocabulary.queries))
+        return Pace(needs=self.needs, tiles={self.tile: taken})
 
     def seen(self, scene: Scene, check: Callable[[], None] = lambda: None) -> Scene:
         """The scene as this run sees it; its range of pixels may have to be sampled, with `check` called in between.
@@ -135,6 +135,7 @@ class Job(Layout):
             sam=self.sam.name if self.sam else None,
             sam_sha256=self.sam.sha256 if self.sam else None,
             scale=scene.light.limits,
+            nodata=given.nodata,
             gsd=given.gsd,
             grid=given.grid,
             regions=os.path.basename(given.regions_file or given.regions_from or "") or None,
@@ -169,8 +170,7 @@ def prepare_job(scene: Scene, vocabulary: Vocabulary, settings: Settings) -> Job
     sam = load_sam(settings.sam_name, device, precision) if settings.sam_name else None
     method, upsampler = _method(settings, model, words, vfm, sam, in_flight)
     needs = _needs(settings, method, upsampler, model, in_flight)
-    _, seen = lay_windows(scene, settings, needs)
-    layout = lay_out(scene, settings, words, needs, _beside(method, seen), area)
+    layout = lay_out(scene, settings, words, needs, _beside(method), area)
     return Job(
         **{name: getattr(layout, name) for name in (f.name for f in fields(layout))},
         settings=settings,
@@ -240,6 +240,11 @@ def _needs(
     )
 
 
-def _beside(method: Method, seen: tuple[int, int]) -> Beside:
-    fixed = method.nbytes(seen, 0)
-    return Beside(fixed, method.nbytes(seen, 1) - fixed)
+def _beside(method: Method) -> Callable[[tuple[int, int]], Beside]:
+    """What a method takes beside its model for tiles of a size."""
+
+    def of(seen: tuple[int, int]) -> Beside:
+        fixed = method.nbytes(seen, 0)
+        return Beside(fixed, method.nbytes(seen, 1) - fixed)
+
+    return of

@@ -253,7 +253,7 @@ def wkt_beside(raster: Path, grid: Grid) -> str | None:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(raster) as src:
+        with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(raster) as src:  # GDAL's own side file is not kept
             held = src.crs == grid.crs
     return None if held else str(grid.crs.to_wkt(version="WKT2_2019"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -54,7 +54,7 @@ class Beside(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class WindowLayout:
     """The windows of a run and the memory they take."""
 
     vocabulary: Vocabulary
@@ -116,14 +116,19 @@ def lay_windows(scene: Scene, settings: Settings, needs: Needs) -> tuple[TilePla
 
 
 def lay_out(
-    scene: Scene, settings: Settings, words: Vocabulary, needs: Needs, beside: Beside, area: Area | None
-) -> Layout:
+    scene: Scene,
+    settings: Settings,
+    words: Vocabulary,
+    needs: Needs,
+    beside: Callable[[tuple[int, int]], Beside],
+    area: Area | None,
+) -> WindowLayout:
     """Windows and panels of a scene within the memory there is. Raises what `lay_windows` raises."""
     plan, seen = lay_windows(scene, settings, needs)
     channels, queries = len(words.groups), len(words.queries)
-    load = Load(plan, channels, queries if needs.by_word else channels, needs.micro_batch, beside.of(queries))
+    load = Load(plan, channels, queries if needs.by_word else channels, needs.micro_batch, beside(seen).of(queries))
     panels = plan.panels(load.panel_width(needs.memory, settings.max_memory))
-    return Layout(vocabulary=words, needs=needs, plan=plan, tile=seen, load=load, panels=panels, area=area)
+    return WindowLayout(vocabulary=words, needs=needs, plan=plan, tile=seen, load=load, panels=panels, area=area)
 
 
 def caution(scene: Scene, settings: Settings, words: Vocabulary, needs: Needs) -> None:

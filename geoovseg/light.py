@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, UsageError
-from geoovseg.vrt import bits_of
+from geoovseg.vrt import bits_of, is_negative
 
 SCALES = ("auto", "dtype")
 PERCENTILES = (2.0, 98.0)
@@ -26,6 +26,7 @@ STEP = 1024
 """Side of the windows in which that is done."""
 SEED = 0
 Range = tuple[float, float]
+Triple = tuple[float, float, float]
 Read = Callable[[Window], tuple[NDArray[Any], NDArray[np.bool_]]]
 """Values (3, h, w) of a window, tags applied, and where it has data (h, w)."""
 
@@ -53,15 +54,17 @@ class Light:
     """what stored numbers are multiplied with first, by their tags, and what is added then"""
     offsets: tuple[float, float, float] = (0.0, 0.0, 0.0)
     palette: NDArray[np.uint8] | None = None
-    """(n, 4) red, green, blue, alpha of the numbers, where they stand for colours"""
-
+    """(n + 1, 4) red, green, blue, alpha of n numbers that stand for colours, and of all others"""
+    negative: bool = False
+    """whether the smallest number is white"""
     always: bool = True
     """whether every number is light, unless a mask says otherwise"""
 
     def values(self, stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | bool]:
         """Values (3, h, w) of stored numbers, and where they are any (h, w), or true for everywhere."""
         if self.palette is not None:
-            colours = self.palette[np.clip(stored[0], 0, len(self.palette) - 1)]
+            last = len(self.palette) - 1
+            colours = self.palette[np.where((stored[0] >= 0) & (stored[0] < last), stored[0], last)]
             return np.moveaxis(colours[..., :3], -1, 0), colours[..., 3] > 0
         if self.scales != (1.0, 1.0, 1.0) or self.offsets != (0.0, 0.0, 0.0):
             by, plus = (np.asarray(tags)[:, None, None] for tags in (self.scales, self.offsets))
@@ -74,7 +77,12 @@ class Light:
         """Light (3, h, w) between 0 and 1 of values."""
         if self.limits is None:
             raise RuntimeError("the scene was not sampled")
-        low, high = self.limits
+        seen = self._between(values, *self.limits)
+        return 1 - seen if self.negative else seen
+
+    @staticmethod
+    def _between(values: Any, low: float, high: float) -> NDArray[np.float32]:
+        """0 up to `low`, 1 from `high` on."""
         if low == 0 and values.dtype.itemsize <= 2:  # exact, as everybody divides 8-bit pixels by 255
             return np.minimum(values.astype(np.float32) / np.float32(high), np.float32(1)).clip(0)
         wide = np.dtype(np.float64 if values.dtype.itemsize > 2 else np.float32)
@@ -93,19 +101,33 @@ def light_of(src: Any, bands: tuple[int, int, int], scale: str, name: str) -> Li
     odd = [src.dtypes[band - 1] for band in bands if src.dtypes[band - 1].startswith("complex")]
     if odd:
         raise SceneError(f"{name} has complex pixels ({odd[0]}), which are no picture; make amplitudes of them first")
-    if src.colorinterp[bands[0] - 1] == ColorInterp.palette:
-        return Light(limits=(0, 255), palette=_palette(src, bands[0]), always=False)
-    if asked == "dtype":
-        return Light(limits=_whole(src, bands, name))
-    if asked == "auto" and all(src.dtypes[band - 1] == "uint8" for band in bands):
-        return Light(limits=_whole(src, bands, name))
-    scales, offsets = (tuple(float(tags[band - 1]) for band in bands) for tags in (src.scales, src.offsets))
+    if any(src.colorinterp[band - 1] == ColorInterp.palette for band in bands):
+        return Light(limits=(0, 255), palette=_palette(src, bands, name), always=False)
+    negative = is_negative(src)
+    if asked == "dtype" or (asked == "auto" and all(src.dtypes[band - 1] == "uint8" for band in bands)):
+        return Light(limits=_whole(src, bands, name), negative=negative)
+    scales, offsets = _tags(src, bands, name)
     always = all(np.issubdtype(np.dtype(src.dtypes[band - 1]), np.integer) for band in bands)
-    return Light(limits=None if isinstance(asked, str) else asked, scales=scales, offsets=offsets, always=always)  # type: ignore[arg-type]
+    limits = None if isinstance(asked, str) else asked
+    return Light(limits=limits, scales=scales, offsets=offsets, negative=negative, always=always)
+
+
+def _tags(src: Any, bands: tuple[int, int, int], name: str) -> tuple[Triple, Triple]:
+    """Scales and offsets of bands. Raises SceneError for what is no number."""
+    first, second, third = (band - 1 for band in bands)
+    scales, offsets = ((tags[first], tags[second], tags[third]) for tags in (src.scales, src.offsets))
+    if not all(map(math.isfinite, (*scales, *offsets))):
+        raise SceneError(
+            f"{name} says that its numbers are to be scaled by {scales} and {offsets} added; correct these tags, as "
+            "with gdal_edit.py -scale 1 -offset 0"
+        )
+    return scales, offsets
 
 
 def _whole(src: Any, bands: tuple[int, int, int], name: str) -> Range:
     """The range of a pixel type, or of the bits that a file says it uses."""
+    if len(kinds := {src.dtypes[band - 1] for band in bands}) > 1:
+        raise UsageError(f"--scale dtype: the bands of {name} are {' and '.join(sorted(kinds))}; write --scale MIN,MAX")
     kind = np.dtype(src.dtypes[bands[0] - 1])
     if not np.issubdtype(kind, np.integer):
         raise UsageError(f"--scale dtype: {name} has {kind} pixels, which have no range; write --scale MIN,MAX")
@@ -115,11 +137,23 @@ def _whole(src: Any, bands: tuple[int, int, int], name: str) -> Range:
     return float(np.iinfo(kind).min), float(np.iinfo(kind).max)
 
 
-def _palette(src: Any, band: int) -> NDArray[np.uint8]:
-    table = src.colormap(band)
-    colours = np.zeros((max(table) + 1, 4), np.uint8)
+def _palette(src: Any, bands: tuple[int, int, int], name: str) -> NDArray[np.uint8]:
+    """Colours by number, in the end nothing for all other numbers. Raises SceneError where there is no such table."""
+    band = next(band for band in bands if src.colorinterp[band - 1] == ColorInterp.palette)
+    what = f"band {band} of {name} stands for colours of a palette"
+    if len(set(bands)) > 1:
+        raise SceneError(f"{what}, so it is seen alone: --bands {band},{band},{band}")
+    if not np.issubdtype(np.dtype(src.dtypes[band - 1]), np.integer):
+        raise SceneError(f"{what}, but has {src.dtypes[band - 1]} pixels, which number no colours")
+    try:
+        table = src.colormap(band)
+    except ValueError:
+        table = {}
+    if not table:
+        raise SceneError(f"{what}, which the file lacks")
+    colours = np.zeros((max(table) + 2, 4), np.uint8)
     for code, colour in table.items():
-        colours[code] = colour
+        colours[code] = np.clip(colour, 0, 255)
     return colours
 
 
@@ -128,7 +162,7 @@ def _percentiles(read: Read, shape: tuple[int, int]) -> Range:
     found = _gathered(read, _looks(shape))
     if sum(map(len, found)) < 3 * ENOUGH:
         found = _gathered(read, _everywhere(shape), enough=3 * ENOUGH)
-    if not found:
+    if not any(map(len, found)):
         return 0.0, 1.0  # no pixel has data, so none will be shown
     low, high = np.percentile(np.concatenate(found), PERCENTILES).tolist()
     return (low, high) if low < high else (low, low + 1.0)
@@ -141,7 +175,8 @@ def _gathered(read: Read, windows: Iterator[Window], enough: float = math.inf) -
     for window in windows:
         values, valid = read(window)
         if valid.any():
-            found.append(values[:, valid].ravel().astype(np.float64))
+            numbers = values[:, valid].ravel().astype(np.float64)
+            found.append(numbers[~np.isnan(numbers)])
             count += len(found[-1])
         if count >= enough:
             break

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 
-REMOTE = ("http:", "https:", "ftp:", "s3:", "gs:", "az:", "/vsicurl", "/vsis3", "/vsigs", "/vsiaz", "/vsioss")
-"""How names of scenes begin that are read over the network."""
+_REMOTE = re.compile(r"(https?|ftp|s3|gs|az|oss|adls|hdfs|swift)://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
+"""In names of scenes that are read over the network; also within an archive, or a part of a file."""
 
 
 def is_offline() -> bool:
@@ -15,4 +16,4 @@ def is_offline() -> bool:
 
 def is_remote(path: str) -> bool:
     """Whether a scene is read over it, by its name."""
-    return path.startswith(REMOTE)
+    return _REMOTE.search(path) is not None

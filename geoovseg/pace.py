@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import timeit
@@ -24,9 +25,11 @@ from geoovseg.models.weights import cache_dir, find_weights
 from geoovseg.record import package_version
 from geoovseg.settings import UPSAMPLERS, Settings
 
-Tile = tuple[int, int]
+Size = tuple[int, int]
 PACKAGED = DEMO_DIR / "paces.json"
 """What methods took on the demo model when it was packaged; `benchmarks/demo_paces.py` writes it."""
+DAMAGED = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""What reading a file raises that is not what was kept."""
 
 
 class Taken(NamedTuple):
@@ -34,6 +37,15 @@ class Taken(NamedTuple):
 
     beside: Beside
     seconds: float
+    process_mb: float
+    """memory of the process with the models loaded"""
+    words: int
+    """that scores were computed of"""
+
+    def is_like(self, words: int) -> bool:
+        """Whether so many words would take about as long."""
+        fewer, more = sorted((self.words, words))
+        return more <= 2 * fewer + 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +53,41 @@ class Pace:
     """What a method on its models asks for, and what it took when it was last loaded here."""
 
     needs: Needs
-    process_mb: float
-    """memory of the process with the models loaded"""
-    tiles: Mapping[Tile, Taken]
+    tiles: Mapping[Size, Taken]
     """by height and width of what is seen; smaller than usual in small scenes"""
+
+    def of(self, seen: Size, words: int) -> Taken | None:
+        """What a tile of a size would take with so many words, if that is known."""
+        taken = self.tiles.get(seen)
+        return taken if taken is not None and taken.is_like(words) else None
 
     def to_json(self) -> str:
         """As it is kept."""
-        tiles = [[*tile, *taken.beside, taken.seconds] for tile, taken in self.tiles.items()]
-        return json.dumps({"needs": asdict(self.needs), "process_mb": self.process_mb, "tiles": tiles})
+        tiles = [[*size, *taken.beside, *taken[1:]] for size, taken in self.tiles.items()]
+        return json.dumps({"needs": asdict(self.needs), "tiles": tiles})
 
     @classmethod
     def from_json(cls, text: str) -> Pace:
-        """As it was kept. Raises ValueError, KeyError or TypeError for anything else."""
+        """As it was kept. Raises one of DAMAGED for anything else."""
         said = json.loads(text)
-        tiles = {(int(h), int(w)): Taken(Beside(float(a), float(b)), float(s)) for h, w, a, b, s in said["tiles"]}
-        return cls(needs=Needs(**said["needs"]), process_mb=float(said["process_mb"]), tiles=tiles)
+        needs = {key: type(kind)(said["needs"][key]) for key, kind in asdict(_ANY).items()}
+        if min(needs[name] for name in ("tile", "stride", "patch", "micro_batch")) < 1:
+            raise ValueError(f"sizes of {needs}")
+        return cls(needs=Needs(**needs), tiles=dict(_taken(*row) for row in said["tiles"]))
+
+
+_ANY = Needs(tile=1, stride=1, patch=1, least=0, micro_batch=1, by_word=False, memory=0, bf16_pays=False)
+
+
+def _taken(
+    height: int, width: int, fixed: float, a_word: float, seconds: float, process_mb: float, words: int
+) -> tuple[Size, Taken]:
+    """A row of what was kept. Raises ValueError for what cannot be."""
+    numbers = [float(number) for number in (fixed, a_word, seconds, process_mb)]
+    if not all(0 <= number < math.inf for number in numbers):
+        raise ValueError(f"a tile that took {numbers}")
+    beside = Beside(numbers[0], numbers[1])
+    return (int(height), int(width)), Taken(beside, numbers[2], numbers[3], int(words))
 
 
 def known_pace(settings: Settings) -> Pace | None:
@@ -67,15 +98,23 @@ def known_pace(settings: Settings) -> Pace | None:
 def keep_pace(settings: Settings, pace: Pace) -> Pace:
     """Add to what is known; returns all of it. A folder that cannot be written costs time later, never a run."""
     if (before := _kept(settings)) is not None:
-        least = min(pace.process_mb, before.process_mb)  # a process may hold more than a run of ours
-        pace = replace(pace, process_mb=least, tiles={**before.tiles, **pace.tiles})
+        pace = replace(pace, tiles={**before.tiles, **{s: _least(before, s, t) for s, t in pace.tiles.items()}})
     with suppress(OSError, RuntimeError):
         path = _file(settings)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}")
-        part.write_text(pace.to_json(), encoding="utf-8")
-        part.replace(path)
+        try:
+            part.write_text(pace.to_json(), encoding="utf-8")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     return pace
+
+
+def _least(before: Pace, size: Size, taken: Taken) -> Taken:
+    """With the least memory known: a process may hold more than a run of ours."""
+    known = before.of(size, taken.words)
+    return taken if known is None else taken._replace(process_mb=min(known.process_mb, taken.process_mb))
 
 
 def product_seconds() -> float:
@@ -86,7 +125,7 @@ def product_seconds() -> float:
 
 def _kept(settings: Settings) -> Pace | None:
     """None if nothing is, or it cannot be read."""
-    with suppress(OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError):
+    with suppress(*DAMAGED):
         return Pace.from_json(_file(settings).read_text(encoding="utf-8"))
     return None
 
@@ -101,7 +140,7 @@ def _packaged(settings: Settings) -> Pace | None:
         return None
     pace = Pace.from_json(json.dumps(said["methods"][settings.method]))
     slower = product_seconds() / said["product_seconds"]
-    tiles = {tile: taken._replace(seconds=taken.seconds * slower) for tile, taken in pace.tiles.items()}
+    tiles = {size: taken._replace(seconds=taken.seconds * slower) for size, taken in pace.tiles.items()}
     return replace(pace, needs=replace(pace.needs, memory=machine_memory()), tiles=tiles)
 
 
@@ -149,5 +188,6 @@ def _machine() -> Iterator[Any]:
     yield platform.node()
     yield len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield gpus()
+    yield machine_memory()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
         yield os.environ.get(name)

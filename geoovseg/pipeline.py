@@ -18,6 +18,7 @@ from geoovseg.models.weights import find_weights
 from geoovseg.outputs import output_names
 from geoovseg.pace import keep_pace
 from geoovseg.prompts import DEFAULT_TEMPLATES
+from geoovseg.rasters import native
 from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.run import Run, open_finished, open_run
 from geoovseg.scene import Scene, open_scene
@@ -99,6 +100,7 @@ def segment(
     bands: Sequence[int | str] | None = None,
     scale: str = "auto",
     gsd: float | None = None,
+    nodata: float | None = None,
     grid: str = "working",
     device: str = "auto",
     precision: str = "auto",
@@ -140,7 +142,8 @@ def segment(
         scale: what becomes black and white: `auto`, 8-bit as it is and else the 2nd and 98th percentile of the scene;
             `dtype`, the range of the pixel type; or "MIN,MAX".
         gsd: metres a pixel at which the scene is seen; its own by default.
-        grid: where outputs lie then: `working`, at that resolution, or `scene`, to which scores are interpolated.
+        nodata: pixels of this value in all three bands have no data, whatever the file says of that.
+        grid: where outputs lie with gsd: `working`, at that resolution, or `scene`, to which scores are interpolated.
         device: `auto`, `cpu`, `cuda`, `cuda:1`.
         precision: `auto`, `fp32`, `bf16`, `fp16`.
         batch_size: windows in flight; on a CPU it does not change any result.
@@ -181,6 +184,7 @@ def segment(
         bands=None if bands is None else tuple(bands),
         scale=scale,
         gsd=gsd,
+        nodata=nodata,
         grid=grid,
         device=device,
         precision=precision,
@@ -193,7 +197,7 @@ def segment(
     check_settings(given)
     check_shares(shard)
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
-    with open_scene(scene, **given.view) as src:
+    with open_scene(scene, **given.view) as src, native():
         find_weights(model_card(model))
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None or crew > 0)
         with watch.stage("load"):
@@ -206,12 +210,12 @@ def segment(
             again = redone(job, run)
             with watch.stage("segment"):
                 scored = compute(src, job, run, progress=progress or (lambda done, total: None), stop=stop)
-            if scored >= ENOUGH * job.micro_batch and not crew:
-                keep_pace(given, job.pace(watch.seconds()["segment"] / scored, process_mb))
             found = _result(job, src, run, again)
             if not run.together:
                 with watch.stage("assemble"):
                     run.commit()
+        if scored >= max(ENOUGH * job.micro_batch, found.skipped_windows) and not crew:
+            keep_pace(given, job.pace(watch.seconds()["segment"] / scored, process_mb))
     return replace(found, seconds=watch.seconds(), peak_rss_mb=peak_rss_mb())
 
 

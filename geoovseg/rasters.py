@@ -23,6 +23,11 @@ def raster_env() -> rasterio.Env:
     return rasterio.Env(**({} if chosen else {"GDAL_CACHEMAX": 64}))
 
 
+def native() -> rasterio.Env:
+    """GDAL makes other resolutions of the pixels themselves, never of overviews, which a file may have or not."""
+    return rasterio.Env(GDAL_OVERVIEW_OVERSAMPLING_THRESHOLD="0")
+
+
 @contextmanager
 def opened(name: str, what: str) -> Iterator[Any]:
     """An open raster, closed in the end; `what` names it in a message. Raises SceneError, also for what is offline."""

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 
 from geoovseg.batch import TileBatch, join
 from geoovseg.errors import SceneError
-from geoovseg.rasters import raster_env
+from geoovseg.rasters import native, raster_env
 from geoovseg.scene import Scene
 
 RETRY_AFTER = 0.2
@@ -46,7 +46,7 @@ def read_ahead(
 
     def work() -> None:
         try:
-            with raster_env():
+            with raster_env(), native():
                 for item in _occupied(scene, windows, batch, skip):
                     if stop.is_set():
                         return

@@ -51,6 +51,8 @@ class RunRecord:
     bands: tuple[int, int, int]
     scale: tuple[float, float] | None = None
     """values that were seen as black and white"""
+    nodata: float | None = None
+    """value that was taken for no data instead of what the file says"""
     gsd: float | None = None
     """metres a pixel at which the scene was seen, where that is not its own"""
     grid: str = "working"
@@ -92,6 +94,20 @@ class Stopwatch:
     def seconds(self) -> dict[str, float]:
         """All stages and `total`, rounded to milliseconds."""
         return {k: round(v, 3) for k, v in {**self._stages, "total": time.perf_counter() - self._start}.items()}
+
+
+def duration(seconds: float) -> str:
+    """A time for a person, rounded: `45 s`, `12 min`, `3.5 h`, `2 days`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{_rounded(hours)} h" if hours < 36 else f"{_rounded(hours / 24)} days"
+
+
+def _rounded(number: float) -> str:
+    return f"{number:.2g}" if number < 9.95 else f"{number:.0f}"
 
 
 def peak_rss_mb() -> float:

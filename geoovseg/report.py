@@ -13,12 +13,14 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line
 from geoovseg.outputs import is_one_of
+from geoovseg.record import RUN_TAG
 from geoovseg.scene import Scene, open_scene
 from geoovseg.truth import category_names
 from geoovseg.working_grid import metres_per_pixel
@@ -56,7 +58,7 @@ def preview(
     page = _compose([Image.fromarray(pixels), Image.fromarray(over)], legend, metres)
     part = target.with_name(f".{target.stem}.part{target.suffix}")
     try:
-        page.save(part)
+        page.save(part, pnginfo=_marked())  # other formats leave it out
         part.replace(target)
     except OSError as error:
         raise OutputError(f"cannot write the picture {target}: {first_line(error)}") from error
@@ -64,6 +66,13 @@ def preview(
         with suppress(OSError):
             part.unlink()
     return str(target)
+
+
+def _marked() -> PngInfo:
+    """What tells a picture of ours from a scene."""
+    said = PngInfo()
+    said.add_text(RUN_TAG, "{}")
+    return said
 
 
 def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:

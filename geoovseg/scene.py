@@ -14,18 +14,20 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geoovseg.bands import Band, choose_bands
-from geoovseg.batch import FILL, TileBatch
+from geoovseg.batch import TileBatch, filled
 from geoovseg.errors import GeoOVSegWarning, SceneError, first_line
 from geoovseg.light import Light, light_of
 from geoovseg.rasters import opened, raster_env
 from geoovseg.region_file import RegionFile, open_regions
+from geoovseg.restated import with_nodata
 from geoovseg.sparse import Lacks, lacking
 from geoovseg.suitable import check_suitable
+from geoovseg.validity import Validity, for_bands, validity_of
 from geoovseg.working_grid import resampled, size_at
 
 DEMO_TAG = "GEOOVSEG_DEMO"
@@ -46,10 +48,7 @@ class Scene:
     bands: tuple[int, int, int]
     """numbers of red, green, blue"""
     light: Light
-    masks: tuple[int, ...]
-    """bands whose masks say where data is; none where all pixels have it"""
-    alpha: int | None = None
-    """the alpha band, where a nodata value hides it from GDAL's masks"""
+    validity: Validity
     regions: RegionFile | None = None
     """region ids on the same grid, for methods that use regions"""
     sparse: Lacks | None = None
@@ -85,7 +84,7 @@ class Scene:
 
         def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
             check()
-            return self._lenient(window) if lenient else self._values(window)
+            return self._lenient(window) if lenient else self._of_each(window)
 
         return replace(self, light=self.light.measured(read, self.shape))
 
@@ -94,11 +93,20 @@ class Scene:
         return self.sparse is not None and self.sparse(self._clip(window))
 
     def _lenient(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """As `_values`; no data where nothing can be read."""
+        """As `_of_each`; no data where nothing can be read."""
         try:
-            return self._values(window)
+            return self._of_each(window)
         except SceneError:
             return np.zeros((3, window.height, window.width)), np.zeros((window.height, window.width), bool)
+
+    def _of_each(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """As `_values`, and NaN for bands without data of pixels that have some."""
+        values, valid = self._values(window)
+        if not valid.any():
+            return values, valid
+        with self._reading(window):
+            known = self.validity.of_each({"window": window})
+        return (values, valid) if known is True else (np.where(known, values, np.nan), valid)
 
     def read(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Light (3, h, w) in 0..1 and validity (h, w) of a window inside a measured scene, or resampled to a shape.
@@ -116,17 +124,22 @@ class Scene:
             size = shape or (window.height, window.width)
             return np.zeros((3, *size), np.uint8), np.zeros(size, bool)
         how = {"window": window, **self._resampling(window, shape)}
+        with self._reading(window):
+            stored = _stored(self.src, self.bands, how)
+            valid = self.validity.read(how, (stored.shape[1], stored.shape[2]))
+        values, known = self.light.values(stored)
+        return values, valid & known
+
+    @contextmanager
+    def _reading(self, window: Window) -> Iterator[None]:
+        """Whatever goes wrong in here is a SceneError that says where."""
         try:
-            unique = sorted(set(self.bands))
-            stored = self.src.read(indexes=unique, **_for(how, len(unique)))
-            valid = self._valid(stored, how)
+            yield
         except (RasterioError, CPLE_BaseError, OSError) as error:
             last = window.row_off + window.height, window.col_off + window.width
             where = f"rows {window.row_off}..{last[0]} and columns {window.col_off}..{last[1]} of {self.path}"
             reason = first_line(error.__cause__ or error)
             raise SceneError(f"cannot read {where}: {reason}; the file may be cut short or damaged") from error
-        values, known = self.light.values(stored[[unique.index(b) for b in self.bands]])
-        return values, valid & known
 
     def _resampling(self, window: Window, shape: Shape | None) -> dict[str, Any]:
         """How GDAL is to read a window as another shape."""
@@ -134,14 +147,6 @@ class Scene:
             return {}
         way = Resampling.average if shape[0] <= window.height else Resampling.bilinear
         return {"out_shape": shape, "resampling": Resampling.nearest if self.light.palette is not None else way}
-
-    def _valid(self, data: NDArray[Any], how: dict[str, Any]) -> NDArray[np.bool_]:
-        """Where a window has data: a pixel lacks it if all three bands do, or if it is transparent."""
-        if self.alpha is not None:
-            return (data != self.src.nodata).any(axis=0) & (self.src.read(self.alpha, **how) > 0)
-        if not self.masks:
-            return np.ones(data.shape[1:], bool)
-        return self.src.read_masks(list(self.masks), **_for(how, len(self.masks))).any(axis=0)
 
     def batch(self, windows: Sequence[Window]) -> TileBatch:
         """Read windows of one size as a batch; those beyond the edge are continued by reflection, as not valid."""
@@ -174,13 +179,13 @@ class Scene:
             for window in run:
                 cols = slice(window.col_off - run[0].col_off, window.col_off - run[0].col_off + window.width)
                 inside = self._clip(window)
-                yield _filled(data[:, :, cols], mask[:, cols], inside, (window.height, window.width))
+                yield filled(data[:, :, cols], mask[:, cols], inside, (window.height, window.width))
 
     def _seen(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """What models see of a window, at another resolution."""
         inside = self._clip(window)
         shape = self._as_seen(inside)
-        return _filled(*self.read(inside, shape), Window(0, 0, shape[1], shape[0]), self._as_seen(window))
+        return filled(*self.read(inside, shape), Window(0, 0, shape[1], shape[0]), self._as_seen(window))
 
     def _as_seen(self, window: Window) -> Shape:
         """Height and width of what models see of a window."""
@@ -193,8 +198,8 @@ class Scene:
         """Where a window has data, in the scene's own pixels."""
         inside = self._clip(window)
         shown = np.zeros((window.height, window.width), bool)
-        some = self.masks or self.alpha is not None or not self.light.always
-        shown[: inside.height, : inside.width] = self._values(inside)[1] if some else True
+        everywhere = self.validity.everywhere and self.light.always
+        shown[: inside.height, : inside.width] = True if everywhere else self._values(inside)[1]
         return shown
 
     def _regions(self, window: Window, file: RegionFile) -> NDArray[np.int32]:
@@ -214,9 +219,14 @@ class Scene:
         )
 
 
-def _for(how: dict[str, Any], bands: int) -> dict[str, Any]:
-    """How to read so many bands at once."""
-    return {**how, "out_shape": (bands, *how["out_shape"])} if "out_shape" in how else how
+def _stored(src: Any, bands: tuple[int, int, int], how: dict[str, Any]) -> NDArray[Any]:
+    """Stored numbers (3, h, w) of bands, at once where they are of one type."""
+    unique = sorted(set(bands))
+    if len({src.dtypes[band - 1] for band in unique}) == 1:
+        found = src.read(indexes=unique, **for_bands(how, len(unique)))
+    else:
+        found = np.stack([src.read(band, **how) for band in unique])
+    return np.asarray(found[[unique.index(band) for band in bands]])
 
 
 def _runs(windows: Sequence[Window]) -> list[list[Window]]:
@@ -236,19 +246,6 @@ def _union(run: Sequence[Window]) -> Window:
     return Window(first.col_off, first.row_off, last.col_off + last.width - first.col_off, first.height)
 
 
-def _filled(
-    data: NDArray[np.float32], mask: NDArray[np.bool_], inside: Window, shape: Shape
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Continue (3, h, w) pixels to `shape` by reflection to the right and below, where they are not valid."""
-    pad = [(0, shape[0] - mask.shape[0]), (0, shape[1] - mask.shape[1])]
-    known = mask.copy()
-    if any(after for _, after in pad):
-        data, known = np.pad(data, [(0, 0), *pad], mode="reflect"), np.pad(mask, pad, mode="reflect")
-    tile = np.where(known, data, FILL)
-    known[inside.height :], known[:, inside.width :] = False, False
-    return tile, known
-
-
 @contextmanager
 def open_scene(
     path: str | os.PathLike[str],
@@ -256,12 +253,14 @@ def open_scene(
     bands: Sequence[Band] | None = None,
     scale: str = "auto",
     gsd: float | None = None,
+    nodata: float | None = None,
     regions: str | None = None,
 ) -> Iterator[Scene]:
     """Open a raster as a scene of three bands of light, with a raster of `regions` if there is one.
 
     `bands` are numbers or names of red, green and blue; see `choose_bands`. `scale` is `auto`, `dtype` or `MIN,MAX`,
-    see `light_of`; to be read, the scene must be `measured`. With `gsd` it is seen at so many metres a pixel.
+    see `light_of`; to be read, the scene must be `measured`. With `gsd` it is seen at so many metres a pixel. `nodata`
+    takes the place of the file's own value.
 
     Raises SceneError for what cannot be opened or seen, UsageError for bands the file lacks; warns of a missing
     coordinate system.
@@ -271,7 +270,8 @@ def open_scene(
         try:
             check_suitable(src, name)
             files = (name, *src.files)
-            grid = src if gsd is None else stack.enter_context(resampled(src, size_at(src, gsd, name)))
+            grid = src if nodata is None else stack.enter_context(with_nodata(src, nodata, name))
+            grid = grid if gsd is None else stack.enter_context(resampled(grid, size_at(src, gsd, name)))
             scene = _inspect(grid, choose_bands(src, bands, name), scale, name, files)
         except CPLE_BaseError as error:
             raise SceneError(f"the georeferencing of {name!r} cannot be understood: {first_line(error)}") from error
@@ -285,16 +285,12 @@ def open_scene(
 
 def _inspect(src: Any, bands: tuple[int, int, int], scale: str, name: str, files: tuple[str, ...]) -> Scene:
     """What is to be known to read pixels as light."""
-    flags = {band: src.mask_flag_enums[band - 1] for band in sorted(set(bands))}
-    masks = [band for band, kinds in flags.items() if MaskFlags.all_valid not in kinds]
-    alphas = [band for band, kind in enumerate(src.colorinterp, start=1) if kind == ColorInterp.alpha]
     return Scene(
         src=src,
         path=name,
         files=files,
         bands=bands,
         light=light_of(src, bands, scale, name),
-        masks=tuple(masks[:1] if any(MaskFlags.per_dataset in kinds for kinds in flags.values()) else masks),
-        alpha=alphas[0] if alphas and src.nodata is not None else None,
+        validity=validity_of(src, bands),
         sparse=lacking(src, bands),
     )

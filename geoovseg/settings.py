@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from geoovseg.errors import UsageError
@@ -46,6 +46,7 @@ class Settings:
     bands: tuple[int | str, ...] | None = None
     scale: str = "auto"
     gsd: float | None = None
+    nodata: float | None = None
     grid: str = "working"
     aoi: str | None = None
     aoi_crs: str | None = None
@@ -55,7 +56,8 @@ class Settings:
     def view(self) -> dict[str, Any]:
         """How a scene is to be opened."""
         gsd = self.gsd if self.grid == "working" else None
-        return {"bands": self.bands, "scale": self.scale, "gsd": gsd, "regions": self.regions_file}
+        own = {"bands": self.bands, "scale": self.scale, "nodata": self.nodata}
+        return {**own, "gsd": gsd, "regions": self.regions_file}
 
     @property
     def regions_from(self) -> str | None:
@@ -75,6 +77,11 @@ class Settings:
         method = card(self.method)
         used = "sam" in method.needs or self.regions_from == SOURCES[0]
         return (self.sam or method.sam) if used else None
+
+
+def settings_of(arguments: Mapping[str, Any]) -> Settings:
+    """The settings among the arguments of `segment`."""
+    return Settings(**{each.name: arguments[each.name] for each in fields(Settings) if each.name in arguments})
 
 
 def check_settings(settings: Settings) -> None:
@@ -108,6 +115,8 @@ def check_settings(settings: Settings) -> None:
 
 def _check_view(settings: Settings) -> None:
     read_scale(settings.scale)
+    if settings.nodata is not None and not math.isfinite(settings.nodata):
+        raise UsageError(f"--nodata {settings.nodata} must be a number; NaN is no data anyway")
     if settings.grid not in GRIDS:
         raise UsageError(f"--grid {settings.grid}: choose {' or '.join(GRIDS)}")
 

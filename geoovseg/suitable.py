@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any
-
-from rasterio.enums import ColorInterp
 
 from geoovseg.errors import SceneError
 
@@ -20,17 +19,7 @@ def check_suitable(src: Any, name: str) -> None:
         raise SceneError(f"{name} has no bands of its own{parts}")
     if src.width * src.height > LARGEST:
         raise SceneError(f"{name} says it has {src.width} x {src.height} pixels, more than can be worked on; cut it")
-    for band, kind in enumerate(src.colorinterp, start=1):
-        if kind == ColorInterp.palette and not _has_palette(src, band):
-            raise SceneError(f"band {band} of {name} stands for colours of a palette, which the file lacks")
     _check_place(src, name)
-
-
-def _has_palette(src: Any, band: int) -> bool:
-    try:
-        return bool(src.colormap(band))
-    except ValueError:
-        return False
 
 
 def _check_place(src: Any, name: str) -> None:
@@ -45,4 +34,5 @@ def _check_place(src: Any, name: str) -> None:
         reason, how = "is placed by a camera model (RPC)", "-rpc"
     else:
         return
-    raise SceneError(f"{name} {reason}, not by a grid; warp it first: gdalwarp {how} -r bilinear {name} warped.tif")
+    line = f"gdalwarp {how} -r bilinear {shlex.quote(name)} warped.tif"
+    raise SceneError(f"{name} {reason}, not by a grid; warp it first: {line}")

@@ -64,7 +64,7 @@ def look(path: str) -> Tile:
 def _said(src: Any) -> dict[str, Any]:
     """What the numbers of a raster mean, by what it is called in a message."""
     bands = range(1, src.count + 1)
-    palettes = [src.colormap(n) for n in bands if src.colorinterp[n - 1] == ColorInterp.palette]
+    palettes = [_palette(src, n) for n in bands if src.colorinterp[n - 1] == ColorInterp.palette]
     return {
         "coordinate systems": src.crs,
         "numbers of bands": src.count,
@@ -78,8 +78,19 @@ def _said(src: Any) -> dict[str, Any]:
     }
 
 
+def _palette(src: Any, number: int) -> Any:
+    """The colours that the numbers of a band stand for. Raises SceneError where there are none."""
+    try:
+        return src.colormap(number)
+    except ValueError as error:
+        raise SceneError(
+            f"band {number} of {src.name} stands for colours of a palette, which the file lacks"
+        ) from error
+
+
 def check_alike(first: Tile, other: Tile) -> None:
     """Refuse tiles whose numbers do not mean the same. Raises UsageError."""
+    _check_placed(first, other)
     for what, mine in first.said.items():
         its = other.said[what]
         if mine == its or (what == NAMES and not (mine and its)):
@@ -89,6 +100,19 @@ def check_alike(first: Tile, other: Tile) -> None:
         raise UsageError(
             f"tiles of one scene must be alike: {first.path} and {other.path} differ in {what}{values}{advice}"
         )
+
+
+def _check_placed(first: Tile, other: Tile) -> None:
+    """Refuse tiles of which only one says its coordinate system. Raises UsageError."""
+    placed, lost = (first, other) if other.grid.crs is None else (other, first)
+    if placed.grid.crs is None or lost.grid.crs is not None:
+        return
+    authority = placed.grid.crs.to_authority()
+    name = ":".join(authority) if authority else "..."
+    raise UsageError(
+        f"tiles of one scene must be alike: {lost.path} has no coordinate system, and {placed.path} is in "
+        f"{_short(placed.grid.crs)}; if that is right, give it the same: gdal_edit.py -a_srs {name} {lost.path}"
+    )
 
 
 def _short(value: Any) -> str:

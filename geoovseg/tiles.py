@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.cog import piece, write_cog
-from geoovseg.errors import SceneError, UsageError, first_line
+from geoovseg.errors import OutputError, SceneError, UsageError, first_line
 from geoovseg.labels import LABELS, Grid, Layout, bench_at, empty_raster, sidecars, wkt_beside
 from geoovseg.names import label_names
 from geoovseg.outputs import Outputs, beside, swap, writing
@@ -26,7 +27,7 @@ from geoovseg.record import RUN_TAG
 from geoovseg.styles import LegendEntry, label_aux_xml, label_qml
 from geoovseg.tile_grid import Tile, check_alike, joined, look, place
 from geoovseg.tiling import BLOCK
-from geoovseg.vrt import band_like, dataset, mask_of
+from geoovseg.vrt import band_like, dataset_like, mask_of
 
 
 def vrt_of(labels: Path) -> Path:
@@ -54,9 +55,9 @@ def tiles_of(vrt: Path, grid: Grid) -> list[str]:
 def as_one(paths: Sequence[str], vrt: str | os.PathLike[str]) -> str:
     """Make one scene of adjacent tiles: a VRT, whose name is returned.
 
-    It spans all tiles, on their common grid. Where tiles overlap, the later one wins, where it has data; where none
-    is, there is no data. Made again of the same tiles it is the same file, also in its time, so that runs that other
-    processes share, or that are resumed, find the scene unchanged.
+    It spans all tiles, on their common grid. Where tiles overlap, the later one wins, where it has data (with nodata
+    values that is in each band on its own); where none is, there is no data. Made again of the same tiles it is the
+    same file, also in its time, so that runs that other processes share, or that are resumed, find the scene unchanged.
 
     Raises SceneError for tiles that cannot be opened or have no place on the ground, UsageError for tiles that differ
     or lie on other grids, OutputError where the VRT cannot be written.
@@ -75,14 +76,14 @@ def as_one(paths: Sequence[str], vrt: str | os.PathLike[str]) -> str:
 def _described(src: Any, tiles: Sequence[Tile], grid: Grid, windows: Sequence[Window], vrt: Path) -> Element:
     """The VRT; `src` is the first tile."""
     common = {key: text for key, text in tiles[0].tags.items() if all(tile.tags.get(key) == text for tile in tiles)}
-    root = dataset((grid.height, grid.width), grid.crs, grid.transform, common)
+    root = dataset_like(src, (grid.height, grid.width), grid.crs, grid.transform, common)
     covered, twice = _covered(windows)
     alpha = ColorInterp.alpha in src.colorinterp
     masked = any(tile.masked for tile in tiles)
     blind = not alpha and not masked and all(value is None for value in src.nodatavals)
     placed = [(tile, window, _source_name(tile.path, vrt)) for tile, window in zip(tiles, windows, strict=True)]
     for number in range(1, src.count + 1):
-        band = band_like(root, src, number)
+        band = band_like(root, src, number, src.nodatavals[number - 1])
         nodata = None if masked else src.nodatavals[number - 1]
         for at in placed:
             _piece(band, *at, str(number), src.dtypes[number - 1], nodata=nodata, by_mask=twice and (alpha or masked))
@@ -111,7 +112,8 @@ def _source_name(path: str, vrt: Path) -> tuple[str, str]:
         return _vsi_path(_parse_path(path)), "0"
     if os.path.realpath(folder) != folder:  # GDAL takes `..` by the letter
         return os.path.abspath(path), "0"
-    return os.path.relpath(os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)), folder), "1"
+    name = os.path.relpath(os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path)), folder)
+    return f"./{name}" if name != name.lstrip() else name, "1"  # GDAL leaves out leading blanks
 
 
 def _piece(
@@ -193,7 +195,11 @@ def check_per_tile(
     for name in label_names(paths, os.fspath(folder)):
         if any(os.path.realpath(name) == os.path.realpath(other) for other in others):
             raise UsageError(f"{name} would be the labels of a tile and of the mosaic; choose another folder or -o")
-        Outputs(name).check(paths, overwrite=overwrite, resume=True)
+        try:
+            Outputs(name).check(paths, overwrite=overwrite, resume=True)
+        except OutputError as error:  # which advises another -o
+            advice = re.sub(r"another (name with )?-o\b", "another folder with --per-tile", str(error))
+            raise OutputError(advice) from error
 
 
 def _record(src: Any) -> tuple[str, tuple[tuple[str, str], ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import geopandas
 import numpy as np
+import pyogrio
 import rasterio
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
@@ -30,7 +31,9 @@ from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.record import RUN_TAG
 
 _BACKGROUND = "background"
-_VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet")
+_VECTORS = (".gpkg", ".geojson", ".json", ".geojsonl", ".geojsons", ".shp", ".fgb", ".parquet")
+_FIELD = "class_name"
+"""The column of class names in polygons that `geoovseg vectorize` made."""
 Reader = Callable[[Window], NDArray[np.int64]]
 """Codes of a window of the labels' grid; -1 where unknown."""
 
@@ -69,6 +72,33 @@ def category_names(src: Any) -> dict[int, str]:
     return {code: item.text for code, item in enumerate(found) if item.text}
 
 
+def check_codes(src: Any) -> None:
+    """Refuse an open raster that clearly holds no class codes: an image, or measures such as confidence.
+
+    A band of transparency may be there too. Raises SceneError.
+    """
+    if opaque_bands(src) > 1:
+        raise SceneError(
+            f"{src.name} has {src.count} bands, as images have; labels have one, and `geoovseg segment` makes them"
+        )
+    check_unscaled(src)
+
+
+def opaque_bands(src: Any) -> int:
+    """How many bands of an open raster hold more than transparency."""
+    return sum(kind != ColorInterp.alpha for kind in src.colorinterp)
+
+
+def check_unscaled(src: Any) -> None:
+    """Refuse an open raster whose pixels are measures, not class codes. Raises SceneError."""
+    for name, tags, plain in (("scale", src.scales, 1), ("offset", src.offsets, 0)):
+        if tags and tags[0] != plain:
+            raise SceneError(
+                f"{src.name} has the {name} {tags[0]:g}: its pixels are measures such as confidence, not class codes; "
+                "give the raster of labels (`geoovseg vectorize` takes one of confidence as --confidence)"
+            )
+
+
 @contextmanager
 def open_labels(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a raster of codes. Raises SceneError."""
@@ -82,7 +112,7 @@ def open_labels(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 @contextmanager
 def open_truth(src: Any, truth: str | os.PathLike[str], field: str | None) -> Iterator[Truth]:
-    """Ground truth on the grid of the labels `src`; vectors by the names in their column `field`.
+    """Ground truth on the grid of the labels `src`; vectors by the names in their column `field` or `class_name`.
 
     Raises SceneError for what cannot be read, UsageError for what cannot be brought to the grid.
     """
@@ -90,6 +120,7 @@ def open_truth(src: Any, truth: str | os.PathLike[str], field: str | None) -> It
         yield _vector_truth(src, Path(truth), field)
         return
     with open_labels(truth) as dst, ExitStack() as stack:
+        check_unscaled(dst)
         grid = {"crs": src.crs, "transform": src.transform, "height": src.height, "width": src.width}
         same = all(getattr(dst, key) == value for key, value in grid.items())
         read = dst if same else stack.enter_context(_resampled(dst, grid))
@@ -133,16 +164,38 @@ def _text(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _vector_truth(src: Any, path: Path, field: str | None) -> Truth:
+def _read_shapes(path: Path) -> Any:
+    """A table of shapes. Raises SceneError."""
     try:
-        table = geopandas.read_file(path)
+        table = geopandas.read_parquet(path) if path.suffix.lower() == ".parquet" else _read_layer(path)
     except (DataSourceError, DataLayerError, ShapelyError, ValueError, OSError) as error:
         raise SceneError(f"cannot read {path}: {first_line(error)}") from error
     if not isinstance(table, geopandas.GeoDataFrame):
         raise SceneError(f"{path} holds no shapes")
-    columns = [c for c in table.columns if c != table.geometry.name]
+    return table
+
+
+def _read_layer(path: Path) -> Any:
+    """The only layer with shapes: tables beside it, such as QGIS's styles, are not meant; of several the first."""
+    layers = [name for name, shapes in pyogrio.list_layers(path) if shapes is not None]
+    return geopandas.read_file(path, **({"layer": layers[0]} if len(layers) == 1 else {}))
+
+
+def _names_column(path: Path, columns: Sequence[str], field: str | None) -> str:
+    """The column of class names: `field`, by default that of our own polygons. Raises UsageError."""
+    if field is None and _FIELD in columns:
+        return _FIELD
+    there = f"the columns {', '.join(columns)}" if columns else "no columns"
+    if field is None:
+        raise UsageError(f"{path} needs --field, the column of class names; it has {there}")
     if field not in columns:
-        raise UsageError(f"--field {field}: {path} has the columns {', '.join(columns)}; choose the one of class names")
+        raise UsageError(f"--field {field}: {path} has {there}; choose the one of class names")
+    return field
+
+
+def _vector_truth(src: Any, path: Path, field: str | None) -> Truth:
+    table = _read_shapes(path)
+    field = _names_column(path, [c for c in table.columns if c != table.geometry.name], field)
     if src.crs is not None and table.crs is not None:
         try:
             table = table.to_crs(src.crs)

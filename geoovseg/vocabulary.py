@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import colorsys
+import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from geoovseg.errors import GeoOVSegWarning, VocabularyError
 from geoovseg.prompts import counter_words, find_list, read_text
@@ -151,6 +152,7 @@ def read_vocabulary(name_or_file: str) -> Vocabulary:
 def parse_background(text: str, vocabulary: Vocabulary) -> tuple[Vocabulary, bool]:
     """Apply `--background auto|none|word+word`; also tells whether words were chosen for the user (auto)."""
     if text.strip() == "none":
+        _warn_alone(vocabulary)
         return replace(vocabulary, background=()), False
     if vocabulary.own_background:
         if text.strip() != "auto":
@@ -164,7 +166,27 @@ def parse_background(text: str, vocabulary: Vocabulary) -> tuple[Vocabulary, boo
     return replace(vocabulary, background=words, own_background=True), False
 
 
+def _warn_alone(vocabulary: Vocabulary) -> None:
+    """Warn where a class would be alone, so that there is nothing to choose."""
+    if len(vocabulary.classes) == 1:
+        message = (
+            f"{vocabulary.names[0]} is the only class and --background is none, so every pixel will be "
+            f"{vocabulary.names[0]}, unless --threshold leaves some out; name more classes, or leave --background away"
+        )
+        warnings.warn(message, GeoOVSegWarning, 4)
+
+
+def _check_item(item: str) -> None:
+    """Refuse what was hardly meant as a word. Raises VocabularyError."""
+    if ";" in item:
+        raise VocabularyError(f"class {item!r}: separate classes by commas, as in building,road,water")
+    named = PurePath(item).suffix or os.sep in item  # `road` is a word, even where a file is called so
+    if named and os.path.isfile(item):
+        raise VocabularyError(f"class {item!r} is the name of a file; write @{item} to read a list")
+
+
 def _parse_item(item: str) -> tuple[str, tuple[str, ...], str | None]:
+    _check_item(item.strip())
     text, colour = _split_colour(item.strip())
     name, equals, right = text.partition("=")
     if "=" in right:

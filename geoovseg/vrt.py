@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
 from affine import Affine
+from rasterio._path import _parse_path, _vsi_path
 from rasterio.crs import CRS
 from rasterio.dtypes import _gdal_typename
 from rasterio.enums import ColorInterp
 
+_LIGHT = re.compile(r"nir|infra|swir|therm|red.?edge|\b(red|green|blue|pan)\b", re.IGNORECASE)
+"""Names of bands that are none of transparency."""
 
-def dataset(shape: tuple[int, int], crs: CRS | None, transform: Affine, tags: Mapping[str, str]) -> Element:
-    """A raster of so many rows and columns, without bands yet."""
+
+def dataset_like(
+    src: Any, shape: tuple[int, int], crs: CRS | None, transform: Affine, tags: Mapping[str, str]
+) -> Element:
+    """A raster of so many rows and columns, without bands yet, whose numbers mean what those of an open raster do."""
     root = Element("VRTDataset", rasterXSize=str(shape[1]), rasterYSize=str(shape[0]))
     if crs is not None:
         SubElement(root, "SRS").text = crs.to_wkt()
     SubElement(root, "GeoTransform").text = ",".join(repr(float(value)) for value in transform.to_gdal())
     _metadata(root, tags)
+    _metadata(root, {"MINISWHITE": "YES"} if is_negative(src) else {}, "IMAGE_STRUCTURE")
     return root
 
 
-def band_like(root: Element, src: Any, number: int) -> Element:
-    """Add a band that says of its numbers what a band of an open raster says, in the order that GDAL wants."""
+def band_like(root: Element, src: Any, number: int, nodata: float | None) -> Element:
+    """Add a band that says of its numbers what a band of an open raster says, in the order that GDAL wants.
+
+    Which of them is no data is said anew.
+    """
     band = SubElement(root, "VRTRasterBand", dataType=_gdal_typename(src.dtypes[number - 1]), band=str(number))
     at = number - 1
     if src.descriptions[at]:
         SubElement(band, "Description").text = src.descriptions[at]
     _metadata(band, {"NBITS": bits} if (bits := bits_of(src, number)) else {}, "IMAGE_STRUCTURE")
-    if src.nodatavals[at] is not None:
-        SubElement(band, "NoDataValue").text = repr(src.nodatavals[at])
-    SubElement(band, "ColorInterp").text = src.colorinterp[at].name.capitalize()
+    if nodata is not None:
+        SubElement(band, "NoDataValue").text = repr(nodata)
+    hidden = src.colorinterp[at] == ColorInterp.alpha and alpha_of(src) != number
+    SubElement(band, "ColorInterp").text = "Undefined" if hidden else src.colorinterp[at].name.capitalize()
     if src.colorinterp[at] == ColorInterp.palette:
         table = SubElement(band, "ColorTable")
         for _, colour in sorted(src.colormap(number).items()):
@@ -41,9 +53,31 @@ def band_like(root: Element, src: Any, number: int) -> Element:
     return band
 
 
-def mask_of(root: Element) -> Element:
-    """Add a mask that counts for all bands."""
-    return SubElement(SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+def source_name(src: Any) -> str:
+    """What GDAL is to open for an open raster: a file, or a VRT that is in no file."""
+    name: str = src.name
+    return name if name.startswith("<VRTDataset") else _vsi_path(_parse_path(name))
+
+
+def mask_of(whole: Element) -> Element:
+    """Add a mask, which counts for all bands of a raster, or for a band."""
+    return SubElement(SubElement(whole, "MaskBand"), "VRTRasterBand", dataType="Byte")
+
+
+def alpha_of(src: Any) -> int | None:
+    """The band that says how opaque pixels are, if an open raster has one.
+
+    GDAL takes the fourth band of 8-bit GeoTIFFs for that, which is not so where its name says that it is light.
+    """
+    for number, kind in enumerate(src.colorinterp, start=1):
+        if kind == ColorInterp.alpha and not _LIGHT.search(src.descriptions[number - 1] or ""):
+            return number
+    return None
+
+
+def is_negative(src: Any) -> bool:
+    """Whether a file says that its smallest number is white."""
+    return bool(src.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES")
 
 
 def bits_of(src: Any, number: int) -> str | None:

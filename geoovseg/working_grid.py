@@ -10,12 +10,11 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 import rasterio
 from affine import Affine
-from rasterio._path import _parse_path, _vsi_path
 from rasterio.enums import ColorInterp, MaskFlags
 
 from geoovseg.errors import SceneError, UsageError
 from geoovseg.ground import ellipsoid_of, pixel_size
-from geoovseg.vrt import band_like, dataset, mask_of
+from geoovseg.vrt import alpha_of, band_like, dataset_like, mask_of, source_name
 
 COARSEST = 1.2
 FINEST = 0.1
@@ -80,9 +79,12 @@ def resampled(src: Any, shape: tuple[int, int]) -> Iterator[Any]:
 def _as_vrt(src: Any, shape: tuple[int, int], way: str) -> str:
     """A VRT of a raster at another size."""
     place = src.transform @ Affine.scale(src.width / shape[1], src.height / shape[0])
-    root = dataset(shape, src.crs, place, src.tags())
-    for number in range(1, src.count + 1):
-        _source(band_like(root, src, number), src, str(number), shape, way)
+    root = dataset_like(src, shape, src.crs, place, src.tags())
+    for number, flags in enumerate(src.mask_flag_enums, start=1):
+        band = band_like(root, src, number, None)
+        _source(band, src, str(number), shape, way)
+        if not {MaskFlags.all_valid, MaskFlags.per_dataset} & set(flags):  # a mean may be what is no data elsewhere
+            _source(mask_of(band), src, f"mask,{number}", shape, way)
     if MaskFlags.per_dataset in src.mask_flag_enums[0] and MaskFlags.alpha not in src.mask_flag_enums[0]:
         _source(mask_of(root), src, "mask,1", shape, way)
     return tostring(root, encoding="unicode")
@@ -92,7 +94,7 @@ def _source(band: Element, src: Any, number: str, shape: tuple[int, int], way: s
     """Where a band's pixels come from; not from overviews, which a file may have or not."""
     source = SubElement(band, "ComplexSource", resampling=way)
     name = SubElement(source, "SourceFilename", relativeToVRT="0", shared="0")
-    name.text = _vsi_path(_parse_path(src.name))
+    name.text = source_name(src)
     SubElement(SubElement(source, "OpenOptions"), "OOI", key="OVERVIEW_LEVEL").text = "NONE"
     SubElement(source, "SourceBand").text = number
     if number.isdigit() and src.colorinterp[int(number) - 1] != ColorInterp.alpha:
@@ -103,7 +105,8 @@ def _source(band: Element, src: Any, number: str, shape: tuple[int, int], way: s
 
 def _leave_out(source: Element, src: Any, number: int) -> None:
     """What is no data is not to be mixed with what is."""
-    if src.nodatavals[number - 1] is not None:
-        SubElement(source, "NODATA").text = repr(src.nodatavals[number - 1])
-    elif MaskFlags.per_dataset in src.mask_flag_enums[number - 1]:
-        SubElement(source, "UseMaskBand").text = "true"
+    nodata, flags = src.nodatavals[number - 1], src.mask_flag_enums[number - 1]
+    if nodata is not None:
+        SubElement(source, "NODATA").text = repr(nodata)
+    elif MaskFlags.all_valid not in flags and (MaskFlags.alpha not in flags or alpha_of(src) is not None):
+        SubElement(source, "UseMaskBand").text = "true"  # also of whole numbers that GDAL keeps apart: 64 bits

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -173,6 +175,45 @@ def test_segment_evaluate_preview_fit_together(geoovseg: Run, scene: Path, folde
     code, out, _ = geoovseg("preview", scene, labels, scene.with_name("p.png"))
     assert code == 0
     assert Path(out.strip()).stat().st_size > 1000
+
+
+def _hinted(err: str) -> list[str]:
+    (line,) = (line for line in err.splitlines() if line.startswith("see it: "))
+    return shlex.split(line.removeprefix("see it: geoovseg "))
+
+
+@pytest.mark.parametrize("more", [(), ("--bands", "3,2,green", "--scale", "10,200"), ("--gsd", "1.3")])
+def test_the_hint_shows_the_labels_as_the_run_saw_the_scene(geoovseg: Run, scene: Path, more: tuple[str, ...]) -> None:
+    labels = scene.with_name("my labels.tif")
+    hint = _hinted(geoovseg("segment", scene, "-c", "road", *DEMO, "-o", labels, *more)[2])
+    picture = str(labels.with_suffix(".png"))
+    assert hint == ["preview", str(scene), str(labels), picture, *(more if "--bands" in more else ())]
+    code, out, _ = geoovseg(*hint)
+    assert (code, out.strip()) == (0, picture)
+
+
+def test_the_picture_of_the_hint_is_never_the_scene(geoovseg: Run, scene: Path) -> None:
+    picture = scene.with_name("a.png")
+    with rasterio.open(scene) as src, rasterio.open(picture, "w", **{**src.profile, "driver": "PNG"}) as dst:
+        dst.write(src.read())
+    hint = _hinted(geoovseg("segment", picture, "-c", "road", *DEMO, "-o", scene.with_name("a.tif"))[2])
+    assert hint[-1] == str(scene.with_name("a_preview.png"))
+
+
+def test_the_box_of_a_scene_can_be_pasted_as_an_area(geoovseg: Run, scene: Path) -> None:
+    given = ("segment", scene, "-c", "road", *DEMO, "--dry-run", "--aoi")
+    code, _, err = geoovseg(*given, "1,2,3,4")
+    box = re.search(r"which lies within (\S+);", err)
+    assert code == 2
+    assert box is not None
+    assert box[1] == "480000,5459850,480130,5460000"
+    assert geoovseg(*given, box[1])[0] == 0
+
+
+def test_one_class_and_no_background_is_warned_of_once(geoovseg: Run, scene: Path) -> None:
+    code, _, err = geoovseg("segment", scene, "-c", "road", *DEMO, "--background", "none")
+    assert code == 0
+    assert err.count("warning: road is the only class and --background is none") == 1
 
 
 def test_one_class_of_a_drawn_scene_stays_small(geoovseg: Run, scene: Path) -> None:

@@ -18,6 +18,7 @@ from geoovseg.errors import SceneError, UsageError
 from geoovseg.evaluation import evaluate
 from geoovseg.record import RUN_TAG
 from geoovseg.styles import LegendEntry, label_aux_xml
+from geoovseg.vectorize import vectorize
 
 WriteRaster = Callable[..., str]
 
@@ -103,6 +104,50 @@ def test_vectors_are_rasterised_by_field(labels: str, tmp_path: Path) -> None:
     assert evaluate(labels, path, field="kind").confusion == [[3, 1, 0], [0, 3, 0]]
     with pytest.raises(UsageError, match="--field type: .* has the columns kind"):
         evaluate(labels, path, field="type")
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Callable[..., Path]:
+    """Two squares, of road and water, with their names in a column."""
+
+    def write(column: str, name: str = "truth.fgb") -> Path:
+        left, top = TRANSFORM.c, TRANSFORM.f
+        squares = [box(left, top - 1, left + 1, top), box(left + 1, top - 1, left + 2, top)]
+        table = geopandas.GeoDataFrame({column: ["road", "water"], "geometry": squares}, crs="EPSG:32632")
+        table.to_file(tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".parquet", ".geojsonl"])
+def test_polygons_of_ours_need_no_field(labels: str, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"truth{suffix}"
+    vectorize(labels, path, workers=1)
+    result = evaluate(labels, path)
+    assert result.miou == 1.0
+    assert result.confusion == [[3, 0, 0], [0, 4, 0]]
+
+
+def test_without_a_column_of_ours_the_field_must_be_said(labels: str, shapes: Callable[..., Path]) -> None:
+    path = shapes("kind")
+    with pytest.raises(
+        UsageError, match=r"truth.fgb needs --field, the column of class names; it has the columns kind"
+    ):
+        evaluate(labels, path)
+    assert evaluate(labels, path, field="kind").miou == evaluate(labels, shapes("class_name", "ours.fgb")).miou
+
+
+def test_measures_and_images_are_not_compared(labels: str, write_raster: WriteRaster) -> None:
+    tags = _tags(["road", "water"])
+    sure, image = (write_raster(np.ones((n, 2, 4), np.uint8), f"{n}.tif", tags=tags) for n in (1, 3))
+    with rasterio.open(sure, "r+") as dst:
+        dst.scales = (1 / 250,)
+    for pair in ((sure, labels), (labels, sure)):
+        with pytest.raises(SceneError, match="has the scale 0.004: its pixels are measures"):
+            evaluate(*pair)
+    with pytest.raises(SceneError, match="has 3 bands"):
+        evaluate(image, labels)
 
 
 def test_figures_equal_numpys_on_random_labels(write_raster: WriteRaster) -> None:

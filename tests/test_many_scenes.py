@@ -5,19 +5,24 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from geoovseg.cli.scenes import listed
+from geoovseg.cli.listing import listed
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import UsageError
 from geoovseg.names import label_names
+from geoovseg.record import RUN_TAG
 
 Run = Callable[..., tuple[int, str, str]]
-OPTIONS = ("-c", "road", "--model", "demo", "--background", "none")
+OPTIONS = ("-c", "road,water", "--model", "demo", "--background", "none")
 
 
 @pytest.fixture
@@ -42,10 +47,64 @@ def _touch(folder: Path, *names: str) -> list[str]:
 
 
 def test_a_folder_stands_for_its_rasters_by_name_without_what_we_wrote(tmp_path: Path) -> None:
-    wanted = _touch(tmp_path, "a.tif", "b.JP2", "c.vrt", "d.tiff", "e.png", "f.img", "g.jpg")
+    wanted = _touch(tmp_path, "a.tif", "b.JP2", "c.vrt", "d.tiff", "e.png", "f.img", "g.jpg", "h.JPEG")
     _touch(tmp_path, "a_labels.tif", "a_confidence.tif", "m_labels.tif.mosaic.vrt", ".hidden.tif", "x.txt", "sub/z.tif")
     (tmp_path / "folder.tif").mkdir()
     assert listed([str(tmp_path)]) == wanted
+
+
+def _write_ours(folder: Path) -> None:
+    """What only its inside tells to be ours."""
+    profile = {"driver": "GTiff", "height": 4, "width": 4, "count": 1, "dtype": "uint8", "crs": "EPSG:32632"}
+    with rasterio.open(folder / "sure.TIF", "w", transform=rasterio.Affine.scale(2), **profile) as dst:
+        dst.update_tags(**{RUN_TAG: "{}"})
+    said = PngInfo()
+    said.add_text(RUN_TAG, "{}")
+    Image.new("RGB", (4, 4)).save(folder / "picture.png", pnginfo=said)
+
+
+def test_rasters_in_a_folder_that_say_we_wrote_them_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = _touch(tmp_path, "a.png", "broken.tif")
+    _touch(tmp_path, "a_labels.tif", "a_labels.png")
+    _write_ours(tmp_path)
+    assert listed([str(tmp_path)]) == wanted
+    said = capsys.readouterr().err
+    assert said == f"{tmp_path}: left out 4 rasters that geoovseg wrote; name a file itself to take it\n"
+    assert listed([str(tmp_path)], quiet=True) == wanted
+    assert listed([str(tmp_path / "sure.TIF")]) == [str(tmp_path / "sure.TIF")]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_second_run_of_a_folder_takes_the_same_scenes(geoovseg: Run, small: Callable[[str], Path]) -> None:
+    folder = small("in/a.tif").parent
+    given = ("segment", folder / "a.tif", *OPTIONS, "-o", folder / "labels.tif", "--confidence", folder / "sure.tif")
+    assert geoovseg(*given)[0] == 0
+    code, out, err = geoovseg("segment", folder, *OPTIONS, "-o", folder.parent)
+    assert (code, out.split()) == (0, [str(folder.parent / "a_labels.tif")])
+    assert "left out 2 rasters" in err
+
+
+def test_a_folder_of_folders_is_refused_with_how_to_search_them(tmp_path: Path) -> None:
+    outer = tmp_path / "of two"
+    _touch(outer, "x.txt", "north/a.tif")
+    with pytest.raises(UsageError, match="its subfolders are not searched: find") as caught:
+        listed([f"{outer}/"])
+    assert f"find {shlex.quote(str(outer))} -name '*.tif' | geoovseg segment - ..." in str(caught.value)
+
+
+def test_a_number_that_is_no_file_was_meant_for_an_option(
+    geoovseg: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (scene,) = _touch(tmp_path, "scene.tif")
+    code, out, err = geoovseg("segment", scene, *OPTIONS, "--bands", "3", "2", "1")
+    assert (code, out) == (2, "")
+    assert "there is no scene named 2; if it belongs to an option" in err
+    assert "--bands 3,2,1" in err
+    _touch(tmp_path, "2")
+    assert listed(["2"]) == ["2"]
 
 
 def test_a_folder_without_rasters_is_refused_and_names_it(geoovseg: Run, tmp_path: Path) -> None:
@@ -61,6 +120,47 @@ def test_a_dash_reads_paths_of_scenes_from_standard_input(tmp_path: Path, monkey
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     with pytest.raises(UsageError, match="from standard input, one a line; there was none"):
         listed(["-"])
+
+
+def test_paths_that_end_in_nul_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a.tif\0b.tif\0"))
+    with pytest.raises(UsageError, match="find -print, not -print0"):
+        listed(["-"])
+
+
+def test_a_reader_that_has_gone_ends_the_batch_and_is_no_fault_of_the_scenes(
+    geoovseg: Run, small: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = small("a.tif"), small("b.tif")
+
+    def closed(text: str) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("geoovseg.cli.output.typer.echo", lambda text, err=False: None if err else closed(text))
+    code, _, _ = geoovseg("segment", first, second, *OPTIONS, "-o", first.parent / "out")
+    assert code == 1
+    assert [path.name for path in (first.parent / "out").glob("*.tif")] == ["a_labels.tif"]
+
+
+@pytest.mark.parametrize("deeper", ["", "/new"])
+def test_a_dry_run_refuses_a_file_where_a_folder_is_to_be(
+    geoovseg: Run, small: Callable[[str], Path], deeper: str
+) -> None:
+    first, second = small("a.tif"), small("b.tif")
+    file = first.with_name("file.txt")
+    file.write_text("")
+    for more in ((), ("--dry-run",)):
+        code, _, err = geoovseg("segment", first, second, *OPTIONS, "-o", f"{file}{deeper}", *more)
+        assert (code, "cannot make this folder" in err) == (2, True)
+
+
+def test_a_dry_run_names_labels_in_folders_that_are_yet_to_be_made(geoovseg: Run, small: Callable[[str], Path]) -> None:
+    first, second = small("a.tif"), small("a_labels_of.tif")
+    folder = first.parent / "new" / "deeper"
+    code, out, err = geoovseg("segment", first, second, *OPTIONS, "-o", folder, "--dry-run", "--json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[0])["labels"] == str(folder / "a_labels.tif")
+    assert not folder.parent.exists()
 
 
 def test_a_scene_that_is_named_twice_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,3 +281,43 @@ def test_scenes_with_unreadable_windows_are_counted_apart(
     code, _, err = geoovseg("segment", *scenes, *OPTIONS, "--on-error", "skip", "--quiet")
     assert code == 3
     assert f"2 scenes: 1 done, 1 with unreadable windows: {scenes[1]}\n" in err
+
+
+def test_dry_runs_of_several_scenes_name_them_and_say_how_long_all_take(
+    geoovseg: Run, small: Callable[[str], Path], tmp_path: Path
+) -> None:
+    scenes = [small("in/a.tif"), small("in/b.tif")]
+    bad, options = tmp_path / "in" / "c.tif", (*OPTIONS, "--dry-run", "-o", tmp_path / "out")
+    bad.write_bytes(b"II*\0nothing")
+    code, out, err = geoovseg("segment", tmp_path / "in", *options)
+    assert code == 4
+    for line, scene in zip(out.splitlines(), scenes, strict=True):
+        assert line.startswith(f"{scene}: 64 x 64 pixels, 1 window in 1 batch, 1 panel, about ")
+    assert "3 scenes: 2 can be done in about 1 s, 1 failed: " in err
+    said = [json.loads(line) for line in geoovseg("segment", *scenes, *options, "--json", "--quiet")[1].splitlines()]
+    assert [each["scene"] for each in said] == [str(scene) for scene in scenes]
+
+
+def test_the_summary_of_dry_runs_is_quiet_when_asked(geoovseg: Run, small: Callable[[str], Path]) -> None:
+    scenes, options = [small("a.tif"), small("b.tif")], (*OPTIONS, "--dry-run")
+    assert "2 scenes: 2 can be done in about " in geoovseg("segment", *scenes, *options)[2]
+    assert geoovseg("segment", *scenes, *options, "--quiet")[2] == ""
+
+
+def test_a_dry_run_of_a_scene_alone_has_no_name_and_no_summary(geoovseg: Run, small: Callable[[str], Path]) -> None:
+    scene = small("a.tif")
+    code, out, err = geoovseg("segment", scene, *OPTIONS, "--dry-run")
+    assert (code, err) == (0, "")
+    assert out.startswith("64 x 64 pixels, 1 window in 1 batch")
+    said = json.loads(geoovseg("segment", scene, *OPTIONS, "--dry-run", "--json")[1])
+    assert (said["scene"], said["labels"]) == (str(scene), str(scene.with_name("a_labels.tif")))
+
+
+@pytest.mark.parametrize("options", [("--shard", "1/2"), ("--workers", "2"), ("--resume",)])
+def test_a_dry_run_of_a_share_says_that_it_is_of_the_whole(
+    geoovseg: Run, small: Callable[[str], Path], options: tuple[str, ...]
+) -> None:
+    given = ("segment", small("a.tif"), *OPTIONS, "--dry-run")
+    whole, (code, out, err) = geoovseg(*given), geoovseg(*given, *options)
+    assert (code, out) == (0, whole[1])
+    assert "figures of the whole run in one process" in err

@@ -190,6 +190,11 @@ def test_polygons_have_no_holes_where_small_ones_were(write_raster: Callable[...
     assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.tif", "out.gpkg"]
 
 
+def test_help_says_that_areas_count_before_corners_move(geoovseg: Callable[..., Any]) -> None:
+    _, out, _ = geoovseg("vectorize", "--help")
+    assert "the neighbour with the longest border, before --simplify." in " ".join(out.split())
+
+
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 def test_an_area_that_is_none_is_refused(write_raster: Callable[..., str], tmp_path: Path, value: float) -> None:
     path = write_raster(np.ones((1, 9, 9), np.uint8), "labels.tif")

@@ -26,6 +26,7 @@ from geoovseg.mosaic import ScoreMosaic
 from geoovseg.ops import upsample
 from geoovseg.pace import PACKAGED, Pace, Taken, keep_pace, known_pace
 from geoovseg.pipeline import segment
+from geoovseg.record import duration
 from geoovseg.scene import DEMO_TAG, open_scene
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.tiling import Panel, plan_tiles
@@ -43,8 +44,8 @@ def _nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "gpus", list)
 
 
-def _at(seconds: float, process_mb: float = 500.0, tile: tuple[int, int] = (64, 64)) -> Pace:
-    return Pace(needs=NEEDS, process_mb=process_mb, tiles={tile: Taken(Beside(10.0, 2.0), seconds)})
+def _at(seconds: float, process_mb: float = 500.0, size: tuple[int, int] = (64, 64), words: int = 4) -> Pace:
+    return Pace(needs=NEEDS, tiles={size: Taken(Beside(10.0, 2.0), seconds, process_mb, words)})
 
 
 def test_a_pace_is_read_as_it_was_kept() -> None:
@@ -58,8 +59,38 @@ def test_sizes_add_up_the_newest_time_counts_and_the_least_memory() -> None:
     keep_pace(ODD, _at(0.125, 900))
     found = known_pace(ODD)
     assert found is not None
-    assert {tile: taken.seconds for tile, taken in found.tiles.items()} == {(64, 64): 0.125, (40, 64): 0.25}
-    assert found.process_mb == 600
+    assert {size: taken.seconds for size, taken in found.tiles.items()} == {(64, 64): 0.125, (40, 64): 0.25}
+    assert {taken.process_mb for taken in found.tiles.values()} == {600, 700}
+
+
+def test_a_time_counts_for_about_as_many_words() -> None:
+    found = _at(0.5, words=10)
+    assert [found.of((64, 64), words) is not None for words in (1, 10, 50, 51, 800)] == [True, True, True, False, False]
+    keep_pace(ODD, _at(0.5, 700, words=800))
+    assert keep_pace(ODD, _at(0.25, 900)).tiles[64, 64] == _at(0.25, 900).tiles[64, 64]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("tile", "64 px"), ("patch", 0), ("stride", None), ("memory", float("nan")), ("tile", 1e400)]
+)
+def test_needs_that_cannot_be_count_as_none(name: str, value: object, tmp_path: Path) -> None:
+    keep_pace(ODD, _at(0.125))
+    (kept,) = (tmp_path / "cache" / "pace").iterdir()
+    said = json.loads(kept.read_text())
+    said["needs"][name] = value
+    kept.write_text(json.dumps(said))
+    assert known_pace(ODD) is None
+
+
+@pytest.mark.parametrize("at", range(7))
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "x", None])
+def test_a_tile_that_cannot_be_counts_as_none(at: int, value: object, tmp_path: Path) -> None:
+    keep_pace(ODD, _at(0.125))
+    (kept,) = (tmp_path / "cache" / "pace").iterdir()
+    said = json.loads(kept.read_text())
+    said["tiles"][0][at] = value
+    kept.write_text(json.dumps(said))
+    assert known_pace(ODD) is None
 
 
 @pytest.mark.parametrize(
@@ -97,12 +128,49 @@ def test_the_second_dry_run_takes_the_first_ones_word(demo_scene: str, monkeypat
     assert more.estimated_seconds == first.estimated_seconds
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "1 s"), (45.4, "45 s"), (89, "89 s"), (700, "12 min"), (5399, "90 min"), (5400, "1.5 h"), (7200, "2 h"),
+        (12_600, "3.5 h"), (35_990, "10 h"), (129_000, "36 h"), (151_530, "1.8 days"), (172_800, "2 days"),
+        (9e6, "104 days"),
+    ],
+)  # fmt: skip
+def test_times_are_said_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_an_estimate_counts_one_and_many(demo_scene: str, tmp_path: Path) -> None:
+    plan = dry_run(demo_scene, output=tmp_path / "x.tif", **GIVEN)
+    assert (plan.scene, plan.labels) == (demo_scene, str(tmp_path / "x.tif"))
+    assert replace(plan, windows=2, batches=2, panels=2, memory_mb=7, estimated_seconds=9000).to_text() == (
+        "230 x 280 pixels, 2 windows in 2 batches, 2 panels, about 7 MB and 2.5 h"
+    )
+    assert ", 1 window in 1 batch, 1 panel, about " in replace(plan, windows=1, batches=1).to_text()
+
+
 def test_a_run_says_how_long_the_next_one_takes(demo_scene: str, tmp_path: Path) -> None:
     result = segment(demo_scene, output=tmp_path / "labels.tif", **GIVEN)
     plan = dry_run(demo_scene, output=tmp_path / "other.tif", **GIVEN)
     assert result.windows >= 32
     assert plan.estimated_seconds == pytest.approx(result.seconds["segment"], abs=0.06)
     assert plan.windows == result.windows
+
+
+def test_a_dry_run_takes_background_words_of_the_users(demo_scene: str) -> None:
+    """Where nothing is known yet, and where something is."""
+    for _ in range(2):
+        assert dry_run(demo_scene, background="forest+grass", **GIVEN).background == ("forest", "grass")
+
+
+def test_a_run_that_skips_most_windows_says_nothing_of_the_next(
+    write_raster: Callable[..., str], tmp_path: Path
+) -> None:
+    data = np.zeros((3, 900, 900), np.uint8)
+    data[:, :200, :200] = render(1001, 200, 200)[0]
+    scene = write_raster(data, nodata=0, tags={DEMO_TAG: "1001"})
+    segment(scene, output=tmp_path / "labels.tif", **GIVEN)
+    assert known_pace(ODD) is None
 
 
 def test_a_dry_run_of_another_size_is_rehearsed(
@@ -133,7 +201,7 @@ def test_what_was_packaged_is_what_the_method_asks_for(name: str, write_raster: 
     assert {tile: taken.beside for tile, taken in packaged.tiles.items()} == {
         tile: taken.beside for tile, taken in job.pace(1.0, 1.0).tiles.items()
     }
-    assert 100 < packaged.process_mb < 3000
+    assert all(100 < taken.process_mb < 3000 for taken in packaged.tiles.values())
 
 
 def test_packaged_times_are_scaled_by_how_fast_this_machine_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +209,7 @@ def test_packaged_times_are_scaled_by_how_fast_this_machine_multiplies(monkeypat
     monkeypatch.setattr(pace, "product_seconds", lambda: 3 * said["product_seconds"])
     found = known_pace(Settings(model="demo"))
     assert found is not None
-    assert found.tiles[112, 112].seconds == pytest.approx(3 * said["methods"]["segearth"]["tiles"][0][-1])
+    assert found.tiles[112, 112].seconds == pytest.approx(3 * said["methods"]["segearth"]["tiles"][0][4])
 
 
 def test_nothing_packaged_is_used_beside_a_gpu_or_with_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,14 @@ def test_resuming_what_was_never_begun_begins_it(
     _same(tmp_path, undisturbed)
 
 
+def test_settings_that_are_refused_cost_no_finished_parts(tall: Path, tmp_path: Path) -> None:
+    _run(tall, tmp_path, shard=(1, 2))
+    parts = sorted((tmp_path / "labels.tif.parts").iterdir())
+    with pytest.raises(UsageError, match="--threshold 7"):
+        segment_with(tall, workers=2, overwrite=True, output=tmp_path / "labels.tif", **GIVEN, threshold=7)
+    assert sorted((tmp_path / "labels.tif.parts").iterdir()) == parts
+
+
 def test_overwrite_begins_again(tall: Path, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError):
         _run(tall, tmp_path, stop=_stop_after(2))

@@ -47,7 +47,7 @@ def test_bands_follow_their_colour_interpretation(write_raster: WriteRaster) -> 
     path = write_raster(_noise(4, 16, 16), colorinterp=bgra, photometric="minisblack")
     with open_scene(path) as scene:
         assert scene.bands == (3, 2, 1)
-        assert scene.masks
+        assert scene.validity.masks
 
 
 def test_a_fourth_band_is_not_alpha_unless_it_says_so(write_raster: WriteRaster) -> None:
@@ -55,7 +55,7 @@ def test_a_fourth_band_is_not_alpha_unless_it_says_so(write_raster: WriteRaster)
     data = _noise(4, 16, 16)
     data[3] = 0
     with open_scene(write_raster(data, colorinterp=rgbn)) as scene:
-        assert not scene.masks
+        assert not scene.validity.masks
         assert scene.read(Window(0, 0, 16, 16))[1].all()
 
 

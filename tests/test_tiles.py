@@ -217,6 +217,7 @@ def test_the_later_of_tiles_that_overlap_wins_where_it_has_data(write_raster: Wr
 @pytest.mark.parametrize(
     ("changes", "bands", "message"),
     [
+        ({"crs": None}, 3, r"b\.tif has no coordinate system, and .* is in EPSG:32632; .* -a_srs EPSG:32632 .*b"),
         ({"crs": "EPSG:32633"}, 3, "differ in coordinate systems, EPSG:32632 and EPSG:32633; warp"),
         ({"transform": TRANSFORM @ Affine.scale(1.1)}, 3, r"pixels of one size: those of .*b\.tif are 0.55 x -0.55"),
         ({"transform": TRANSFORM @ Affine.rotation(1)}, 3, "rotated, those of"),
@@ -368,6 +369,47 @@ def test_tiles_are_cut_only_from_labels_of_a_mosaic_on_its_grid(
         assert geoovseg("merge", parts)[0] == 0
 
 
+def test_a_mosaic_that_is_refused_leaves_the_vrt_of_another_run_alone(
+    geoovseg: Run, demo_scene: str, cut: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    tiles, vrt = cut(demo_scene), vrt_of(tmp_path / "m.tif")
+    as_one(tiles, vrt)
+    assert geoovseg("segment", *tiles, *OPTIONS, "--mosaic", "-o", tmp_path / "m.tif", "--threshold", "7")[0] == 2
+    assert vrt.exists()
+
+
+def test_labels_that_are_finished_are_named_where_cutting_them_fails(
+    geoovseg: Run, demo_scene: str, cut: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object, **more: object) -> list[str]:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr("geoovseg.tiles.per_tile", fail)
+    given = ("--mosaic", "-o", tmp_path / "m.tif", "--per-tile", tmp_path / "each")
+    code, _, err = geoovseg("segment", *cut(demo_scene), *OPTIONS, *given)
+    assert code == 1
+    assert f"the labels are finished: {tmp_path / 'm.tif'}" in err
+
+
+def test_tiles_whose_palette_is_missing_are_refused(write_raster: Write, tmp_path: Path) -> None:
+    path = write_raster(np.ones((1, 20, 20), np.uint8))
+    vrt = tmp_path / "tile.vrt"
+    rasterio.shutil.copy(path, vrt, driver="VRT")
+    vrt.write_text(vrt.read_text().replace("<ColorInterp>Gray", "<ColorInterp>Palette"))
+    with pytest.raises(SceneError, match="stands for colours of a palette, which the file lacks"):
+        as_one([str(vrt)], tmp_path / "m.vrt")
+
+
+def test_a_folder_that_is_not_there_is_said_before_the_tiles_are_put_together(
+    geoovseg: Run, demo_scene: str, cut: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    target = tmp_path / "nowhere" / "m.tif"
+    for more in ((), ("--dry-run",)):
+        code, _, err = geoovseg("segment", *cut(demo_scene), *OPTIONS, "--mosaic", "-o", target, *more)
+        assert code == 1
+        assert "nowhere does not exist; create it" in err
+
+
 def test_a_mosaic_that_fails_leaves_nothing_behind(
     geoovseg: Run, demo_scene: str, cut: Callable[..., list[str]], tmp_path: Path
 ) -> None:
@@ -400,12 +442,20 @@ def test_labels_per_tile_that_exist_are_seen_before_anything_is_computed(
     (tmp_path / "scene_labels.tif").touch()
     code, _, err = geoovseg("segment", demo_scene, *OPTIONS, "--mosaic", "--per-tile", tmp_path)
     assert code == 1
-    assert "scene_labels.tif exists" in err
+    assert "scene_labels.tif exists; add --overwrite to replace it, or choose another folder with --per-tile" in err
     assert not (tmp_path / "mosaic_labels.tif").exists()
     code, _, err = geoovseg("segment", demo_scene, *OPTIONS, "--mosaic", "-o", tmp_path / "scene_labels.tif",
                             "--per-tile", tmp_path, "--overwrite")  # fmt: skip
     assert code == 2
     assert "of a tile and of the mosaic" in err
+
+
+def test_a_dry_run_of_a_mosaic_names_what_it_would_write(
+    geoovseg: Run, demo_scene: str, cut: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    tiles, target = cut(demo_scene), tmp_path / "m.tif"
+    said = json.loads(geoovseg("segment", *tiles, *OPTIONS, "--mosaic", "-o", target, "--dry-run", "--json")[1])
+    assert (said["scene"], said["labels"]) == (str(vrt_of(target)), str(target))
 
 
 def test_json_of_a_mosaic_names_its_tiles_and_their_labels(

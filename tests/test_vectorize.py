@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pyarrow import parquet
 from rasterio.features import rasterize, shapes
 from rasterio.transform import from_origin
 
-from geoovseg.errors import OutputError, SceneError, UsageError
+from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError
 from geoovseg.vectorize import vectorize
 from geoovseg.vectorize.pieces import Task, block_windows, cut_pieces
 from geoovseg.vectorize.seams import Groups, Seams
@@ -170,8 +171,17 @@ def test_areas_are_square_metres_on_the_ground(
 
 def test_without_a_coordinate_system_there_are_no_areas(write_raster: Write, tmp_path: Path) -> None:
     path = write_raster(np.ones((1, 20, 30), np.uint8), "labels.tif", crs=None)
-    assert vectorize(path, tmp_path / "out.gpkg", workers=1).area_m2 == {"class 1": None}
+    with pytest.warns(GeoOVSegWarning, match="no coordinate system: area_m2 and perimeter_m stay empty") as said:
+        assert vectorize(path, tmp_path / "out.gpkg", workers=1).area_m2 == {"class 1": None}
+    assert len(said) == 1
+    assert "--min-area, --simplify and --split-grid count in the raster's own units" in str(said[0].message)
     assert _read(tmp_path / "out.gpkg").area_m2.isna().all()
+
+
+def test_a_place_on_the_ground_brings_no_warning(labels: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GeoOVSegWarning)
+        vectorize(labels, tmp_path / "out.gpkg", workers=1)
 
 
 def test_a_geopackage_opens_coloured_and_named(labels: str, tmp_path: Path) -> None:
@@ -261,7 +271,7 @@ def test_labels_of_ours_keep_names_and_colours(geoovseg: Callable[..., Any], dem
     assert shapely.coverage_is_valid(np.array(found.geometry.values))
     code, _, err = geoovseg("vectorize", labels, tmp_path / "out.gpkg")
     assert code != 0
-    assert "--overwrite" in err
+    assert "exists; add --overwrite to replace it" in err
 
 
 @pytest.mark.parametrize(
@@ -311,7 +321,7 @@ def test_segment_makes_polygons_when_asked(geoovseg: Callable[..., Any], demo_sc
     assert found.confidence.between(0, 1).all()
     for more, message in (
         (["--overwrite", "--shard", "1/2"], "after `geoovseg merge`"),
-        ([], "use --overwrite"),
+        ([], "exists; add --overwrite to replace it"),
         (["--overwrite", demo_scene], "--vectors names one file"),
     ):
         code, _, err = geoovseg(*common, "--vectors", tmp_path / "out.gpkg", *more)

@@ -88,6 +88,13 @@ def test_no_background_gives_every_pixel_a_class() -> None:
     assert vocabulary.first_code == 1
 
 
+@pytest.mark.parametrize("classes", ["road", "ways=road+street", "road,background=sky"])
+def test_a_class_alone_without_a_background_is_told_to_fill_everything(classes: str) -> None:
+    with pytest.warns(GeoOVSegWarning, match="is the only class and .* every pixel will be (road|ways)"):
+        vocabulary, _ = parse_background("none", parse_classes([classes]))
+    assert vocabulary.background == ()
+
+
 def test_background_words_can_be_given() -> None:
     assert parse_background("sea+sky", parse_classes(["a"]))[0].background == ("sea", "sky")
 
@@ -109,11 +116,25 @@ def test_background_words_can_be_given() -> None:
         (["road,@no/such/file"], "cannot read the class list no/such/file"),
         (["@no/such/file"], "cannot read the class list no/such/file"),
         (["background"], "no classes given"),
+        (["road;water"], "class 'road;water': separate classes by commas"),
+        (["ways=road;street"], "separate classes by commas"),
     ],
 )
 def test_unreadable_classes_are_refused_with_their_text(classes: list[str], message: str) -> None:
     with pytest.raises(VocabularyError, match=message):
         parse_classes(classes)
+
+
+def test_a_class_that_is_the_name_of_a_file_was_meant_as_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("classes.txt", "road"):
+        Path(name).write_text("water\n")
+    for text in ("classes.txt", "road, classes.txt", str(tmp_path / "road")):
+        with pytest.raises(VocabularyError, match=r"is the name of a file; write @.* to read a list"):
+            parse_classes([text])
+    assert parse_classes(["road,@classes.txt,trees.txt"]).names == ("road", "water", "trees.txt")
 
 
 @pytest.mark.parametrize("line", ["a=b", "a: b+c", "a: b,,c", ": b"])

@@ -24,7 +24,9 @@ def command(
             metavar="TRUTH=LABEL",
         ),
     ] = None,
-    field: Annotated[str | None, typer.Option(help="Column of class names, for vector truth.")] = None,
+    field: Annotated[
+        str | None, typer.Option(help="Column of class names, for vector truth; default class_name.")
+    ] = None,
     json: o.JsonOpt = False,
 ) -> None:
     """Compare labels with ground truth.

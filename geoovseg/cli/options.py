@@ -89,6 +89,9 @@ ScaleOpt = Annotated[
         metavar="auto|dtype|MIN,MAX",
     ),
 ]
+NodataOpt = Annotated[
+    float | None, typer.Option(help="Pixels of this value in all three bands have no data, whatever the file says.")
+]
 GsdOpt = Annotated[
     float | None, typer.Option(help="Metres a pixel at which to see the scene; default its own.", metavar="METRES")
 ]
@@ -122,7 +125,9 @@ MosaicOpt = Annotated[
 PerTileOpt = Annotated[
     str | None, typer.Option(help="Of a mosaic, also give each tile its labels, in this folder.", metavar="DIR")
 ]
-DryRunOpt = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and for how long; read no pixels.")]
+DryRunOpt = Annotated[
+    bool, typer.Option("--dry-run", help="Say what the whole run would do, and for how long; read no pixels.")
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 QuietOpt = Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but warnings and errors.")]
 LabelsArg = Annotated[Path, typer.Argument(help="A label raster.", metavar="LABELS")]

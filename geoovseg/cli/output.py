@@ -11,18 +11,19 @@ from typing import Any
 
 import typer
 
-from geoovseg.errors import GeoOVSegWarning, OutputError
+from geoovseg.errors import GeoOVSegWarning, NobodyListensError
+from geoovseg.record import duration
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 def data(text: str) -> None:
-    """A result, on stdout. Raises OutputError where that is full or closed."""
+    """A result, on stdout. Raises NobodyListensError where that is full or closed."""
     try:
         typer.echo(text)
         sys.stdout.flush()
     except OSError as error:
-        raise OutputError(f"cannot write to standard output: {error}; the results are {text}") from error
+        raise NobodyListensError(f"cannot write to standard output: {error}; the results are {text}") from error
 
 
 def talk(text: str, *, quiet: bool = False) -> None:
@@ -86,7 +87,7 @@ def _lines(unit: str) -> Callable[[int, int], None]:
         if done > shown and (done == total or now - last >= SECONDS_BETWEEN_LINES):
             last, shown = now, done
             rate = done / max(now - start, 1e-9)
-            left = f"{(total - done) / max(rate, 1e-9):.0f} s left"
+            left = f"{duration((total - done) / max(rate, 1e-9))} left"
             talk(f"{done / size:.0f} of {total / size:.0f} {name}, {rate / size:.1f} {name}/s, {left}")
 
     return update

@@ -1,23 +1,19 @@
-"""The scenes of `geoovseg segment`: what its arguments list, where labels go, tiles as one, and one after the other."""
+"""The scenes of `geoovseg segment`: where their labels go, tiles as one, and one after the other."""
 
 from __future__ import annotations
 
 import json as jsonlib
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from geoovseg.cli.listing import listed
 from geoovseg.cli.output import data, talk
-from geoovseg.errors import GeoOVSegError, InterruptedRunError, SceneError, UsageError, first_line
+from geoovseg.errors import GeoOVSegError, InterruptedRunError, NobodyListensError, UsageError, first_line
 
-SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg")
-"""Of the rasters in a folder."""
-OURS = ("_labels.tif", "_confidence.tif", ".mosaic.vrt")
-"""Ends of the names of what `segment` writes, which is not to be segmented in turn."""
 NAMED = 5
 """How many scenes a summary names."""
 PARTLY = 3
@@ -59,61 +55,20 @@ class Task:
     scene: str
     output: str | None
     overwrite: bool
+    labels: str | None = None
+    """where these will be, if `output` is only where a dry run looks whether that is possible"""
     tiles: tuple[str, ...] = ()
     """what the scene is made of, with --mosaic"""
 
 
-def listed(arguments: Sequence[str]) -> list[str]:
-    """The scenes that arguments name: themselves, the rasters in folders, and with `-` the lines of standard input.
-
-    A scene that is named twice is there once. Raises UsageError where a folder or standard input has none.
-    """
-    found = (scene for argument in arguments for scene in (_lines() if argument == "-" else [argument]))
-    scenes = [path for scene in found for path in (_rasters(scene) if os.path.isdir(scene) else [scene])]
-    first = {os.path.abspath(scene): scene for scene in reversed(scenes)}
-    return list(dict.fromkeys(first[os.path.abspath(scene)] for scene in scenes))
-
-
-def _lines() -> list[str]:
-    try:
-        lines = [line.rstrip("\r\n") for line in sys.stdin]
-    except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is no list of paths: {error}") from error
-    if not any(line.strip() for line in lines):
-        raise UsageError("- reads paths of scenes from standard input, one a line; there was none")
-    return [line for line in lines if line.strip()]
-
-
-def _rasters(folder: str) -> list[str]:
-    """The rasters in a folder by name, but not those of its folders; or itself, if GDAL opens it as one."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
-    except OSError as error:
-        raise SceneError(f"cannot list the folder {folder}: {first_line(error)}") from error
-    rasters = [n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
-    found = [os.path.join(folder, name) for name in rasters if not name.lower().endswith(OURS)]
-    return found or [_as_raster(folder)]
-
-
-def _as_raster(folder: str) -> str:
-    from geoovseg.rasters import opened
-
-    try:
-        with opened(folder, folder):
-            return folder
-    except SceneError as error:
-        kinds = ", ".join(SUFFIXES)
-        raise UsageError(f"the folder {folder} has no raster ({kinds}) besides labels of ours") from error
-
-
 @contextmanager
-def tasks(arguments: Sequence[str], asked: Asked) -> Iterator[list[Task]]:
+def tasks(arguments: Sequence[str], asked: Asked, *, quiet: bool = False) -> Iterator[list[Task]]:
     """What to segment, and into which label rasters: all of it settled, and refused, before the first scene.
 
     Raises UsageError, and for a mosaic what `as_one` raises.
     """
     asked.check()
-    scenes = listed(arguments)
+    scenes = listed(arguments, quiet=quiet)
     if asked.mosaic:
         with _mosaic(scenes, asked) as task:
             yield [task]
@@ -134,9 +89,11 @@ def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
     from geoovseg.names import label_names
 
     folder, fresh = _folder(asked.output, asked.dry_run)
-    names = label_names(scenes, folder)
     overwrite = asked.overwrite or fresh
-    return [Task(scene=s, output=str(name), overwrite=overwrite) for s, name in zip(scenes, names, strict=True)]
+    return [
+        Task(scene=scene, output=str(Path(folder or name.parent, name.name)), overwrite=overwrite, labels=str(name))
+        for scene, name in zip(scenes, label_names(scenes, asked.output), strict=True)
+    ]
 
 
 @contextmanager
@@ -148,16 +105,24 @@ def _mosaic(scenes: Sequence[str], asked: Asked) -> Iterator[Task]:
     labels, fresh = _mosaic_labels(scenes, asked)
     vrt = vrt_of(labels)
     outputs = output_names(str(vrt), labels, asked.confidence, asked.work_dir)
-    if asked.per_tile is not None and not (asked.dry_run and not os.path.isdir(asked.per_tile)):
-        folder, _ = _folder(asked.per_tile, asked.dry_run, "--per-tile")
-        check_per_tile(scenes, str(folder), outputs.rasters, overwrite=asked.overwrite)
+    outputs.check(scenes, overwrite=asked.overwrite or fresh, resume=True)
+    if asked.per_tile is not None and not _folder(asked.per_tile, asked.dry_run, "--per-tile")[1]:
+        check_per_tile(scenes, asked.per_tile, outputs.rasters, overwrite=asked.overwrite)
     with tempfile.TemporaryDirectory() as passing:
+        if asked.dry_run:
+            vrt = Path(passing, vrt.name)
+        mine = not vrt.exists()  # else another run may be reading it
         try:
-            scene = as_one(scenes, Path(passing, vrt.name) if asked.dry_run else vrt)
-            overwrite = asked.overwrite or fresh
-            yield Task(scene=scene, output=str(labels), overwrite=overwrite, tiles=tuple(scenes))
+            yield Task(
+                scene=as_one(scenes, vrt),
+                output=str(labels),
+                overwrite=asked.overwrite or fresh,
+                labels=str(Path(asked.output or "", labels.name)) if fresh else None,
+                tiles=tuple(scenes),
+            )
+            mine = True
         finally:
-            if not (asked.dry_run or asked.shard or outputs.parts.exists()):
+            if mine and not (asked.shard or outputs.parts.exists()):
                 vrt.unlink(missing_ok=True)
 
 
@@ -177,14 +142,19 @@ def _is_file(output: str | None) -> bool:
 def _folder(output: str | None, dry_run: bool, option: str = "-o") -> tuple[str | None, bool]:
     """The folder of outputs, made if it is not there, and whether it is yet to be made.
 
-    That is so in a dry run, which then judges by where it would be made.
+    That is so in a dry run, which then judges by where it would be made. Raises UsageError where it cannot be.
     """
     if output is None or os.path.isdir(output):
         return output, False
-    if dry_run:
-        return os.path.dirname(os.path.abspath(output)), True
-    made_folder(output, option)
-    return output, False
+    if not dry_run:
+        made_folder(output, option)
+        return output, False
+    there = Path(os.path.abspath(output))
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise UsageError(f"{option} {output}: cannot make this folder, since {there} is a file")
+    return str(there), True
 
 
 def made_folder(path: str, option: str) -> None:
@@ -195,26 +165,35 @@ def made_folder(path: str, option: str) -> None:
         raise UsageError(f"{option} {path}: cannot make this folder: {first_line(error)}") from error
 
 
-def each(todo: Sequence[Task], run: Callable[[Task], int], *, json: bool, quiet: bool) -> int:
+def each(
+    todo: Sequence[Task],
+    run: Callable[[Task], int],
+    *,
+    json: bool,
+    quiet: bool,
+    announce: bool = True,
+    done: Callable[[int], str] = "{} done".format,
+) -> int:
     """Run on every scene; an error of one does not keep the others from it. Returns the first code that is not 0.
 
-    Several end with a summary, unless it would say that all is well and nobody wants to hear that.
+    Several are announced one by one, and end with a summary, unless it would say that all is well and nobody wants to
+    hear that; `done` says in it how many are.
     """
     codes = []
     for number, task in enumerate(todo, start=1):
         if len(todo) > 1:
-            talk(f"scene {number} of {len(todo)}: {task.scene}", quiet=quiet)
+            talk(f"scene {number} of {len(todo)}: {task.scene}", quiet=quiet or not announce)
         codes.append(_one(task, run, json=json, alone=len(todo) == 1))
     worst = next(filter(None, codes), 0)
     if len(todo) > 1:
-        talk(_summary(todo, codes), quiet=quiet and not worst)
+        talk(_summary(todo, codes, done(codes.count(0))), quiet=quiet and not worst)
     return worst
 
 
 def _one(task: Task, run: Callable[[Task], int], *, json: bool, alone: bool) -> int:
     try:
         return run(task)
-    except InterruptedRunError:
+    except (InterruptedRunError, NobodyListensError):
         raise
     except GeoOVSegError as error:
         if json:
@@ -226,11 +205,11 @@ def _one(task: Task, run: Callable[[Task], int], *, json: bool, alone: bool) -> 
         return error.exit_code
 
 
-def _summary(todo: Sequence[Task], codes: Sequence[int]) -> str:
+def _summary(todo: Sequence[Task], codes: Sequence[int], done: str) -> str:
     """`7 scenes: 6 done, 1 failed: bad.tif`."""
     partly = [task.scene for task, code in zip(todo, codes, strict=True) if code == PARTLY]
     failed = [task.scene for task, code in zip(todo, codes, strict=True) if code not in (0, PARTLY)]
-    said = [f"{len(todo)} scenes: {codes.count(0)} done"]
+    said = [f"{len(todo)} scenes: {done}"]
     said += [f"{len(partly)} with unreadable windows: {_some(partly)}"] if partly else []
     said += [f"{len(failed)} failed: {_some(failed)}"] if failed else []
     return ", ".join(said)

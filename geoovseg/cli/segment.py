@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, progress_bar, talk
+from geoovseg.cli.plans import dry_runs
 from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
-from geoovseg.errors import InterruptedRunError, UsageError
+from geoovseg.errors import GeoOVSegError, InterruptedRunError, UsageError
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.prompts import DEFAULT_TEMPLATES
@@ -48,6 +50,7 @@ def command(
     regions: o.RegionsOpt = None,
     bands: o.BandsOpt = None,
     scale: o.ScaleOpt = "auto",
+    nodata: o.NodataOpt = None,
     gsd: o.GsdOpt = None,
     grid: o.GridOpt = "working",
     device: o.DeviceOpt = "auto",
@@ -92,6 +95,7 @@ def command(
         "regions": regions,
         "bands": o.read_bands(bands),
         "scale": scale,
+        "nodata": nodata,
         "gsd": gsd,
         "grid": grid,
         "device": device,
@@ -125,9 +129,11 @@ def command(
         work_dir=work_dir,
         resampled=gsd is not None and grid == "working",
     )
-    with tasks(scenes, asked) as todo:
+    with tasks(scenes, asked, quiet=quiet) as todo:
         if dry_run:
-            raise typer.Exit(each(todo, lambda task: _plan(task, common, json), json=json, quiet=True))
+            partial = bool(shard or resume or workers > 1)
+            code = dry_runs(todo, lambda task: _arguments(task, common), partial=partial, json=json, quiet=quiet)
+            raise typer.Exit(code)
         with Stop(lambda text: talk(text, quiet=quiet)) as stop:
             code = each(todo, lambda task: _run(task, common, asked, json, quiet, stop), json=json, quiet=quiet)
     raise typer.Exit(code)
@@ -140,10 +146,14 @@ def _run(task: Task, common: Mapping[str, Any], asked: Asked, json: bool, quiet:
         result = run(task.scene, progress=progress, stop=stop, **arguments)
     for line in _remarks(result):
         talk(line, quiet=quiet)
-    result = _with_more(result, task, asked)
+    try:
+        result = _with_more(result, task, asked)
+    except GeoOVSegError:
+        talk(f"the labels are finished: {result.labels}")
+        raise
     outputs = (result.parts_dir,) if result.parts_dir else (result.labels, result.vectors, result.confidence)
     data(result.to_json() if json else "\n".join(filter(None, (*outputs, *result.per_tile))))
-    for line in _hints(result, task):
+    for line in _hints(result, task, common):
         talk(line, quiet=quiet or json)
     if not any(entry["pixels"] for entry in result.classes.values()):
         talk("no pixel has a label", quiet=quiet)
@@ -169,12 +179,24 @@ def _runner(arguments: dict[str, Any]) -> Callable[..., SegmentResult]:
     return segment
 
 
-def _hints(result: SegmentResult, task: Task) -> Iterator[str]:
+def _hints(result: SegmentResult, task: Task, common: Mapping[str, Any]) -> Iterator[str]:
     """What to do next."""
     if result.parts_dir:
-        yield f"when all shards are done: geoovseg merge {result.parts_dir}"
+        yield f"when all shards are done: geoovseg merge {shlex.quote(result.parts_dir)}"
     elif not task.tiles:
-        yield f"see it: geoovseg preview {task.scene} {result.labels} preview.png"
+        yield f"see it: geoovseg preview {shlex.join(_pictured(task.scene, result.labels, common))}"
+
+
+def _pictured(scene: str, labels: str, common: Mapping[str, Any]) -> Iterator[str]:
+    """Arguments of `preview` for a scene as this run saw it, with a picture beside the labels and named after them."""
+    picture = Path(labels).with_suffix(".png")
+    if os.path.abspath(picture) == os.path.abspath(scene):
+        picture = picture.with_name(f"{picture.stem}_preview.png")
+    yield from (scene, labels, str(picture))
+    if common["bands"] is not None:
+        yield from ("--bands", ",".join(map(str, common["bands"])))
+    if common["scale"] != "auto":
+        yield from ("--scale", common["scale"])
 
 
 def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult:
@@ -225,11 +247,3 @@ def _remarks(result: SegmentResult) -> Iterator[str]:
             f"{result.parts_kept} of {result.parts} parts were finished before; {result.redone_windows} windows at "
             "their borders were computed again"
         )
-
-
-def _plan(task: Task, common: Mapping[str, Any], json: bool) -> int:
-    from geoovseg.estimate import dry_run
-
-    result = dry_run(task.scene, **_arguments(task, common))
-    data(result.to_json() if json else result.to_text())
-    return 0

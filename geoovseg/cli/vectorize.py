@@ -24,7 +24,10 @@ def command(
         str | None, typer.Option(help="A raster of confidence, for the mean of every polygon.")
     ] = None,
     min_area: Annotated[
-        float, typer.Option(help="Square metres; smaller regions go to the neighbour with the longest border.")
+        float,
+        typer.Option(
+            help="Square metres; smaller regions go to the neighbour with the longest border, before --simplify."
+        ),
     ] = 0.0,
     simplify: Annotated[float, typer.Option(help="Metres by which corners may move; borders stay shared.")] = 0.0,
     split_grid: Annotated[float | None, typer.Option(help="Cut polygons along a grid of so many metres.")] = None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -19,14 +20,14 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
-from geoovseg.errors import OutputError, UsageError
+from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError
 from geoovseg.outputs import is_one_of
 from geoovseg.rasters import opened, raster_env
 from geoovseg.record import Stopwatch, peak_rss_mb
 from geoovseg.vectorize.measures import measure
 from geoovseg.vectorize.seams import Polygons, Seams
 from geoovseg.vectorize.small import without_small
-from geoovseg.vectorize.source import Source, inspect, split
+from geoovseg.vectorize.source import Source, check_confidence, inspect, split
 from geoovseg.vectorize.stream import blocks, joined_rows
 from geoovseg.vectorize.write import COLUMNS, LAYER, check_crs, driver_of, write_polygons
 
@@ -80,11 +81,13 @@ def vectorize(
     Args:
         labels: a raster of class codes, ours or another.
         output: `.gpkg` (styled for QGIS), `.fgb`, `.parquet` (GeoParquet), or `.geojsonl` (always WGS 84).
-        classes: names of the classes to keep; by default all but code 0.
+        classes: names of the classes to keep, which need not have a pixel; by default all but code 0.
         names: names by code, where the raster does not say.
-        confidence: a raster of confidence on the same grid; polygons get its mean.
+        confidence: a raster of confidence on the same grid, made by `segment` or any band of 0..1; polygons get its
+            mean.
         min_area: square metres; smaller regions, of whatever class, are given to the neighbour with the longest
-            border, the smallest first, before classes are chosen.
+            border, the smallest first, before classes are chosen and before `simplify`, which may make a polygon a
+            little smaller again.
         simplify: metres by which corners may move; 0 keeps the pixels' own outlines. Shared borders stay shared,
             borders with what has no polygon stay as they are.
         split_grid: metres; polygons are cut along a grid of this width.
@@ -103,6 +106,7 @@ def vectorize(
         source = _opened(labels, target, classes, names, [confidence], overwrite)
         check_crs(target, source.crs)
         _check_numbers(simplify=simplify, min_area=min_area)
+        _warn_of_units(source)
         cell, side = (None, block) if split_grid is None else split(source, split_grid, block)
         totals = _Totals(source)
         if min_area:
@@ -129,14 +133,16 @@ def _opened(
         if is_one_of(target, (*src.files, *filter(None, others))):
             raise OutputError(f"the output {target} is read from; choose another name")
         for other in filter(None, others):
-            _check_grid(src, other)
+            _check_confidence(src, other)
         return inspect(src, os.fspath(labels), classes, names)
 
 
-def _check_grid(src: Any, confidence: str) -> None:
+def _check_confidence(src: Any, confidence: str) -> None:
+    """Refuse a raster of another grid, or that is no confidence. Raises SceneError, UsageError."""
     with opened(confidence, f"{confidence} as a raster") as other:
         if (other.shape, other.transform) != (src.shape, src.transform):
             raise UsageError(f"{confidence} lies on another grid than {src.name}; their pixels must be the same")
+        check_confidence(other, confidence)
 
 
 def _check_numbers(**metres: float) -> None:
@@ -147,11 +153,20 @@ def _check_numbers(**metres: float) -> None:
             raise UsageError(f"--{name.replace('_', '-')} {value} must be a number of {unit}, 0 or more")
 
 
+def _warn_of_units(source: Source) -> None:
+    """Say, where there are no metres on the ground, which numbers are in other units or missing."""
+    if source.ellipsoid is None:
+        lack = "no coordinate system" if source.crs is None else "a coordinate system without an ellipsoid"
+        units = "--min-area, --simplify and --split-grid count in the raster's own units"
+        message = f"{source.path} has {lack}: area_m2 and perimeter_m stay empty, and {units}"
+        warnings.warn(message, GeoOVSegWarning, 3)
+
+
 def check_target(target: Path, overwrite: bool) -> None:
     """Refuse a file for polygons that cannot be written. Raises UsageError, OutputError."""
     driver_of(target)
     if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; use --overwrite to replace it")
+        raise OutputError(f"{target} exists; add --overwrite to replace it")
     if target.is_dir():
         raise OutputError(f"{target} is a folder; choose another name")
     if not target.parent.is_dir():

@@ -20,11 +20,13 @@ from rasterio.features import shapes
 from rasterio.windows import Window
 from skimage.measure import label as connected
 
-from geoovseg.errors import SceneError, first_line
+from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.rasters import opened, raster_env
 
 NOTHING = -(2**31)
 """Code of what is not asked for: other classes, no data, and everything beyond the raster."""
+ROUNDING = 1e-5
+"""By which confidence may leave 0..1, as shares of small floating-point numbers do."""
 Ints = NDArray[np.int64]
 
 
@@ -116,9 +118,13 @@ def read_codes(task: Task, window: Window) -> Ints:
 
 
 def _confidence(path: str, window: Window) -> NDArray[np.float64]:
+    """Confidence (h, w), 0 where there is no data. Raises SceneError, UsageError for numbers that are none."""
     with raster_env(), opened(path, f"{path} as a raster") as src:
-        found = read_pixels(src, window).astype(np.float64)
-        return np.asarray((found * src.scales[0] + src.offsets[0]).filled(0))
+        found = read_pixels(src, window).astype(np.float64) * src.scales[0] + src.offsets[0]
+    wrong = ((found < -ROUNDING) | (found > 1 + ROUNDING)).filled(False)
+    if wrong.any():
+        raise UsageError(f"--confidence {path} has the value {found[wrong][0]:g}; confidence is between 0 and 1")
+    return np.asarray(found.filled(0))
 
 
 def borders(codes: Ints) -> tuple[NDArray[np.bool_], ...]:

@@ -15,7 +15,7 @@ from rasterio.windows import Window
 from geoovseg.errors import SceneError, UsageError
 from geoovseg.ground import Ellipsoid, ellipsoid_of, pixel_size
 from geoovseg.styles import LegendEntry
-from geoovseg.truth import category_names
+from geoovseg.truth import category_names, check_codes, opaque_bands
 from geoovseg.vectorize.pieces import Task, read_pixels
 
 COLOURS = ("#c0392b", "#7f8c8d", "#2e86de", "#1e6b2f", "#9acd5a", "#f1c40f", "#b5835a", "#8e44ad", "#16a085", "#e67e22")
@@ -73,15 +73,14 @@ def inspect(src: Any, path: str, classes: Sequence[str] | None, names: dict[int,
     """The classes of an open raster and its grid. Raises SceneError, UsageError."""
     if not src.count or not np.issubdtype(np.dtype(src.dtypes[0]), np.integer):
         raise SceneError(f"{path} has {src.dtypes[0] if src.count else 'no'} pixels; labels are whole numbers")
-    legend = _legend(src, {**category_names(src), **(names or {})})
-    if classes is not None:
-        unknown = [name for name in classes if name not in {entry.name for entry in legend}]
-        if unknown:
-            there = ", ".join(entry.name for entry in legend) or "none"
-            raise UsageError(f"{path} has no class {unknown[0]!r}; it has {there}")
-        legend = [entry for entry in legend if entry.name in classes]
-    else:
+    check_codes(src)
+    known = {**category_names(src), **(names or {})}
+    legend = _legend(src, known)
+    if classes is None:
         legend = [entry for entry in legend if entry.code != 0]
+    else:
+        _check_classes(classes, known | {entry.code: entry.name for entry in legend}, path)
+        legend = [entry for entry in legend if entry.name in classes]
     return Source(
         path=path,
         shape=(src.height, src.width),
@@ -90,6 +89,26 @@ def inspect(src: Any, path: str, classes: Sequence[str] | None, names: dict[int,
         legend=tuple(legend),
         ellipsoid=ellipsoid_of(src.crs),
     )
+
+
+def check_confidence(src: Any, path: str) -> None:
+    """Refuse an open raster that holds no confidence, such as labels, by what it says of itself. Raises UsageError."""
+    if opaque_bands(src) != 1:
+        reason = f"{src.count or 'no'} bands"
+    elif np.issubdtype(np.dtype(src.dtypes[0]), np.integer) and (src.scales[0], src.offsets[0]) == (1, 0):
+        reason = "whole numbers without a scale, as labels have"
+    else:
+        return
+    wanted = "give what `geoovseg segment --confidence` wrote, or a band of 0..1"
+    raise UsageError(f"--confidence {path} has {reason}; {wanted}")
+
+
+def _check_classes(classes: Sequence[str], known: dict[int, str], path: str) -> None:
+    """Refuse names of no class; one that the raster names need not have a pixel. Raises UsageError."""
+    unknown = [name for name in classes if name not in known.values()]
+    if unknown:
+        there = ", ".join(known[code] for code in sorted(known)) or "none"
+        raise UsageError(f"{path} has no class {unknown[0]!r}; it has {there}")
 
 
 def _legend(src: Any, known: dict[int, str]) -> list[LegendEntry]:
