@@ -232,6 +232,20 @@ CASES = (
         "four bands named blue, green, red, nir",
         tiff(ramp("uint16", 4), photometric="minisblack", finish=_set(descriptions=("blue", "green", "red", "nir"))),
     ),
+    Case(
+        "four bands of 8 bits named blue, green, red, nir",
+        tiff(ramp("uint8", 4, low=1), photometric="rgb", finish=_set(descriptions=("blue", "green", "red", "nir"))),
+    ),
+    Case("three bands named nir, red, green", tiff(ramp("uint8"), finish=_set(descriptions=("nir", "red", "green")))),
+    Case(
+        "red, green, blue, a fourth band, and alpha",
+        tiff(
+            np.concatenate([ramp("uint8", 4), OPAQUE[3:]]),
+            photometric="minisblack",
+            finish=_colours(*RGB, "undefined", "alpha"),
+        ),
+    ),
+    Case("one band, the smallest number white", tiff(ramp("uint8", 1), photometric="miniswhite")),
     Case("alpha", tiff(OPAQUE, photometric="rgb", alpha="yes")),
     Case("nodata value", tiff(holed(ramp("uint8", low=1), 0), nodata=0)),
     Case("nodata value in one of three bands", tiff(holed(ramp("uint8", low=1), 0, slice(1)), nodata=0)),
@@ -272,6 +286,13 @@ CASES = (
 )
 
 
+WARNINGS = {
+    "no coordinate system": "the labels will have no coordinate system",
+    "are seen as red, green, blue": "bands are called something else",
+}
+"""What is warned of, by words of the warning."""
+
+
 def observe(case: Case, folder: Path) -> list[Seen]:
     """Segment the rasters of a case, with scores that are all alike: what they are is not told of here."""
     with warnings.catch_warnings():
@@ -292,9 +313,9 @@ def _observed(raster: str, labels: Path) -> Seen:
             segment(raster, "road,water", model="demo", output=labels)
         except GeoOVSegError as error:
             return Seen(raster, f"refused (exit {error.exit_code}): {_start(str(error), raster)}", None)
-    warned = any("no coordinate system" in str(found.message) for found in heard)
-    warning = "; warns that the labels will have no coordinate system" if warned else ""
-    return Seen(raster, _segmented(raster, labels) + warning, labels)
+    said = "\n".join(str(found.message) for found in heard)
+    warned = "".join(f"; warns that {what}" for sign, what in WARNINGS.items() if sign in said)
+    return Seen(raster, _segmented(raster, labels) + warned, labels)
 
 
 def _start(message: str, raster: str) -> str:

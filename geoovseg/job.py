@@ -134,7 +134,7 @@ class Job(WindowLayout):
             vfm_sha256=self.vfm.sha256 if self.vfm else None,
             sam=self.sam.name if self.sam else None,
             sam_sha256=self.sam.sha256 if self.sam else None,
-            scale=scene.light.limits,
+            scale=scene.light.ends,
             nodata=given.nodata,
             gsd=given.gsd,
             grid=given.grid,

@@ -73,6 +73,11 @@ class Light:
             return stored, np.isfinite(stored).all(axis=0)
         return stored, True
 
+    @property
+    def ends(self) -> Range | None:
+        """The values that are black and white."""
+        return self.limits[::-1] if self.limits is not None and self.negative else self.limits
+
     def shown(self, values: Any) -> NDArray[np.float32]:
         """Light (3, h, w) between 0 and 1 of values."""
         if self.limits is None:
