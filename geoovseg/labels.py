@@ -233,7 +233,8 @@ def empty_raster(path: Path, layout: Layout, suffix: str, record: str) -> Path:
     """Write a raster of labels (or confidence, by the suffix) without pixels: its grid, nodata, colours and record."""
     labels, grid = suffix == LABELS, layout.grid
     dtype, nodata = (layout.dtype, layout.nodata) if labels else ("uint8", CONFIDENCE_NODATA)
-    georef = {"crs": grid.crs, "transform": grid.transform, "height": grid.height, "width": grid.width}
+    place = {} if grid.transform.is_identity else {"transform": grid.transform}  # written, it would turn rows round
+    georef = {"crs": grid.crs, **place, "height": grid.height, "width": grid.width}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said once, when the scene was opened
         dst = rasterio.open(path, "w", dtype=dtype, nodata=nodata, **georef, **_TILED)

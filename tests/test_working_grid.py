@@ -13,6 +13,7 @@ import rasterio
 from affine import Affine
 from conftest import TRANSFORM
 from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
@@ -236,6 +237,18 @@ def test_a_method_that_looks_at_the_scene_first_looks_at_the_resolution_it_will_
     coarse = _labels(path, tmp_path, **given)
     back = _labels(path, tmp_path, **given, grid="scene")
     assert (back[1::3, 1::3] == coarse).mean() > 0.995
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_raster_without_a_place_gets_none(write_raster: WriteRaster, tmp_path: Path, demo: np.ndarray) -> None:
+    """A transform of ones, written, would turn its rows round in a GIS."""
+    path = tmp_path / "nowhere.tif"
+    with rasterio.open(path, "w", driver="GTiff", width=60, height=40, count=3, dtype="uint8") as dst:
+        dst.write(demo[:, :40, :60])
+    _labels(str(path), tmp_path, confidence=str(tmp_path / "sure.tif"))
+    for name in ("nowhere.tif", "labels.tif", "sure.tif"):
+        with pytest.warns(NotGeoreferencedWarning), rasterio.open(tmp_path / name) as src:
+            assert src.transform.is_identity
 
 
 def test_far_finer_pixels_bring_a_hint(write_raster: WriteRaster, tmp_path: Path) -> None:
