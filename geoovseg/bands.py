@@ -48,7 +48,8 @@ def _named(src: Any) -> Bands | None:
 
 def _unnamed(src: Any, name: str) -> Bands:
     """The three bands there are, or the first three times. Raises SceneError for more, or what is no light."""
-    light = [n for n in range(1, src.count + 1) if n != alpha_of(src)]
+    alpha = alpha_of(src)
+    light = [n for n in range(1, src.count + 1) if n != alpha]
     _check_kinds(src, light, name)
     if len(light) > 3:
         raise SceneError(
@@ -60,7 +61,8 @@ def _unnamed(src: Any, name: str) -> Bands:
 
 def _warn_of_names(src: Any, bands: Bands, name: str) -> None:
     """Warn where the names of bands say that they are other light than they are seen as."""
-    called = [src.descriptions[band - 1] or "" for band in bands]
+    names = src.descriptions
+    called = [names[band - 1] or "" for band in bands]
     if any(OTHER.search(text) and colour not in text.lower() for text, colour in zip(called, COLOURS, strict=True)):
         numbers = ", ".join(map(str, bands))
         message = f"bands {numbers} of {name}, called {', '.join(called)}, are seen as red, green, blue; see --bands"
@@ -73,7 +75,8 @@ def _colours(names: dict[str, int]) -> Bands | None:
 
 def _check_kinds(src: Any, light: Sequence[int], name: str) -> None:
     """Refuse bands that are no light of one colour. Raises SceneError."""
-    odd = [src.colorinterp[n - 1].name for n in light if src.colorinterp[n - 1].name in NO_LIGHT]
+    kinds = [kind.name for kind in src.colorinterp]  # asked once: damaged files have thousands of bands
+    odd = [kinds[n - 1] for n in light[:4] if kinds[n - 1] in NO_LIGHT]
     if odd:
         raise SceneError(
             f"the bands of {name} are {', '.join(odd)}, not red, green and blue; make these of them, or say which to "

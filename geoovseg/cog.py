@@ -11,6 +11,7 @@ import rasterio
 import rasterio.shutil
 from rasterio.windows import Window
 
+from geoovseg.rasters import placeless
 from geoovseg.tiling import BLOCK
 
 _COG = {
@@ -57,7 +58,7 @@ def _fill(empty: Path, pieces: Sequence[Element], vrt: Path) -> None:
 
 def _check_whole(path: Path) -> None:
     """Read the last block of a copy: a disk that filled up may have been noticed by nobody else."""
-    with rasterio.open(path) as src:
+    with placeless(), rasterio.open(path) as src:
         rows, cols = src.block_shapes[0]
         row, col = (src.height - 1) // rows * rows, (src.width - 1) // cols * cols
         src.read(1, window=Window(col, row, src.width - col, src.height - row))

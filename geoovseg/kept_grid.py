@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning
 
 from geoovseg.labels import Grid, wkt_beside
 from geoovseg.parts import PartStore
+from geoovseg.rasters import placeless
 from geoovseg.styles import crs_aux_xml
 
 FILE = "grid.tif"
@@ -24,17 +23,14 @@ def keep_grid(store: PartStore, grid: Grid) -> None:
 
 def kept_grid(store: PartStore, shape: tuple[int, int]) -> Grid:
     """The grid that was kept, of so many rows and columns."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(store.folder / FILE) as src:
-            return Grid(height=shape[0], width=shape[1], crs=src.crs, transform=src.transform)
+    with placeless(), rasterio.open(store.folder / FILE) as src:
+        return Grid(height=shape[0], width=shape[1], crs=src.crs, transform=src.transform)
 
 
 def _write(store: PartStore, grid: Grid) -> None:
     part = store.folder / f"{FILE}.{os.getpid()}.tmp"
     profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with placeless():
         rasterio.open(part, "w", crs=grid.crs, transform=grid.transform, **profile).close()
         if (wkt := wkt_beside(part, grid)) is not None:
             part.with_name(f"{part.name}.aux.xml").write_text(crs_aux_xml(wkt), encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,13 +14,13 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from geoovseg.cog import piece, write_cog
 from geoovseg.outputs import Outputs, beside, swap, writing
 from geoovseg.parts import PartStore
+from geoovseg.rasters import placeless
 from geoovseg.record import RUN_TAG
 from geoovseg.styles import LegendEntry, confidence_qml, crs_aux_xml, label_aux_xml, label_qml
 from geoovseg.tiling import BAND, BLOCK, Panel, Part
@@ -91,8 +90,7 @@ class PartWriter:
 
     def _create(self, suffix: str, dtype: str) -> Any:
         shape = {"height": self.part.height, "width": self.part.panel.width}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a part needs no place of its own
+        with placeless():
             return self._files[suffix].open(dtype=dtype, **shape, **_TILED)
 
     def write(self, row: int, codes: NDArray[Any], confidence: NDArray[np.uint8] | None) -> None:
@@ -235,8 +233,7 @@ def empty_raster(path: Path, layout: Layout, suffix: str, record: str) -> Path:
     dtype, nodata = (layout.dtype, layout.nodata) if labels else ("uint8", CONFIDENCE_NODATA)
     place = {} if grid.transform.is_identity else {"transform": grid.transform}  # written, it would turn rows round
     georef = {"crs": grid.crs, **place, "height": grid.height, "width": grid.width}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said once, when the scene was opened
+    with placeless():
         dst = rasterio.open(path, "w", dtype=dtype, nodata=nodata, **georef, **_TILED)
     with dst:
         dst.update_tags(**{RUN_TAG: record})
@@ -252,10 +249,8 @@ def wkt_beside(raster: Path, grid: Grid) -> str | None:
     """The coordinate system of a grid where a raster on it, being a GeoTIFF, could not hold it; else None."""
     if grid.crs is None:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(raster) as src:  # GDAL's own side file is not kept
-            held = src.crs == grid.crs
+    with placeless(), rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(raster) as src:  # GDAL's side file is not kept
+        held = src.crs == grid.crs
     return None if held else str(grid.crs.to_wkt(version="WKT2_2019"))
 
 

@@ -29,13 +29,20 @@ def native() -> rasterio.Env:
 
 
 @contextmanager
+def placeless() -> Iterator[None]:
+    """Rasters may have no place on the ground in here: that is said once, when a scene is opened."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+@contextmanager
 def opened(name: str, what: str) -> Iterator[Any]:
     """An open raster, closed in the end; `what` names it in a message. Raises SceneError, also for what is offline."""
     if is_offline() and is_remote(name):
         raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with placeless():
             src = rasterio.open(name)
     except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
         raise SceneError(f"cannot open {what}: {first_line(error)}") from error

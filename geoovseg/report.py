@@ -20,6 +20,7 @@ from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line
 from geoovseg.outputs import is_one_of
+from geoovseg.rasters import placeless
 from geoovseg.record import RUN_TAG
 from geoovseg.scene import Scene, open_scene
 from geoovseg.truth import category_names
@@ -91,7 +92,7 @@ def _labels(
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], list[tuple[str, tuple[int, int, int]]]]:
     """Codes (h, w) with 0 for nodata, the colour table, and (name, colour) of the classes that occur."""
     try:
-        with rasterio.open(path) as src:
+        with placeless(), rasterio.open(path) as src:
             if src.crs != scene.crs or not _same_ground(src, scene):
                 raise UsageError(f"{os.fspath(path)} and {scene.path} differ in size or place: labels of another scene")
             codes = src.read(1, out_shape=shape, resampling=Resampling.nearest).astype(np.int64)

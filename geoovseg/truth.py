@@ -28,6 +28,7 @@ from rasterio.windows import transform as window_transform
 from shapely.errors import ShapelyError
 
 from geoovseg.errors import SceneError, UsageError, first_line
+from geoovseg.rasters import placeless
 from geoovseg.record import RUN_TAG
 
 _BACKGROUND = "background"
@@ -103,7 +104,8 @@ def check_unscaled(src: Any) -> None:
 def open_labels(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a raster of codes. Raises SceneError."""
     try:
-        src = rasterio.open(path)
+        with placeless():
+            src = rasterio.open(path)
     except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
         raise SceneError(f"cannot open {os.fspath(path)} as a raster: {first_line(error)}") from error
     with src:

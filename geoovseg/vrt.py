@@ -69,10 +69,9 @@ def alpha_of(src: Any) -> int | None:
 
     GDAL takes the fourth band of 8-bit GeoTIFFs for that, which is not so where its name says that it is light.
     """
-    for number, kind in enumerate(src.colorinterp, start=1):
-        if kind == ColorInterp.alpha and not _LIGHT.search(src.descriptions[number - 1] or ""):
-            return number
-    return None
+    alphas = [number for number, kind in enumerate(src.colorinterp, start=1) if kind == ColorInterp.alpha]
+    names = src.descriptions if alphas else ()
+    return next((number for number in alphas if not _LIGHT.search(names[number - 1] or "")), None)
 
 
 def is_negative(src: Any) -> bool:

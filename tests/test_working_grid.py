@@ -19,8 +19,12 @@ from rasterio.windows import Window
 
 from geoovseg.demo.scenes import render
 from geoovseg.errors import GeoOVSegWarning, UsageError
+from geoovseg.evaluation import evaluate
 from geoovseg.pipeline import merge, segment
+from geoovseg.rasters import placeless
+from geoovseg.report import preview
 from geoovseg.scene import DEMO_TAG, open_scene
+from geoovseg.vectorize import vectorize
 
 RNG = np.random.default_rng(12)
 WriteRaster = Callable[..., str]
@@ -239,16 +243,18 @@ def test_a_method_that_looks_at_the_scene_first_looks_at_the_resolution_it_will_
     assert (back[1::3, 1::3] == coarse).mean() > 0.995
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_a_raster_without_a_place_gets_none(write_raster: WriteRaster, tmp_path: Path, demo: np.ndarray) -> None:
-    """A transform of ones, written, would turn its rows round in a GIS."""
-    path = tmp_path / "nowhere.tif"
-    with rasterio.open(path, "w", driver="GTiff", width=60, height=40, count=3, dtype="uint8") as dst:
+def test_a_raster_without_a_place_gets_none(tmp_path: Path, demo: np.ndarray) -> None:
+    """A transform of ones, written, would turn its rows round in a GIS. Nothing made of the labels minds."""
+    path, labels, sure = (tmp_path / f"{name}.tif" for name in ("nowhere", "labels", "sure"))
+    with placeless(), rasterio.open(path, "w", driver="GTiff", width=60, height=40, count=3, dtype="uint8") as dst:
         dst.write(demo[:, :40, :60])
-    _labels(str(path), tmp_path, confidence=str(tmp_path / "sure.tif"))
-    for name in ("nowhere.tif", "labels.tif", "sure.tif"):
-        with pytest.warns(NotGeoreferencedWarning), rasterio.open(tmp_path / name) as src:
+    segment(path, output=labels, confidence=str(sure), **COMMON)
+    for name in (path, labels, sure):
+        with pytest.warns(NotGeoreferencedWarning), rasterio.open(name) as src:
             assert src.transform.is_identity
+    preview(path, labels, tmp_path / "picture.png")
+    evaluate(labels, labels)
+    vectorize(labels, tmp_path / "polygons.gpkg", min_area=2)
 
 
 def test_far_finer_pixels_bring_a_hint(write_raster: WriteRaster, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ size. The rest, little, is put together from all blocks and settled in the end.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 from skimage.measure import label as connected
 
 from geoovseg.outputs import writing
+from geoovseg.rasters import placeless
 from geoovseg.vectorize.neighbours import Ints, Regions, clusters, given_away, grouped, summed
 from geoovseg.vectorize.pieces import NOTHING, block_windows, read_window
 from geoovseg.vectorize.source import Source
@@ -248,8 +247,6 @@ def _write(target: Path, blocks: Iterator[Any], windows: list[Window], source: S
     height, width = source.shape
     profile = {"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "int32", "nodata": NOTHING}
     layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1}
-    with writing(target), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # nobody asks this file where it lies
-        with rasterio.open(target, "w", **profile, **layout, BIGTIFF="IF_SAFER") as dst:
-            for window, codes in zip(windows, blocks, strict=True):
-                dst.write(codes, 1, window=window)
+    with writing(target), placeless(), rasterio.open(target, "w", **profile, **layout, BIGTIFF="IF_SAFER") as dst:
+        for window, codes in zip(windows, blocks, strict=True):
+            dst.write(codes, 1, window=window)
