@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -95,9 +96,9 @@ class Light:
             scaled = (values.astype(wide) - wide.type(low)) / wide.type(high - low)
         return np.nan_to_num(np.clip(scaled, 0, 1).astype(np.float32), nan=0.0)
 
-    def measured(self, read: Read, shape: tuple[int, int]) -> Light:
-        """With limits: if it has none, the 2nd and 98th percentile of a sample of the scene."""
-        return self if self.limits is not None else replace(self, limits=_percentiles(read, shape))
+    def measured(self, read: Read, shape: tuple[int, int], block: tuple[int, int] = (1, 1)) -> Light:
+        """With limits: if it has none, the 2nd and 98th percentile of a sample of the scene, stored in such blocks."""
+        return self if self.limits is not None else replace(self, limits=_percentiles(read, shape, block))
 
 
 def light_of(src: Any, bands: tuple[int, int, int], scale: str, name: str) -> Light:
@@ -162,15 +163,31 @@ def _palette(src: Any, bands: tuple[int, int, int], name: str) -> NDArray[np.uin
     return colours
 
 
-def _percentiles(read: Read, shape: tuple[int, int]) -> Range:
+def _percentiles(read: Read, shape: tuple[int, int], block: tuple[int, int]) -> Range:
     """Percentiles over three bands together; of everything where a sample finds too little."""
-    found = _gathered(read, _looks(shape))
+    tall = block[0] > SIDE and block[1] >= shape[1]
+    found = _gathered(_by_rows(read, shape[1]) if tall else read, _looks(shape))
     if sum(map(len, found)) < 3 * ENOUGH:
         found = _gathered(read, _everywhere(shape), enough=3 * ENOUGH)
     if not any(map(len, found)):
         return 0.0, 1.0  # no pixel has data, so none will be shown
     low, high = np.percentile(np.concatenate(found), PERCENTILES).tolist()
     return (low, high) if low < high else (low, low + 1.0)
+
+
+def _by_rows(read: Read, width: int) -> Read:
+    """Read windows beside each other at once: of tall strips all would be decoded for each."""
+
+    @lru_cache(maxsize=1)
+    def rows(row_off: int, height: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        return read(Window(0, row_off, width, height))
+
+    def part(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        values, valid = rows(window.row_off, window.height)
+        cols = slice(window.col_off, window.col_off + window.width)
+        return values[..., cols], valid[:, cols]
+
+    return part
 
 
 def _gathered(read: Read, windows: Iterator[Window], enough: float = math.inf) -> list[NDArray[Any]]:

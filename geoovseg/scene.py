@@ -86,7 +86,7 @@ class Scene:
             check()
             return self._lenient(window) if lenient else self._of_each(window)
 
-        return replace(self, light=self.light.measured(read, self.shape))
+        return replace(self, light=self.light.measured(read, self.shape, self.src.block_shapes[0]))
 
     def lacks(self, window: Window) -> bool:
         """Whether a file says by itself that it stores nothing of a window; false if that is not known."""

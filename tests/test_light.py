@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, SceneError, UsageError
 from geoovseg.light import read_scale
 from geoovseg.pipeline import segment
-from geoovseg.scene import open_scene
+from geoovseg.scene import Scene, open_scene
 
 RNG = np.random.default_rng(8)
 WriteRaster = Callable[..., str]
@@ -234,6 +234,18 @@ def test_places_and_sizes_that_cannot_be_are_refused(tmp_path: Path, place: str,
     )
     with pytest.raises(SceneError, match=message), open_scene(vrt):
         pass
+
+
+def test_a_strip_as_large_as_the_scene_is_not_decoded_for_every_look(
+    write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = RNG.integers(0, 4000, (3, 1100, 1200)).astype(np.uint16)
+    tiled = _limits(write_raster(data, tiled=True, blockxsize=256, blockysize=256))
+    reads: list[Window] = []
+    values = Scene._values
+    monkeypatch.setattr(Scene, "_values", lambda self, *given: reads.append(given[0]) or values(self, *given))
+    assert _limits(write_raster(data, blockysize=1100, compress="deflate")) == tiled
+    assert 8 < len(reads) <= 16
 
 
 def test_a_search_for_rare_data_stops_when_asked(write_raster: WriteRaster, tmp_path: Path) -> None:
