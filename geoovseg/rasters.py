@@ -18,9 +18,12 @@ from geoovseg.network import is_offline, is_remote
 
 
 def raster_env() -> rasterio.Env:
-    """GDAL settings of a run: a block cache of 64 MB, unless the user set GDAL_CACHEMAX."""
+    """GDAL settings of a run: a block cache of 64 MB, unless the user set GDAL_CACHEMAX, and offline no network."""
     chosen = "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv())
-    return rasterio.Env(**({} if chosen else {"GDAL_CACHEMAX": 64}))
+    cache = {} if chosen else {"GDAL_CACHEMAX": 64}
+    # also for what a local file names: nothing ends like that
+    forbidden = {"CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{offline}"} if is_offline() else {}
+    return rasterio.Env(**cache, **forbidden)
 
 
 def native() -> rasterio.Env:

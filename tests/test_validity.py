@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -319,3 +322,32 @@ def test_remote_names_are_known_in_all_their_forms(name: str) -> None:
 @pytest.mark.parametrize("name", ["y.tif", "/data/https/y.tif", "file:///data/y.tif", "/vsizip/data/y.zip/z.tif"])
 def test_local_names_are_not_taken_for_remote(name: str) -> None:
     assert not is_remote(name)
+
+
+class _Counted(SimpleHTTPRequestHandler):
+    asked: ClassVar[list[str]] = []
+
+    def log_message(self, format: str, *args: object) -> None:
+        self.asked.append(self.path)
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_offline_no_part_of_a_scene_is_fetched(
+    tmp_path: Path, write_raster: WriteRaster, monkeypatch: pytest.MonkeyPatch, offline: str
+) -> None:
+    """Also when only a local file names it; here on this machine's own address."""
+    path = write_raster(PIXELS)
+    monkeypatch.setenv("GEOOVSEG_OFFLINE", offline)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    _Counted.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Counted, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        vrt = Path(_vrt(tmp_path, path, [{"of": str(n)} for n in (1, 2, 3)]))
+        vrt.write_text(vrt.read_text().replace(path, f"/vsicurl/http://127.0.0.1:{server.server_port}/scene.tif"))
+        if offline == "0":
+            np.testing.assert_array_equal(_seen(str(vrt))[0], _seen(path)[0])
+        else:
+            with pytest.raises(SceneError):
+                _seen(str(vrt))
+        server.shutdown()
+    assert bool(_Counted.asked) is (offline == "0")
