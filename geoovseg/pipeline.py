@@ -56,6 +56,10 @@ class SegmentResult:
     redone_windows: int
     """windows computed now although they also lie in kept parts"""
     megapixels: float
+    bands: tuple[int, int, int]
+    """that were seen as red, green, blue"""
+    scale: tuple[float, float] | None
+    """values that were seen as black and white"""
     seconds: dict[str, float]
     peak_rss_mb: float
     background: tuple[str, ...]
@@ -270,6 +274,8 @@ def _result(job: Job, scene: Scene, run: Run, again: int) -> SegmentResult:
         parts=len(run.mine),
         parts_kept=len(run.kept),
         megapixels=round(scene.shape[0] * scene.shape[1] / 1e6, 3),
+        bands=scene.bands,
+        scale=scene.light.ends,
         seconds={},
         peak_rss_mb=0.0,
         background=job.vocabulary.background,

@@ -69,6 +69,20 @@ def test_segment_json_is_one_object_with_the_documented_keys(geoovseg: Run, scen
     assert err == ""
 
 
+def test_bands_and_range_are_said_where_they_are_no_matter_of_course(
+    geoovseg: Run, scene: Path, write_raster: Callable[..., str]
+) -> None:
+    said = "seen as red, green, blue"
+    assert said not in geoovseg("segment", scene, "-c", "road", *DEMO)[2]
+    data = np.arange(3 * 40 * 50, dtype=np.uint16).reshape(3, 40, 50)
+    other = write_raster(data, "other.tif")
+    code, out, err = geoovseg("segment", other, "-c", "road", *DEMO, "--bands", "3,2,1", "--json")
+    assert code == 0
+    assert "bands 3, 2, 1 seen as red, green, blue; 119.98 as black, 5879.02 as white" in err
+    assert json.loads(out)["bands"] == [3, 2, 1]
+    assert json.loads(out)["scale"] == pytest.approx([119.98, 5879.02])
+
+
 def test_dry_run_writes_nothing(geoovseg: Run, scene: Path) -> None:
     code, out, _ = geoovseg("segment", scene, "-c", "road", *DEMO, "--dry-run", "--json")
     keys = {"windows", "batches", "parts", "panels", "memory_mb", "working_grid", "estimated_seconds"}

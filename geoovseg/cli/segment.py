@@ -234,6 +234,7 @@ def _check_vectors(vectors: str | None, shard: str | None, overwrite: bool) -> N
 
 def _remarks(result: SegmentResult) -> Iterator[str]:
     """What a person should know about a run."""
+    yield from _seen(result)
     if result.background:
         yield f"code 0 (background): {', '.join(result.background)}"
     if result.dropped_background:
@@ -247,3 +248,13 @@ def _remarks(result: SegmentResult) -> Iterator[str]:
             f"{result.parts_kept} of {result.parts} parts were finished before; {result.redone_windows} windows at "
             "their borders were computed again"
         )
+
+
+def _seen(result: SegmentResult) -> Iterator[str]:
+    """How pixels became light, where that is no matter of course."""
+    bands = ", ".join(map(str, result.bands))
+    what = f"bands {bands} seen as red, green, blue" if len(set(result.bands)) > 1 else f"band {result.bands[0]} seen"
+    if result.scale is not None and result.scale != (0, 255):
+        yield f"{what}; {result.scale[0]:.6g} as black, {result.scale[1]:.6g} as white"
+    elif len(set(result.bands)) > 1 and result.bands != (1, 2, 3):
+        yield what
