@@ -10,14 +10,13 @@ from typing import Any
 from rasterio.enums import ColorInterp
 
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
-from geoovseg.vrt import alpha_of
+from geoovseg.vrt import LIGHT, alpha_of
 
 Band = int | str
 """A band by its number from 1, or by its name."""
 Bands = tuple[int, int, int]
 COLOURS = ("red", "green", "blue")
-OTHER = re.compile(r"\b(red|green|blue)\b|nir|infra|swir|therm|red.?edge", re.IGNORECASE)
-"""Names of bands that say what light they are."""
+SAID = re.compile(LIGHT, re.IGNORECASE)
 NO_LIGHT = ("hue", "saturation", "lightness", "cyan", "magenta", "yellow", "black", "Y", "Cb", "Cr")
 """What bands can be instead, by colour interpretation."""
 
@@ -63,7 +62,7 @@ def _warn_of_names(src: Any, bands: Bands, name: str) -> None:
     """Warn where the names of bands say that they are other light than they are seen as."""
     names = src.descriptions
     called = [names[band - 1] or "" for band in bands]
-    if any(OTHER.search(text) and colour not in text.lower() for text, colour in zip(called, COLOURS, strict=True)):
+    if any(SAID.search(text) and colour not in text.lower() for text, colour in zip(called, COLOURS, strict=True)):
         numbers = ", ".join(map(str, bands))
         message = f"bands {numbers} of {name}, called {', '.join(called)}, are seen as red, green, blue; see --bands"
         warnings.warn(message, GeoOVSegWarning, 4)

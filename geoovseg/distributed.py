@@ -17,7 +17,7 @@ import torch
 
 from geoovseg.compute import Progress, Stop
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError
-from geoovseg.models.cards import DEFAULT_MODEL, model_card
+from geoovseg.models.cards import model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.outputs import output_names
 from geoovseg.parts import remove_store
@@ -51,14 +51,14 @@ def segment_with(
     Raises what `segment` raises, and GeoOVSegError when all workers died.
     """
     check_shares(shard, workers)
-    check_settings(settings_of(arguments))
+    given = settings_of(arguments)
+    check_settings(given)
     watch = Stopwatch()
     names = (arguments.get(key) for key in ("output", "confidence", "work_dir"))
     outputs = output_names(os.fspath(scene), *names)
-    with open_scene(scene, bands=arguments.get("bands")) as src:  # before anything is removed
-        files = (*src.files, *filter(None, [arguments.get("regions")]))
-        outputs.check(files, overwrite=overwrite, resume=resume)
-    find_weights(model_card(arguments.get("model", DEFAULT_MODEL)))
+    with open_scene(scene, **given.view) as src:  # before anything is removed
+        outputs.check(src.files, overwrite=overwrite, resume=resume)
+    find_weights(model_card(given.model))
     if outputs.parts.exists() and not resume:
         remove_store(outputs.parts)
     common = {**arguments, "overwrite": overwrite, "crew": workers}

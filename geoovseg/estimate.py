@@ -80,12 +80,12 @@ def dry_run(
     """
     check_shares(shard, workers)
     outputs = output_names(os.fspath(scene), output, confidence, work_dir)
-    words, asked = read_classes(classes, vocabulary), Settings(**settings)
+    named, asked = read_classes(classes, vocabulary), Settings(**settings)
     check_settings(asked)
     with open_scene(scene, **asked.view) as src:
         outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None)
-        pace, taken = _pace(src, words, asked)
-        words, _ = parse_background(asked.background, words)
+        words, _ = parse_background(asked.background, named)
+        pace, taken = _pace(src, named, asked, len(words.queries))
         caution(src, asked, words, pace.needs)
         layout = lay_out(src, asked, words, pace.needs, lambda _: taken.beside, area_of(src, asked))
         height, width = src.shape
@@ -109,15 +109,15 @@ def dry_run(
         )
 
 
-def _pace(scene: Scene, words: Vocabulary, settings: Settings) -> tuple[Pace, Taken]:
-    """What a run would take for a tile as large as this scene's: as known on this machine, or tried now."""
+def _pace(scene: Scene, named: Vocabulary, settings: Settings, queries: int) -> tuple[Pace, Taken]:
+    """What a run would take for a tile as large as this scene's, of so many queries: as known here, or tried now."""
     pace = known_pace(settings)
     if pace is not None:
         _, seen = lay_windows(scene, settings, pace.needs)
-        if (taken := pace.of(seen, len(parse_background(settings.background, words)[0].queries))) is not None:
+        if (taken := pace.of(seen, queries)) is not None:
             return pace, taken
     from geoovseg.rehearsal import rehearse  # loads torch and the models, which takes many times as long as the rest
 
-    new = rehearse(scene, words, settings)
-    ((seen, taken),) = new.tiles.items()
-    return new, keep_pace(settings, new).tiles.get(seen, taken)
+    new = rehearse(scene, named, settings)
+    (seen,) = new.tiles
+    return new, keep_pace(settings, new).tiles[seen]

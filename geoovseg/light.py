@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, UsageError
-from geoovseg.vrt import bits_of, is_negative
+from geoovseg.vrt import bits_of, is_negative, palette_of
 
 SCALES = ("auto", "dtype")
 PERCENTILES = (2.0, 98.0)
@@ -151,12 +151,7 @@ def _palette(src: Any, bands: tuple[int, int, int], name: str) -> NDArray[np.uin
         raise SceneError(f"{what}, so it is seen alone: --bands {band},{band},{band}")
     if not np.issubdtype(np.dtype(src.dtypes[band - 1]), np.integer):
         raise SceneError(f"{what}, but has {src.dtypes[band - 1]} pixels, which number no colours")
-    try:
-        table = src.colormap(band)
-    except ValueError:
-        table = {}
-    if not table:
-        raise SceneError(f"{what}, which the file lacks")
+    table = palette_of(src, band, name)
     colours = np.zeros((max(table) + 2, 4), np.uint8)
     for code, colour in table.items():
         colours[code] = np.clip(colour, 0, 255)

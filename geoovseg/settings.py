@@ -80,8 +80,9 @@ class Settings:
 
 
 def settings_of(arguments: Mapping[str, Any]) -> Settings:
-    """The settings among the arguments of `segment`."""
-    return Settings(**{each.name: arguments[each.name] for each in fields(Settings) if each.name in arguments})
+    """The settings among the arguments of `segment`; None is the default of each."""
+    given = {each.name: arguments.get(each.name) for each in fields(Settings)}
+    return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def check_settings(settings: Settings) -> None:

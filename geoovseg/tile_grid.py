@@ -15,7 +15,7 @@ from rasterio.windows import Window
 from geoovseg.errors import SceneError, UsageError
 from geoovseg.labels import Grid
 from geoovseg.rasters import opened
-from geoovseg.vrt import bits_of
+from geoovseg.vrt import bits_of, palette_of
 
 NEAR = 0.01
 """Pixels by which tiles may be off a common grid."""
@@ -64,7 +64,7 @@ def look(path: str) -> Tile:
 def _said(src: Any) -> dict[str, Any]:
     """What the numbers of a raster mean, by what it is called in a message."""
     bands = range(1, src.count + 1)
-    palettes = [_palette(src, n) for n in bands if src.colorinterp[n - 1] == ColorInterp.palette]
+    palettes = [palette_of(src, n, src.name) for n in bands if src.colorinterp[n - 1] == ColorInterp.palette]
     return {
         "coordinate systems": src.crs,
         "numbers of bands": src.count,
@@ -76,16 +76,6 @@ def _said(src: Any) -> dict[str, Any]:
         "bits in use": tuple(bits_of(src, n) for n in bands),
         NAMES: tuple(filter(None, src.descriptions)),
     }
-
-
-def _palette(src: Any, number: int) -> Any:
-    """The colours that the numbers of a band stand for. Raises SceneError where there are none."""
-    try:
-        return src.colormap(number)
-    except ValueError as error:
-        raise SceneError(
-            f"band {number} of {src.name} stands for colours of a palette, which the file lacks"
-        ) from error
 
 
 def check_alike(first: Tile, other: Tile) -> None:

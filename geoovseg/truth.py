@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 import geopandas
 import numpy as np
 import pyogrio
-import rasterio
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
@@ -28,7 +27,7 @@ from rasterio.windows import transform as window_transform
 from shapely.errors import ShapelyError
 
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.rasters import placeless
+from geoovseg.rasters import opened
 from geoovseg.record import RUN_TAG
 
 _BACKGROUND = "background"
@@ -100,16 +99,9 @@ def check_unscaled(src: Any) -> None:
             )
 
 
-@contextmanager
-def open_labels(path: str | os.PathLike[str]) -> Iterator[Any]:
+def open_labels(path: str | os.PathLike[str]) -> AbstractContextManager[Any]:
     """Open a raster of codes. Raises SceneError."""
-    try:
-        with placeless():
-            src = rasterio.open(path)
-    except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
-        raise SceneError(f"cannot open {os.fspath(path)} as a raster: {first_line(error)}") from error
-    with src:
-        yield src
+    return opened(os.fspath(path), f"{os.fspath(path)} as a raster")
 
 
 @contextmanager

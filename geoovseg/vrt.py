@@ -13,8 +13,12 @@ from rasterio.crs import CRS
 from rasterio.dtypes import _gdal_typename
 from rasterio.enums import ColorInterp
 
-_LIGHT = re.compile(r"nir|infra|swir|therm|red.?edge|\b(red|green|blue|pan)\b", re.IGNORECASE)
-"""Names of bands that are none of transparency."""
+from geoovseg.errors import SceneError
+
+LIGHT = r"\b(red|green|blue)\b|nir|infra|swir|therm|red.?edge"
+"""In names of bands that say which light they are."""
+_NOT_ALPHA = re.compile(rf"{LIGHT}|\bpan\b", re.IGNORECASE)
+"""In names of bands that are none of transparency."""
 
 
 def dataset_like(
@@ -71,7 +75,18 @@ def alpha_of(src: Any) -> int | None:
     """
     alphas = [number for number, kind in enumerate(src.colorinterp, start=1) if kind == ColorInterp.alpha]
     names = src.descriptions if alphas else ()
-    return next((number for number in alphas if not _LIGHT.search(names[number - 1] or "")), None)
+    return next((number for number in alphas if not _NOT_ALPHA.search(names[number - 1] or "")), None)
+
+
+def palette_of(src: Any, number: int, name: str) -> dict[int, tuple[int, int, int, int]]:
+    """The colours that the numbers of a band stand for. Raises SceneError where the file lacks them."""
+    try:
+        table: dict[int, tuple[int, int, int, int]] = src.colormap(number)
+    except ValueError:
+        table = {}
+    if not table:
+        raise SceneError(f"band {number} of {name} stands for colours of a palette, which the file lacks")
+    return table
 
 
 def is_negative(src: Any) -> bool:

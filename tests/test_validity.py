@@ -19,6 +19,7 @@ from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
 from geoovseg.network import is_remote
+from geoovseg.pipeline import segment
 from geoovseg.scene import DEMO_TAG, open_scene
 
 WriteRaster = Callable[..., str]
@@ -282,8 +283,6 @@ def test_a_nodata_value_that_cannot_be_is_refused(write_raster: WriteRaster) -> 
 
 
 def test_overviews_of_a_file_change_nothing(write_raster: WriteRaster, tmp_path: Path) -> None:
-    from geoovseg.pipeline import segment
-
     path = write_raster(RNG.integers(0, 255, (3, 600, 600)).astype(np.uint8), tags={DEMO_TAG: "1"})
     given: dict[str, Any] = {"classes": "road,water", "model": "demo", "gsd": 2.0, "overwrite": True}
     labels = {}

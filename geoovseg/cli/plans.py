@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoovseg.cli.output import data, talk
 from geoovseg.cli.scenes import Task, each
+from geoovseg.record import duration
 
 if TYPE_CHECKING:
     from geoovseg.estimate import Estimate
@@ -50,6 +51,4 @@ def _in_all(count: int, plans: Sequence[Estimate]) -> str:
     """`6 can be done in about 12 min`."""
     if not plans:
         return "none can be done"
-    from geoovseg.record import duration
-
     return f"{count} can be done in about {duration(sum(plan.estimated_seconds for plan in plans))}"
