@@ -14,7 +14,6 @@ from xml.etree.ElementTree import Element, ParseError, SubElement, parse, tostri
 import numpy as np
 from rasterio._path import _parse_path, _vsi_path
 from rasterio.dtypes import _gdal_typename
-from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.cog import piece, write_cog
@@ -27,7 +26,7 @@ from geoovseg.record import RUN_TAG
 from geoovseg.styles import LegendEntry, label_aux_xml, label_qml
 from geoovseg.tile_grid import Tile, check_alike, joined, look, place
 from geoovseg.tiling import BLOCK
-from geoovseg.vrt import band_like, dataset_like, mask_of
+from geoovseg.vrt import alpha_of, band_like, dataset_like, mask_of
 
 
 def vrt_of(labels: Path) -> Path:
@@ -78,7 +77,7 @@ def _described(src: Any, tiles: Sequence[Tile], grid: Grid, windows: Sequence[Wi
     common = {key: text for key, text in tiles[0].tags.items() if all(tile.tags.get(key) == text for tile in tiles)}
     root = dataset_like(src, (grid.height, grid.width), grid.crs, grid.transform, common)
     covered, twice = _covered(windows)
-    alpha = ColorInterp.alpha in src.colorinterp
+    alpha = alpha_of(src) is not None
     masked = any(tile.masked for tile in tiles)
     blind = not alpha and not masked and all(value is None for value in src.nodatavals)
     placed = [(tile, window, _source_name(tile.path, vrt)) for tile, window in zip(tiles, windows, strict=True)]

@@ -34,6 +34,7 @@ from geoovseg.methods.dense import DenseMethod
 from geoovseg.parts import PartStore
 from geoovseg.pipeline import SegmentResult, merge, segment
 from geoovseg.scene import DEMO_TAG, Scene
+from geoovseg.settings import Settings, settings_of
 from geoovseg.tiling import BLOCK
 
 GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "stride": 112}
@@ -135,6 +136,10 @@ def test_settings_that_are_refused_cost_no_finished_parts(tall: Path, tmp_path: 
     with pytest.raises(UsageError, match="--threshold 7"):
         segment_with(tall, workers=2, overwrite=True, output=tmp_path / "labels.tif", **GIVEN, threshold=7)
     assert sorted((tmp_path / "labels.tif.parts").iterdir()) == parts
+
+
+def test_settings_that_are_none_are_the_default() -> None:
+    assert settings_of({"settings": None, "bands": None, "method": "gem", "output": "x.tif"}) == Settings(method="gem")
 
 
 def test_overwrite_begins_again(tall: Path, tmp_path: Path) -> None:

@@ -391,6 +391,21 @@ def test_labels_that_are_finished_are_named_where_cutting_them_fails(
     assert f"the labels are finished: {tmp_path / 'm.tif'}" in err
 
 
+def test_a_gap_is_no_data_where_a_band_called_nir_is_marked_as_transparency(
+    write_raster: Write, tmp_path: Path
+) -> None:
+    """As GDAL marks the fourth band of 8-bit GeoTIFFs."""
+    paths = []
+    for name, col in (("west", 0), ("east", 40)):
+        place = TRANSFORM @ Affine.translation(col, 0)
+        paths.append(write_raster(np.full((4, 20, 20), 9, np.uint8), f"{name}.tif", transform=place, photometric="RGB"))
+        with rasterio.open(paths[-1], "r+") as dst:
+            dst.descriptions = ("blue", "green", "red", "nir")
+    with open_scene(as_one(paths, tmp_path / "m.vrt")) as scene:
+        _, valid = scene.read(Window(0, 0, 60, 20))
+    np.testing.assert_array_equal(valid, np.tile((np.arange(60) // 20) != 1, (20, 1)))
+
+
 def test_tiles_whose_palette_is_missing_are_refused(write_raster: Write, tmp_path: Path) -> None:
     path = write_raster(np.ones((1, 20, 20), np.uint8))
     vrt = tmp_path / "tile.vrt"
