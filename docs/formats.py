@@ -234,7 +234,12 @@ CASES = (
     ),
     Case(
         "four bands of 8 bits named blue, green, red, nir",
-        tiff(ramp("uint8", 4, low=1), photometric="rgb", finish=_set(descriptions=("blue", "green", "red", "nir"))),
+        tiff(
+            ramp("uint8", 4, low=1),
+            photometric="rgb",
+            alpha="yes",
+            finish=_set(descriptions=("blue", "green", "red", "nir")),
+        ),
     ),
     Case("three bands named nir, red, green", tiff(ramp("uint8"), finish=_set(descriptions=("nir", "red", "green")))),
     Case(

@@ -398,9 +398,10 @@ def test_a_gap_is_no_data_where_a_band_called_nir_is_marked_as_transparency(
     paths = []
     for name, col in (("west", 0), ("east", 40)):
         place = TRANSFORM @ Affine.translation(col, 0)
-        paths.append(write_raster(np.full((4, 20, 20), 9, np.uint8), f"{name}.tif", transform=place, photometric="RGB"))
+        paths.append(write_raster(np.full((4, 20, 20), 9, np.uint8), f"{name}.tif", transform=place))
         with rasterio.open(paths[-1], "r+") as dst:
             dst.descriptions = ("blue", "green", "red", "nir")
+            assert dst.colorinterp[3] == ColorInterp.alpha
     with open_scene(as_one(paths, tmp_path / "m.vrt")) as scene:
         _, valid = scene.read(Window(0, 0, 60, 20))
     np.testing.assert_array_equal(valid, np.tile((np.arange(60) // 20) != 1, (20, 1)))

@@ -130,9 +130,10 @@ def test_names_count_more_than_colours_nobody_asked_for(
 ) -> None:
     """GDAL marks bands of every 8-bit GeoTIFF as red, green, blue and alpha."""
     data = np.concatenate([PIXELS, PIXELS[:1] * HOLE])[: len(names)]
-    path = write_raster(data, photometric="RGB")
+    path = write_raster(data)
     with rasterio.open(path, "r+") as dst:
         dst.descriptions = names
+        assert tuple(dst.colorinterp) == (*RGB, C.alpha)[: len(names)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GeoOVSegWarning)
         with open_scene(path) as scene:
