@@ -19,7 +19,6 @@ import open_clip
 import torch
 from rasterio.windows import Window
 
-from geoovseg.batch import TileBatch
 from geoovseg.demo.files import write_scene
 from geoovseg.methods import METHODS, load_method
 from geoovseg.models import text as text_module
@@ -30,8 +29,9 @@ from geoovseg.ops.classes import best_word
 from geoovseg.ops.upsample import bilinear
 from geoovseg.reader import read_ahead
 from geoovseg.scene import open_scene
-from geoovseg.tiling import Panel, plan_tiles
 from geoovseg.vocabulary import parse_classes
+from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.plan import Panel, plan_tiles
 
 LATENCY = 0.05
 """Seconds a remote store may take to answer."""

@@ -26,12 +26,12 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 
-from geoovseg.batch import TileBatch
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
 from geoovseg.job import Job
 from geoovseg.pipeline import segment
 from geoovseg.record import RUN_TAG
 from geoovseg.scene import open_scene
+from geoovseg.windows.batch import TileBatch
 
 HEAD = """# What happens to which raster
 

@@ -10,7 +10,7 @@ from typing import Any
 from rasterio.enums import ColorInterp
 
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
-from geoovseg.vrt import LIGHT, alpha_of
+from geoovseg.rasters.vrt import LIGHT, alpha_of
 
 Band = int | str
 """A band by its number from 1, or by its name."""

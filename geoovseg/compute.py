@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from rasterio.windows import Window
 
-from geoovseg.batch import TileBatch
 from geoovseg.errors import InterruptedRunError, SceneError
 from geoovseg.job import Job
 from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS
-from geoovseg.mosaic import Rows, ScoreMosaic
 from geoovseg.reader import read_ahead
 from geoovseg.run import Run
 from geoovseg.scene import Scene
-from geoovseg.tiling import BLOCK, Panel, Part
+from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.blend import Rows, ScoreMosaic
+from geoovseg.windows.plan import BLOCK, Panel, Part
 
 Progress = Callable[[int, int], None]
 """Called with (windows done, windows to compute)."""

@@ -22,11 +22,11 @@ from geoovseg.models.weights import find_weights
 from geoovseg.outputs import output_names
 from geoovseg.parts import remove_store
 from geoovseg.pipeline import SegmentResult, segment
-from geoovseg.record import Stopwatch
 from geoovseg.run import open_finished
 from geoovseg.scene import open_scene
 from geoovseg.settings import check_settings, check_shares, settings_of
 from geoovseg.signals import Stop as StopOnSignal
+from geoovseg.usage import Stopwatch
 
 LOOK = 0.2
 """Seconds between looks at the workers."""

@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geoovseg.batch import TileBatch
-from geoovseg.budget import CPU_BATCH
-from geoovseg.in_flight import InFlight, device_memory
 from geoovseg.layout import Beside, Needs, WindowLayout, area_of, lay_out
 from geoovseg.methods import Method, card, load_method, read_settings, upsampled
 from geoovseg.methods.blocks import Cut
@@ -32,6 +29,9 @@ from geoovseg.record import RunRecord
 from geoovseg.scene import Scene
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
+from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.in_flight import InFlight, device_memory
+from geoovseg.windows.memory import CPU_BATCH
 
 GPU_BATCH = 32
 

@@ -6,33 +6,34 @@ import os
 
 import rasterio
 
-from geoovseg.labels import Grid, wkt_beside
+from geoovseg.labels_profile import crs_for_side_file
 from geoovseg.parts import PartStore
-from geoovseg.rasters import placeless
+from geoovseg.rasters.ground import RasterGrid
+from geoovseg.rasters.open import placeless
 from geoovseg.styles import crs_aux_xml
 
 FILE = "grid.tif"
 """One pixel with the scene's coordinate system and transform, exactly as GDAL keeps them."""
 
 
-def keep_grid(store: PartStore, grid: Grid) -> None:
+def keep_grid(store: PartStore, grid: RasterGrid) -> None:
     """Keep a grid, unless it was kept before."""
     if not (store.folder / FILE).exists():
         _write(store, grid)
 
 
-def kept_grid(store: PartStore, shape: tuple[int, int]) -> Grid:
+def kept_grid(store: PartStore, shape: tuple[int, int]) -> RasterGrid:
     """The grid that was kept, of so many rows and columns."""
     with placeless(), rasterio.open(store.folder / FILE) as src:
-        return Grid(height=shape[0], width=shape[1], crs=src.crs, transform=src.transform)
+        return RasterGrid(height=shape[0], width=shape[1], crs=src.crs, transform=src.transform)
 
 
-def _write(store: PartStore, grid: Grid) -> None:
+def _write(store: PartStore, grid: RasterGrid) -> None:
     part = store.folder / f"{FILE}.{os.getpid()}.tmp"
     profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
     with placeless():
         rasterio.open(part, "w", crs=grid.crs, transform=grid.transform, **profile).close()
-        if (wkt := wkt_beside(part, grid)) is not None:
+        if (wkt := crs_for_side_file(part, grid)) is not None:
             part.with_name(f"{part.name}.aux.xml").write_text(crs_aux_xml(wkt), encoding="utf-8")
     for end in (".aux.xml", ""):
         side = part.with_name(part.name + end)

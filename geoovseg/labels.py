@@ -5,31 +5,28 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from geoovseg.cog import piece, write_cog
+from geoovseg.labels_profile import LabelProfile, crs_for_side_file
 from geoovseg.outputs import Outputs, beside, swap, writing
 from geoovseg.parts import PartStore
-from geoovseg.rasters import placeless
+from geoovseg.rasters.cog import piece, write_cog
+from geoovseg.rasters.open import placeless
 from geoovseg.record import RUN_TAG
 from geoovseg.styles import LegendEntry, confidence_qml, crs_aux_xml, label_aux_xml, label_qml
-from geoovseg.tiling import BAND, BLOCK, Panel, Part
+from geoovseg.windows.plan import BAND, BLOCK, Panel, Part
 
 CONFIDENCE_STEPS = 250
 """Confidence 0..1 is stored as 0..250."""
 CONFIDENCE_NODATA = 255
-BACKGROUND_COLOUR = "#eeeeee"
-"""Pale, for software that ignores the style, in which code 0 is transparent."""
 _TILED = {
     "driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BAND, "compress": "deflate", "zlevel": 1,
     "bigtiff": "IF_SAFER", "sparse_ok": True, "count": 1,
@@ -38,49 +35,10 @@ LABELS, CONFIDENCE = "_labels.tif", "_confidence.tif"
 """Ends of the names of a part's rasters."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """The raster grid outputs lie on: exactly the scene's."""
-
-    height: int
-    width: int
-    crs: CRS | None
-    transform: Affine
-
-
-def label_dtype(classes: int) -> tuple[str, int]:
-    """Pixel type and nodata code of a label raster: uint8 and 255, above 254 classes uint16 and 65535."""
-    return ("uint8", 255) if classes <= 254 else ("uint16", 65535)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the outputs are, whatever their pixels: enough to put parts together without the scene."""
-
-    grid: Grid
-    classes: tuple[tuple[str, str], ...]
-    """(name, colour) of codes 1..N"""
-
-    @property
-    def dtype(self) -> str:
-        """Pixel type of the labels."""
-        return label_dtype(len(self.classes))[0]
-
-    @property
-    def nodata(self) -> int:
-        """Code of pixels without data."""
-        return label_dtype(len(self.classes))[1]
-
-    @property
-    def legend(self) -> list[LegendEntry]:
-        """Codes, names and colours, the background first."""
-        return [LegendEntry(n, *c) for n, c in enumerate([("background", BACKGROUND_COLOUR), *self.classes])]
-
-
 class PartWriter:
     """Takes the rows of one part, top to bottom, in memory; `rasters` are its files as bytes."""
 
-    def __init__(self, part: Part, layout: Layout, *, confidence: bool) -> None:
+    def __init__(self, part: Part, layout: LabelProfile, *, confidence: bool) -> None:
         self.part, self.layout = part, layout
         self.counts = np.zeros(layout.nodata + 1, np.int64)
         kinds = {LABELS: layout.dtype, **({CONFIDENCE: "uint8"} if confidence else {})}
@@ -131,7 +89,7 @@ Describe = Callable[[Part], Mapping[str, Any]]
 class LabelWriter:
     """Takes finished rows, panel by panel; keeps every part as it fills, and puts all together at the end."""
 
-    def __init__(self, outputs: Outputs, layout: Layout, store: PartStore) -> None:
+    def __init__(self, outputs: Outputs, layout: LabelProfile, store: PartStore) -> None:
         self.outputs, self.layout, self.store = outputs, layout, store
         self.finished = False
         self._part: PartWriter | None = None
@@ -194,7 +152,7 @@ class LabelWriter:
         legend, targets = self.legend(parts), self.outputs
         with writing(targets.labels), bench_at(targets.bench) as bench:
             ready = self._finish(targets.labels, LABELS, parts, record, bench)
-            wkt = wkt_beside(ready[0][0], self.layout.grid)
+            wkt = crs_for_side_file(ready[0][0], self.layout.grid)
             ready += sidecars(targets.labels, label_qml(legend), label_aux_xml(legend, wkt), bench)
             if targets.confidence is not None:
                 ready += self._finish(targets.confidence, CONFIDENCE, parts, record, bench)
@@ -212,7 +170,7 @@ class LabelWriter:
             piece(file, Window(0, 0, part.panel.width, part.height), part.row_off, part.panel.col_off)
             for part, file in files.items()
         ]
-        write_cog(copy, empty, pieces, "MODE" if suffix == LABELS else "AVERAGE")
+        write_cog(copy, empty, pieces, overviews="MODE" if suffix == LABELS else "AVERAGE", block=BLOCK)
         return [(copy, target)]
 
 
@@ -227,7 +185,7 @@ def bench_at(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def empty_raster(path: Path, layout: Layout, suffix: str, record: str) -> Path:
+def empty_raster(path: Path, layout: LabelProfile, suffix: str, record: str) -> Path:
     """Write a raster of labels (or confidence, by the suffix) without pixels: its grid, nodata, colours and record."""
     labels, grid = suffix == LABELS, layout.grid
     dtype, nodata = (layout.dtype, layout.nodata) if labels else ("uint8", CONFIDENCE_NODATA)
@@ -243,15 +201,6 @@ def empty_raster(path: Path, layout: Layout, suffix: str, record: str) -> Path:
         else:
             dst.scales = (1 / CONFIDENCE_STEPS,)
     return path
-
-
-def wkt_beside(raster: Path, grid: Grid) -> str | None:
-    """The coordinate system of a grid where a raster on it, being a GeoTIFF, could not hold it; else None."""
-    if grid.crs is None:
-        return None
-    with placeless(), rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(raster) as src:  # GDAL's side file is not kept
-        held = src.crs == grid.crs
-    return None if held else str(grid.crs.to_wkt(version="WKT2_2019"))
 
 
 def sidecars(target: Path, qml: str, aux: str | None, bench: Path) -> list[tuple[Path, Path]]:

@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, UsageError
-from geoovseg.vrt import bits_of, is_negative, palette_of
+from geoovseg.rasters.vrt import bits_of, is_negative, palette_of
 
 SCALES = ("auto", "dtype")
 PERCENTILES = (2.0, 98.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from geoovseg.errors import OutputError, ResumeError
-from geoovseg.tiling import Part
+from geoovseg.windows.plan import Part
 
 JOURNAL = "run.json"
 LOCK = "lock"

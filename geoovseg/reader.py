@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from rasterio.windows import Window
 
-from geoovseg.batch import TileBatch, join
 from geoovseg.errors import SceneError
-from geoovseg.rasters import native, raster_env
+from geoovseg.rasters.open import native, raster_env
 from geoovseg.scene import Scene
+from geoovseg.windows.batch import TileBatch, join
 
 RETRY_AFTER = 0.2
 """Seconds before what could not be read is read again."""

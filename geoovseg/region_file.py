@@ -19,7 +19,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.rasters import opened
+from geoovseg.rasters.open import opened
 
 LARGEST = 2**31 - 1
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
-from geoovseg.batch import TileBatch
-from geoovseg.budget import CPU_BATCH
 from geoovseg.job import Job, prepare_job
 from geoovseg.models.regions import given
 from geoovseg.pace import Pace
-from geoovseg.record import peak_rss_mb
 from geoovseg.scene import Scene
 from geoovseg.settings import Settings
-from geoovseg.tiling import origins
+from geoovseg.usage import peak_rss_mb
 from geoovseg.vocabulary import Vocabulary
+from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.memory import CPU_BATCH
+from geoovseg.windows.plan import origins
 
 
 def rehearse(scene: Scene, words: Vocabulary, settings: Settings) -> Pace:

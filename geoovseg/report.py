@@ -19,11 +19,11 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line
+from geoovseg.labels_read import category_names
 from geoovseg.outputs import is_one_of
-from geoovseg.rasters import placeless
+from geoovseg.rasters.open import placeless
 from geoovseg.record import RUN_TAG
 from geoovseg.scene import Scene, open_scene
-from geoovseg.truth import category_names
 from geoovseg.working_grid import metres_per_pixel
 
 OPACITY = 0.55

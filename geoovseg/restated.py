@@ -13,7 +13,7 @@ import rasterio
 from rasterio.enums import MaskFlags
 
 from geoovseg.errors import UsageError
-from geoovseg.vrt import band_like, dataset_like, source_name
+from geoovseg.rasters.vrt import band_like, dataset_like, source_name
 
 
 @contextmanager

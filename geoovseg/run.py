@@ -17,18 +17,20 @@ from rasterio.windows import Window
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from geoovseg.batch import TileBatch
 from geoovseg.errors import GeoOVSegError, OutputError, first_line
 from geoovseg.job import Job
 from geoovseg.kept_grid import keep_grid, kept_grid
-from geoovseg.labels import Grid, LabelWriter, Layout
+from geoovseg.labels import LabelWriter
+from geoovseg.labels_profile import LabelProfile
 from geoovseg.methods import Method
 from geoovseg.outputs import Outputs, writing
 from geoovseg.parts import PartStore, open_store, remove_store
 from geoovseg.prompts import templates
+from geoovseg.rasters.ground import RasterGrid
 from geoovseg.scene import Scene
 from geoovseg.styles import LegendEntry
-from geoovseg.tiling import Panel, Part, TilePlan, runs, share
+from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.plan import Panel, Part, TilePlan, runs, share
 
 CLAIMS = 4
 """Groups of parts for every process of a crew: fewer borders to compute twice, or work shared out more evenly."""
@@ -140,7 +142,7 @@ def open_run(
     """
     together = shard is not None or crew > 0
     with _store(outputs, scene, job, join=resume or together, overwrite=overwrite, shared=together) as store:
-        layout = Layout(_grid(scene), tuple((c.name, c.colour) for c in job.vocabulary.classes))
+        layout = LabelProfile(_grid(scene), tuple((c.name, c.colour) for c in job.vocabulary.classes))
         parts = job.plan.parts(_fixed(store, layout.grid, job.panels, outputs))
         mine = parts if shard is None else share(parts, *shard)
         kept = tuple(part for part in mine if store.has(part))
@@ -170,7 +172,7 @@ def _store(
         yield store
 
 
-def _fixed(store: PartStore, grid: Grid, panels: Sequence[Panel], outputs: Outputs) -> tuple[Panel, ...]:
+def _fixed(store: PartStore, grid: RasterGrid, panels: Sequence[Panel], outputs: Outputs) -> tuple[Panel, ...]:
     """Keep with the parts what `merge` needs; returns the panels of whoever came first, which follow from memory."""
     with writing(outputs.labels), _whole(store.folder):
         keep_grid(store, grid)
@@ -206,7 +208,7 @@ def _whole(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _finished(store: PartStore) -> tuple[Outputs, Layout, tuple[Part, ...]]:
+def _finished(store: PartStore) -> tuple[Outputs, LabelProfile, tuple[Part, ...]]:
     """What a folder of parts says of itself."""
     folder, said = store.folder, store.journal
     named = said["outputs"]
@@ -214,7 +216,7 @@ def _finished(store: PartStore) -> tuple[Outputs, Layout, tuple[Part, ...]]:
     confidence = Path(os.path.normpath(labels.parent / named["confidence"])) if named["confidence"] else None
     outputs = Outputs(labels, confidence, folder.parent if named["path"] else None)
     shape = (said["scene"]["height"], said["scene"]["width"])
-    layout = Layout(kept_grid(store, shape), tuple((n, c) for n, _, c in said["record"]["classes"]))
+    layout = LabelProfile(kept_grid(store, shape), tuple((n, c) for n, _, c in said["record"]["classes"]))
     plan = TilePlan(
         height=layout.grid.height,
         width=layout.grid.width,
@@ -270,6 +272,6 @@ def _from_here(path: Path, labels: Path) -> str:
     return os.path.relpath(path.resolve(), labels.parent.resolve())
 
 
-def _grid(scene: Scene) -> Grid:
+def _grid(scene: Scene) -> RasterGrid:
     height, width = scene.shape
-    return Grid(height=height, width=width, crs=scene.crs, transform=scene.transform)
+    return RasterGrid(height=height, width=width, crs=scene.crs, transform=scene.transform)

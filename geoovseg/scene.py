@@ -19,15 +19,15 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geoovseg.bands import Band, choose_bands
-from geoovseg.batch import TileBatch, filled
 from geoovseg.errors import GeoOVSegWarning, SceneError, first_line
 from geoovseg.light import Light, light_of
-from geoovseg.rasters import opened, raster_env
+from geoovseg.rasters.open import opened, raster_env
+from geoovseg.rasters.suitable import check_suitable
 from geoovseg.region_file import RegionFile, open_regions
 from geoovseg.restated import with_nodata
 from geoovseg.sparse import Lacks, lacking
-from geoovseg.suitable import check_suitable
 from geoovseg.validity import Validity, for_bands, validity_of
+from geoovseg.windows.batch import TileBatch, filled
 from geoovseg.working_grid import resampled, size_at
 
 DEMO_TAG = "GEOOVSEG_DEMO"

@@ -13,9 +13,9 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, UsageError
-from geoovseg.labels import Grid
-from geoovseg.rasters import opened
-from geoovseg.vrt import bits_of, palette_of
+from geoovseg.rasters.ground import RasterGrid
+from geoovseg.rasters.open import opened
+from geoovseg.rasters.vrt import bits_of, palette_of
 
 NEAR = 0.01
 """Pixels by which tiles may be off a common grid."""
@@ -34,7 +34,7 @@ class Tile:
     """What is to be known of a raster to put it beside others."""
 
     path: str
-    grid: Grid
+    grid: RasterGrid
     said: dict[str, Any]
     """what all tiles of a scene say alike"""
     tags: dict[str, str]
@@ -47,7 +47,7 @@ class Tile:
 def look(path: str) -> Tile:
     """What a tile says of itself. Raises SceneError where it has no place on the ground."""
     with opened(path, f"{path!r} as a tile") as src:
-        grid = Grid(height=src.height, width=src.width, crs=src.crs, transform=src.transform)
+        grid = RasterGrid(height=src.height, width=src.width, crs=src.crs, transform=src.transform)
         if grid.transform.is_identity or grid.transform.is_degenerate:
             raise SceneError(f"{path} does not say where its pixels lie, so it cannot be a tile of a mosaic")
         flags = src.mask_flag_enums[0] if src.count else []
@@ -114,7 +114,7 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else f"{text[:57]}..."
 
 
-def place(tile: Grid, path: str, grid: Grid, of: str) -> tuple[int, int]:
+def place(tile: RasterGrid, path: str, grid: RasterGrid, of: str) -> tuple[int, int]:
     """Row and column of a grid at which the first pixel of another lies; the paths are for messages.
 
     Raises UsageError for pixels of another size or direction, or further off than 1/100 of one.
@@ -135,18 +135,18 @@ def place(tile: Grid, path: str, grid: Grid, of: str) -> tuple[int, int]:
     return round(into.f), round(into.c)
 
 
-def _size(grid: Grid) -> str:
+def _size(grid: RasterGrid) -> str:
     turned = ", rotated" if grid.transform.b or grid.transform.d else ""
     return f"{grid.transform.a:.10g} x {grid.transform.e:.10g}{turned}"
 
 
-def _step(grid: Grid) -> str:
+def _step(grid: RasterGrid) -> str:
     """Width and height of a pixel, as gdalwarp wants them."""
     m = grid.transform
     return f"{math.hypot(m.a, m.d):.10g} {math.hypot(m.b, m.e):.10g}"
 
 
-def joined(tiles: Sequence[Tile]) -> tuple[Grid, list[Window]]:
+def joined(tiles: Sequence[Tile]) -> tuple[RasterGrid, list[Window]]:
     """The grid over all tiles, and where each of them lies in it. Raises UsageError."""
     first = tiles[0]
     places = [place(tile.grid, tile.path, first.grid, first.path) for tile in tiles]
@@ -160,4 +160,4 @@ def joined(tiles: Sequence[Tile]) -> tuple[Grid, list[Window]]:
         raise UsageError(f"the tiles would be a scene of {width} x {height} pixels; does each of them belong to it?")
     corner = [tile.grid.transform for tile, at in zip(tiles, places, strict=True) if at == (top, left)]
     transform = corner[0] if corner else first.grid.transform @ Affine.translation(left, top)
-    return Grid(height=height, width=width, crs=first.grid.crs, transform=transform), windows
+    return RasterGrid(height=height, width=width, crs=first.grid.crs, transform=transform), windows

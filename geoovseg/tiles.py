@@ -16,17 +16,19 @@ from rasterio._path import _parse_path, _vsi_path
 from rasterio.dtypes import _gdal_typename
 from rasterio.windows import Window
 
-from geoovseg.cog import piece, write_cog
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line
-from geoovseg.labels import LABELS, Grid, Layout, bench_at, empty_raster, sidecars, wkt_beside
+from geoovseg.labels import LABELS, bench_at, empty_raster, sidecars
+from geoovseg.labels_profile import LabelProfile, crs_for_side_file
 from geoovseg.names import label_names
 from geoovseg.outputs import Outputs, beside, swap, writing
-from geoovseg.rasters import opened, raster_env
+from geoovseg.rasters.cog import piece, write_cog
+from geoovseg.rasters.ground import RasterGrid
+from geoovseg.rasters.open import opened, raster_env
+from geoovseg.rasters.vrt import alpha_of, band_like, dataset_like, mask_of
 from geoovseg.record import RUN_TAG
 from geoovseg.styles import LegendEntry, label_aux_xml, label_qml
 from geoovseg.tile_grid import Tile, check_alike, joined, look, place
-from geoovseg.tiling import BLOCK
-from geoovseg.vrt import alpha_of, band_like, dataset_like, mask_of
+from geoovseg.windows.plan import BLOCK
 
 
 def vrt_of(labels: Path) -> Path:
@@ -34,7 +36,7 @@ def vrt_of(labels: Path) -> Path:
     return labels.with_name(f"{labels.name}.mosaic.vrt")
 
 
-def tiles_of(vrt: Path, grid: Grid) -> list[str]:
+def tiles_of(vrt: Path, grid: RasterGrid) -> list[str]:
     """The tiles that `as_one` made a VRT of, for labels on a grid.
 
     Raises UsageError where there is none or the labels lie on another grid, SceneError for anything else.
@@ -72,7 +74,7 @@ def as_one(paths: Sequence[str], vrt: str | os.PathLike[str]) -> str:
     return os.fspath(vrt)
 
 
-def _described(src: Any, tiles: Sequence[Tile], grid: Grid, windows: Sequence[Window], vrt: Path) -> Element:
+def _described(src: Any, tiles: Sequence[Tile], grid: RasterGrid, windows: Sequence[Window], vrt: Path) -> Element:
     """The VRT; `src` is the first tile."""
     common = {key: text for key, text in tiles[0].tags.items() if all(tile.tags.get(key) == text for tile in tiles)}
     root = dataset_like(src, (grid.height, grid.width), grid.crs, grid.transform, common)
@@ -177,7 +179,7 @@ def per_tile(
         layouts, windows = [], []
         for path in paths:
             tile = look(path).grid
-            layouts.append(Layout(tile, classes))
+            layouts.append(LabelProfile(tile, classes))
             windows.append(_window(src, tile, path))
         for name, layout, window in zip(names, layouts, windows, strict=True):
             _cut(src, window, layout, record, name)
@@ -210,27 +212,27 @@ def _record(src: Any) -> tuple[str, tuple[tuple[str, str], ...]]:
         raise SceneError(f"{src.name} is no label raster of geoovseg segment: {first_line(error)}") from error
 
 
-def _window(src: Any, tile: Grid, path: str) -> Window:
+def _window(src: Any, tile: RasterGrid, path: str) -> Window:
     """Where a tile lies in the labels. Raises UsageError."""
-    whole = Grid(height=src.height, width=src.width, crs=src.crs, transform=src.transform)
+    whole = RasterGrid(height=src.height, width=src.width, crs=src.crs, transform=src.transform)
     row, col = place(tile, path, whole, src.name)
     if min(row, col) < 0 or row + tile.height > whole.height or col + tile.width > whole.width:
         raise UsageError(f"{path} does not lie in {src.name}, so there are no labels to cut out for it")
     return Window(col, row, tile.width, tile.height)
 
 
-def _cut(src: Any, window: Window, layout: Layout, record: str, target: Path) -> None:
+def _cut(src: Any, window: Window, layout: LabelProfile, record: str, target: Path) -> None:
     """Copy a window of labels as a finished label raster."""
     legend = _counted(src, window, layout)
     with writing(target), bench_at(Outputs(target).bench) as bench:
         copy, empty = bench / f"cog{LABELS}", empty_raster(bench / f"all{LABELS}", layout, LABELS, record)
-        write_cog(copy, empty, [piece(Path(src.name).absolute(), window, 0, 0)], "MODE")
-        aux = label_aux_xml(legend, wkt_beside(copy, layout.grid))
+        write_cog(copy, empty, [piece(Path(src.name).absolute(), window, 0, 0)], overviews="MODE", block=BLOCK)
+        aux = label_aux_xml(legend, crs_for_side_file(copy, layout.grid))
         ready = [(copy, target), *sidecars(target, label_qml(legend), aux, bench)]
         swap(ready[::-1], beside(target), bench)
 
 
-def _counted(src: Any, window: Window, layout: Layout) -> list[LegendEntry]:
+def _counted(src: Any, window: Window, layout: LabelProfile) -> list[LegendEntry]:
     """Codes, names, colours and how many pixels of a window have them, read a few rows at a time."""
     counts = np.zeros(layout.nodata + 1, np.int64)
     for row in range(window.row_off, window.row_off + window.height, BLOCK):

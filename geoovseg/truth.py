@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import geopandas
 import numpy as np
@@ -27,15 +25,11 @@ from rasterio.windows import transform as window_transform
 from shapely.errors import ShapelyError
 
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.rasters import opened
-from geoovseg.record import RUN_TAG
+from geoovseg.labels_read import Reader, category_names, check_unscaled, open_labels, raster_reader
 
-_BACKGROUND = "background"
 _VECTORS = (".gpkg", ".geojson", ".json", ".geojsonl", ".geojsons", ".shp", ".fgb", ".parquet")
 _FIELD = "class_name"
 """The column of class names in polygons that `geoovseg vectorize` made."""
-Reader = Callable[[Window], NDArray[np.int64]]
-"""Codes of a window of the labels' grid; -1 where unknown."""
 
 
 @dataclass(frozen=True)
@@ -50,58 +44,6 @@ class Truth:
     def name(self, code: int) -> str:
         """The name of a code, or the code itself as text."""
         return self.names.get(code, str(code))
-
-
-def category_names(src: Any) -> dict[int, str]:
-    """Class names by code of an open raster: from its run record, else from the GDAL side file beside it."""
-    record = src.tags().get(RUN_TAG)
-    if record:
-        try:
-            run = json.loads(record)
-            first = {0: _BACKGROUND} if run["background"] or run["threshold"] is not None else {}
-            return first | {n: str(c[0]) for n, c in enumerate(run["classes"], start=1)}
-        except (ValueError, LookupError, TypeError) as error:
-            raise SceneError(f"the run record in {src.name} is damaged: {first_line(error)}") from error
-    side = Path(src.name + ".aux.xml")
-    if not side.is_file():
-        return {}
-    try:
-        found = ElementTree.parse(side).getroot().findall(".//CategoryNames/Category")
-    except ElementTree.ParseError as error:
-        raise SceneError(f"cannot read the class names in {side}: {error}") from error
-    return {code: item.text for code, item in enumerate(found) if item.text}
-
-
-def check_codes(src: Any) -> None:
-    """Refuse an open raster that clearly holds no class codes: an image, or measures such as confidence.
-
-    A band of transparency may be there too. Raises SceneError.
-    """
-    if opaque_bands(src) > 1:
-        raise SceneError(
-            f"{src.name} has {src.count} bands, as images have; labels have one, and `geoovseg segment` makes them"
-        )
-    check_unscaled(src)
-
-
-def opaque_bands(src: Any) -> int:
-    """How many bands of an open raster hold more than transparency."""
-    return sum(kind != ColorInterp.alpha for kind in src.colorinterp)
-
-
-def check_unscaled(src: Any) -> None:
-    """Refuse an open raster whose pixels are measures, not class codes. Raises SceneError."""
-    for name, tags, plain in (("scale", src.scales, 1), ("offset", src.offsets, 0)):
-        if tags and tags[0] != plain:
-            raise SceneError(
-                f"{src.name} has the {name} {tags[0]:g}: its pixels are measures such as confidence, not class codes; "
-                "give the raster of labels (`geoovseg vectorize` takes one of confidence as --confidence)"
-            )
-
-
-def open_labels(path: str | os.PathLike[str]) -> AbstractContextManager[Any]:
-    """Open a raster of codes. Raises SceneError."""
-    return opened(os.fspath(path), f"{os.fspath(path)} as a raster")
 
 
 @contextmanager
@@ -134,23 +76,6 @@ def _resampled(src: Any, grid: dict[str, Any]) -> Iterator[Any]:
         raise UsageError(f"{src.name} cannot be brought to the grid of the labels: {first_line(error)}") from error
     with vrt:
         yield vrt
-
-
-def raster_reader(src: Any) -> Reader:
-    """Read codes of windows of an open raster. Raises SceneError."""
-
-    def read(window: Window) -> NDArray[np.int64]:
-        try:
-            data = src.read(1, window=window)
-            valid = (src.dataset_mask(window=window) > 0) & np.isfinite(data)
-        except (RasterioError, CPLE_BaseError, OSError) as error:
-            raise SceneError(f"cannot read {src.name}: {first_line(error)}") from error
-        codes = np.where(valid, data, 0).astype(np.int64)
-        if (codes[valid] != data[valid]).any():
-            raise SceneError(f"{src.name} holds fractions, not class codes")
-        return np.where(valid if src.nodata is None else valid & (codes != src.nodata), codes, -1)
-
-    return read
 
 
 def _text(value: object) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 
-from geoovseg.vrt import alpha_of
+from geoovseg.rasters.vrt import alpha_of
 
 How = Mapping[str, Any]
 """Window, shape and resampling of a read."""

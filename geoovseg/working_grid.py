@@ -13,8 +13,8 @@ from affine import Affine
 from rasterio.enums import ColorInterp, MaskFlags
 
 from geoovseg.errors import SceneError, UsageError
-from geoovseg.ground import ellipsoid_of, pixel_size
-from geoovseg.vrt import alpha_of, band_like, dataset_like, mask_of, source_name
+from geoovseg.rasters.ground import ellipsoid_of, pixel_size
+from geoovseg.rasters.vrt import alpha_of, band_like, dataset_like, mask_of, source_name
 
 COARSEST = 1.2
 FINEST = 0.1

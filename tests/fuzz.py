@@ -34,13 +34,13 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
-from geoovseg.batch import TileBatch
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
 from geoovseg.job import Job, prepare_job
 from geoovseg.pipeline import segment
 from geoovseg.scene import open_scene
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_classes
+from geoovseg.windows.batch import TileBatch
 
 MEMORY, CPU_SECONDS, SECONDS = 2 << 30, 10, 60
 """What a file may take: bytes beyond those of the helper, time of the processor, and time, which others share."""

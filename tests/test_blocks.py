@@ -16,11 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from windows import random_batch
 
-from geoovseg.budget import Load, machine_memory
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import UsageError
 from geoovseg.evaluation import evaluate
-from geoovseg.in_flight import InFlight
 from geoovseg.job import prepare_job
 from geoovseg.methods.blocks import Blocks, Cut, lay_blocks
 from geoovseg.models.vit import ClipVit
@@ -28,8 +26,10 @@ from geoovseg.pipeline import segment
 from geoovseg.record import RUN_TAG
 from geoovseg.scene import open_scene
 from geoovseg.settings import Settings
-from geoovseg.tiling import plan_tiles
 from geoovseg.vocabulary import read_classes
+from geoovseg.windows.in_flight import InFlight
+from geoovseg.windows.memory import Load, machine_memory
+from geoovseg.windows.plan import plan_tiles
 
 CPU = torch.device("cpu")
 GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "vfm": "demo"}

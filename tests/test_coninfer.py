@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from windows import random_batch
 
-from geoovseg.batch import TileBatch
 from geoovseg.methods.coninfer import ConInfer, sample_windows
 from geoovseg.methods.published import RELEASES, predict_context, run
 from geoovseg.methods.published import predict as predict_published
@@ -23,6 +22,7 @@ from geoovseg.models.cards import SAT_MEAN, SAT_STD
 from geoovseg.models.vfm import ClipVfm, TimmVfm, build_timm
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.context import Mixture, fit, log_shares, posterior
+from geoovseg.windows.batch import TileBatch
 
 MIXTURES = [
     pytest.param(case, name.removesuffix(".features"), id=f"{case.path.name}-{name}")

@@ -15,7 +15,7 @@ from geoovseg.methods.published import Protocol, predict, slide
 from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.regions import vote
-from geoovseg.tiling import origins
+from geoovseg.windows.plan import origins
 
 PAD = 10_000
 """What stands for a region beyond the image in the release."""

@@ -20,12 +20,14 @@ from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
 from geoovseg.errors import OutputError, UsageError
-from geoovseg.labels import Grid, LabelWriter, Layout, label_dtype
+from geoovseg.labels import LabelWriter
+from geoovseg.labels_profile import LabelProfile, label_dtype
+from geoovseg.labels_read import category_names
 from geoovseg.outputs import Outputs, output_names
 from geoovseg.parts import open_store
+from geoovseg.rasters.ground import RasterGrid
 from geoovseg.record import RUN_TAG
-from geoovseg.tiling import Part
-from geoovseg.truth import category_names
+from geoovseg.windows.plan import Part
 
 CLASSES = [("building", "#c0392b"), ("road & rail", "#7f8c8d"), ("water", "#2e86de")]
 ROTATED = Affine.translation(480_000, 5_460_000) * Affine.rotation(20) * Affine.scale(0.5, -0.5)
@@ -33,11 +35,11 @@ RECORD = json.dumps({"classes": [[n, [n], c] for n, c in CLASSES], "background":
 
 
 @contextmanager
-def _create(outputs: Outputs, grid: Grid, classes: Sequence[tuple[str, str]]) -> Iterator[Callable[..., None]]:
+def _create(outputs: Outputs, grid: RasterGrid, classes: Sequence[tuple[str, str]]) -> Iterator[Callable[..., None]]:
     """Write rows with what this yields; at the end the parts are put together. Leaves as a run does."""
     with open_store(outputs.parts, {}, resume=False, shared=False) as store:
         parts: list[Part] = []
-        writer = LabelWriter(outputs, Layout(grid, tuple(classes)), store)
+        writer = LabelWriter(outputs, LabelProfile(grid, tuple(classes)), store)
         try:
             yield lambda *rows: parts.extend(writer.write(*rows))
             writer.commit(RECORD, parts)
@@ -52,7 +54,7 @@ def _write(
     """Write random codes in two panels, in uneven rows; returns them."""
     codes = np.random.default_rng(0).integers(0, 4, (height, width)).astype(np.uint8)
     codes[:40, :60] = 255
-    grid = Grid(height=height, width=width, crs=CRS.from_epsg(32632), transform=ROTATED)
+    grid = RasterGrid(height=height, width=width, crs=CRS.from_epsg(32632), transform=ROTATED)
     outputs = Outputs(path, path.with_name("conf.tif") if confidence else None)
     with _create(outputs, grid, CLASSES) as write:
         for first, last in ((0, 512), (512, width)):
@@ -100,7 +102,7 @@ def test_overviews_show_the_majority(tmp_path: Path) -> None:
     codes[::2, ::2] = 3
     codes[:, 1000::2] = 3  # a tie, where an average would invent a class between the two
     outputs = Outputs(tmp_path / "labels.tif")
-    with _create(outputs, Grid(height=1200, width=1200, crs=None, transform=ROTATED), CLASSES) as write:
+    with _create(outputs, RasterGrid(height=1200, width=1200, crs=None, transform=ROTATED), CLASSES) as write:
         write(0, 0, codes, None)
     with rasterio.open(outputs.labels, overview_level=0) as src:
         assert src.shape == (600, 600)
@@ -158,7 +160,7 @@ def test_a_finished_run_leaves_no_working_files(tmp_path: Path) -> None:
 def test_more_than_254_classes_take_two_bytes(tmp_path: Path) -> None:
     assert label_dtype(254) == ("uint8", 255)
     assert label_dtype(255) == ("uint16", 65535)
-    grid = Grid(height=8, width=8, crs=None, transform=Affine.scale(2))
+    grid = RasterGrid(height=8, width=8, crs=None, transform=Affine.scale(2))
     classes = [(f"c{n}", "#010203") for n in range(300)]
     with _create(Outputs(tmp_path / "l.tif"), grid, classes) as write:
         write(0, 0, np.full((8, 8), 300, np.uint16), None)
@@ -272,7 +274,7 @@ def test_the_label_raster_is_named_last(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_raster_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
-    grid = Grid(height=3_000_000_000, width=10, crs=None, transform=Affine.scale(2))
+    grid = RasterGrid(height=3_000_000_000, width=10, crs=None, transform=Affine.scale(2))
     with pytest.raises(OutputError), _create(Outputs(tmp_path / "labels.tif"), grid, CLASSES):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,6 @@ from golden_cases import TINY_SAM, small_sam
 from torch.nn import functional as F
 from windows import random_batch
 
-from geoovseg.batch import TileBatch
 from geoovseg.errors import MethodError
 from geoovseg.methods import METHODS, Method, load_method, read_settings
 from geoovseg.methods.fields import Field
@@ -27,6 +26,7 @@ from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops import attention
 from geoovseg.vocabulary import parse_classes
+from geoovseg.windows.batch import TileBatch
 
 VOCABULARY = parse_classes(["a=x+y,b,c"])
 TEXT = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(5)), dim=-1)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoovseg.mosaic import Rows, ScoreMosaic, sum_dtype, taper
-from geoovseg.tiling import Panel, TilePlan, plan_tiles
+from geoovseg.windows.blend import Rows, ScoreMosaic, sum_dtype, taper
+from geoovseg.windows.plan import Panel, TilePlan, plan_tiles
 
 
 def _blend(plan: TilePlan, panel: Panel, scores: dict[tuple[int, int], torch.Tensor]) -> list[Rows]:

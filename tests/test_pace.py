@@ -15,22 +15,22 @@ import pytest
 import torch
 
 from geoovseg import pace, rehearsal
-from geoovseg.budget import machine_memory
 from geoovseg.demo.scenes import render
 from geoovseg.estimate import dry_run
 from geoovseg.job import prepare_job
 from geoovseg.layout import Beside, Needs
 from geoovseg.models import upsamplers
 from geoovseg.models.cards import MODELS
-from geoovseg.mosaic import ScoreMosaic
 from geoovseg.ops import upsample
 from geoovseg.pace import PACKAGED, Pace, Taken, keep_pace, known_pace
 from geoovseg.pipeline import segment
-from geoovseg.record import duration
 from geoovseg.scene import DEMO_TAG, open_scene
 from geoovseg.settings import UPSAMPLERS, Settings
-from geoovseg.tiling import Panel, plan_tiles
+from geoovseg.usage import duration
 from geoovseg.vocabulary import read_classes
+from geoovseg.windows.blend import ScoreMosaic
+from geoovseg.windows.memory import machine_memory
+from geoovseg.windows.plan import Panel, plan_tiles
 
 ODD = Settings(model="demo", tile=64, device="cpu")
 """Sizes that no figures were packaged for."""

@@ -15,7 +15,6 @@ import torch
 from conftest import TRANSFORM, shared_file
 
 import geoovseg
-from geoovseg.batch import TileBatch
 from geoovseg.demo.scenes import CLASSES, render
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, WeightsMissingError
 from geoovseg.estimate import dry_run
@@ -24,6 +23,7 @@ from geoovseg.methods.dense import DenseMethod
 from geoovseg.pipeline import SegmentResult, segment
 from geoovseg.record import RUN_TAG
 from geoovseg.scene import DEMO_TAG, Scene
+from geoovseg.windows.batch import TileBatch
 
 WriteRaster = Callable[..., str]
 EIGHT = ",".join(CLASSES)

@@ -25,7 +25,7 @@ from geoovseg.models.cards import IMAGENET_MEAN, IMAGENET_STD
 from geoovseg.models.vfm import ClipVfm, TimmVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.correlation import correlated, mean_likeness, proxy_rows
-from geoovseg.tiling import origins
+from geoovseg.windows.plan import origins
 
 
 def _load(model: nn.Module, case: Case, name: str) -> Any:

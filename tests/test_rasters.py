@@ -18,11 +18,11 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from geoovseg.batch import TileBatch
 from geoovseg.errors import SceneError
 from geoovseg.job import Job
 from geoovseg.pipeline import segment
 from geoovseg.scene import open_scene
+from geoovseg.windows.batch import TileBatch
 
 FOLDER = Path(os.environ.get("GEOOVSEG_RASTERS", SHARED / "rasters"))
 FILES = sorted(p for p in FOLDER.glob("*") if p.suffix.lower() in (".tif", ".tiff", ".vrt"))

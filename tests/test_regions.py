@@ -23,7 +23,6 @@ from rasterio.windows import Window
 from scipy import ndimage
 from windows import random_batch
 
-from geoovseg.batch import TileBatch
 from geoovseg.errors import ResumeError, SceneError, UsageError
 from geoovseg.models import sam as sam_module
 from geoovseg.models.masks import MaskSet
@@ -34,6 +33,7 @@ from geoovseg.ops.regions import components, linked, painted, patch_ids, vote
 from geoovseg.pipeline import segment
 from geoovseg.scene import DEMO_TAG, open_scene
 from geoovseg.settings import Settings, check_settings
+from geoovseg.windows.batch import TileBatch
 
 DEMO: dict[str, Any] = {"model": "demo", "vfm": "demo"}
 

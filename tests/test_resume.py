@@ -25,17 +25,17 @@ from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
 from geoovseg import job
-from geoovseg.batch import TileBatch
 from geoovseg.demo.scenes import render
 from geoovseg.distributed import segment_with
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, OutputError, ResumeError, SceneError, UsageError
-from geoovseg.in_flight import InFlight
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.parts import PartStore
 from geoovseg.pipeline import SegmentResult, merge, segment
 from geoovseg.scene import DEMO_TAG, Scene
 from geoovseg.settings import Settings, settings_of
-from geoovseg.tiling import BLOCK
+from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.in_flight import InFlight
+from geoovseg.windows.plan import BLOCK
 
 GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "stride": 112}
 HEIGHT, WIDTH, PARTS = 4 * BLOCK - 100, 130, 4

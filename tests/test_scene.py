@@ -14,12 +14,12 @@ from conftest import shared_file
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from geoovseg.batch import FILL
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
-from geoovseg.rasters import raster_env
+from geoovseg.rasters.open import raster_env
 from geoovseg.reader import read_ahead
 from geoovseg.scene import open_scene
-from geoovseg.tiling import Panel, plan_tiles
+from geoovseg.windows.batch import FILL
+from geoovseg.windows.plan import Panel, plan_tiles
 
 RNG = np.random.default_rng(3)
 WriteRaster = Callable[..., str]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoovseg.errors import UsageError
-from geoovseg.tiling import BLOCK, Panel, TilePlan, origins, plan_tiles
+from geoovseg.windows.plan import BLOCK, Panel, TilePlan, origins, plan_tiles
 
 LENGTHS = st.integers(1, 4000)
 

@@ -21,7 +21,7 @@ from geoovseg.demo.scenes import render
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.evaluation import evaluate
 from geoovseg.pipeline import merge, segment
-from geoovseg.rasters import placeless
+from geoovseg.rasters.open import placeless
 from geoovseg.report import preview
 from geoovseg.scene import DEMO_TAG, open_scene
 from geoovseg.vectorize import vectorize

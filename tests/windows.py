@@ -7,7 +7,7 @@ import torch
 from rasterio.windows import Window
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from geoovseg.batch import TileBatch
+from geoovseg.windows.batch import TileBatch
 
 
 def random_batch(count: int, height: int, width: int, seed: int = 7) -> TileBatch:

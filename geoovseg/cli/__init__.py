@@ -12,7 +12,7 @@ import typer
 from geoovseg.cli import demo, doctor, evaluate, merge, methods, models, preview, segment, vectorize, vocabulary
 from geoovseg.cli.output import plain_warnings, talk
 from geoovseg.errors import GeoOVSegError
-from geoovseg.record import package_version
+from geoovseg.usage import package_version
 
 app = typer.Typer(
     name="geoovseg",

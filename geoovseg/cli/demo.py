@@ -29,7 +29,7 @@ def command(
     The scene is an aerial view with exact ground truth, the model the small one in the package: no network, no weights.
     """
     from geoovseg.demo.files import write_scene
-    from geoovseg.record import Stopwatch
+    from geoovseg.usage import Stopwatch
 
     card(method)
     watch = Stopwatch()

@@ -11,7 +11,7 @@ from geoovseg.cli import options as o
 from geoovseg.cli.output import data
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS
 from geoovseg.models.weights import cache_dir, local_weights
-from geoovseg.record import package_version
+from geoovseg.usage import package_version
 
 _PACKAGES = ("geoovseg", "torch", "open_clip_torch", "timm", "rasterio", "geopandas", "shapely", "numpy", "typer")
 

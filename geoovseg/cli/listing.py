@@ -78,7 +78,7 @@ def _is_ours(path: str) -> bool:
         return True
     if not path.lower().endswith(TAGGED):
         return False
-    from geoovseg.rasters import opened
+    from geoovseg.rasters.open import opened
 
     try:
         with opened(path, path) as src:
@@ -93,7 +93,7 @@ def _wrote(count: int) -> str:
 
 
 def _as_raster(folder: str, ours: int) -> str:
-    from geoovseg.rasters import opened
+    from geoovseg.rasters.open import opened
 
     try:
         with opened(folder, folder):

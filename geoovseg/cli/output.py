@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from geoovseg.errors import GeoOVSegWarning, NobodyListensError
-from geoovseg.record import duration
+from geoovseg.usage import duration
 
 SECONDS_BETWEEN_LINES = 10.0
 

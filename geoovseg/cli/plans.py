@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoovseg.cli.output import data, talk
 from geoovseg.cli.scenes import Task, each
-from geoovseg.record import duration
+from geoovseg.usage import duration
 
 if TYPE_CHECKING:
     from geoovseg.estimate import Estimate

@@ -15,10 +15,10 @@ from rasterio.windows import Window
 
 from geoovseg.demo.scenes import CLASSES, COLOURS, GSD, render
 from geoovseg.errors import OutputError
-from geoovseg.rasters import raster_env
+from geoovseg.rasters.open import raster_env
 from geoovseg.scene import DEMO_TAG
 from geoovseg.styles import LegendEntry, label_aux_xml, label_qml
-from geoovseg.tiling import BLOCK
+from geoovseg.windows.plan import BLOCK
 
 CRS = "EPSG:32632"
 ORIGIN = (480_000.0, 5_460_000.0)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from rasterio.windows import Window
     from torch import Tensor
 
-    from geoovseg.batch import TileBatch
     from geoovseg.methods.blocks import Cut
     from geoovseg.methods.dense import Compare
     from geoovseg.models.vit import ClipVit
     from geoovseg.vocabulary import Vocabulary
+    from geoovseg.windows.batch import TileBatch
 
 LARGEST = 1e6
 """Settings are smaller than this; no published one comes near, and float32 holds what is made of them."""

@@ -13,12 +13,12 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.batch import TileBatch
-from geoovseg.budget import CPU_BATCH
 from geoovseg.errors import UsageError
-from geoovseg.in_flight import InFlight
 from geoovseg.models.vit import ClipVit
-from geoovseg.tiling import origins
+from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.in_flight import InFlight
+from geoovseg.windows.memory import CPU_BATCH
+from geoovseg.windows.plan import origins
 
 
 @dataclass(frozen=True)

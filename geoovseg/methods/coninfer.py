@@ -12,16 +12,16 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.batch import TileBatch, in_batches
-from geoovseg.budget import CPU_BATCH
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, last_block
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.attention import Policy, summing
 from geoovseg.ops.context import FIRST, Mixture, fit, log_shares, posterior
-from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary
+from geoovseg.windows.batch import TileBatch, in_batches
+from geoovseg.windows.memory import CPU_BATCH
+from geoovseg.windows.plan import origins
 
 FUSED = (1, 4, 7, 10)
 """Blocks whose attention is added to the last one's, from 0, the same in deeper towers (release)."""

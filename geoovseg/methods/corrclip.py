@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from geoovseg.batch import TileBatch
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import on_the_grid
@@ -26,6 +25,7 @@ from geoovseg.ops.correlation import apart
 from geoovseg.ops.regions import linked, numbered, vote
 from geoovseg.ops.upsample import bilinear
 from geoovseg.vocabulary import Vocabulary
+from geoovseg.windows.batch import TileBatch
 
 SIDE, STEP = 1.5, 1 / 3
 """Windows of 336 pixels for towers trained on 224, and 112 between them (release)."""

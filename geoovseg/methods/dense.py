@@ -11,9 +11,9 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.batch import TileBatch
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import Mix
+from geoovseg.windows.batch import TileBatch
 
 PAPER_DEPTH = 12
 """Blocks of the towers most methods were published with."""

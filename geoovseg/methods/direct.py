@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.batch import TileBatch
 from geoovseg.errors import UsageError
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
@@ -24,6 +23,7 @@ from geoovseg.ops.classes import best_word, for_each_word
 from geoovseg.ops.context import precise
 from geoovseg.ops.upsample import bilateral
 from geoovseg.vocabulary import Vocabulary
+from geoovseg.windows.batch import TileBatch
 
 SHARPEN = 100.0
 """Factor on cosines before the softmax over classes that says how sure a patch is."""

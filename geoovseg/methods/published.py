@@ -20,7 +20,7 @@ from geoovseg.methods.dense import DenseMethod
 from geoovseg.methods.refinement import Refined
 from geoovseg.ops.pamr import pamr
 from geoovseg.ops.upsample import bilinear
-from geoovseg.tiling import origins
+from geoovseg.windows.plan import origins
 
 Logits = Callable[[Tensor], Tensor]
 """A window (B, 3, H, W) to query logits (B, Q, H, W) at its size."""

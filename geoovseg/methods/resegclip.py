@@ -12,7 +12,6 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.batch import TileBatch
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import cosines, on_the_grid
@@ -22,8 +21,9 @@ from geoovseg.models.vit import ClipVit
 from geoovseg.ops.attention import only
 from geoovseg.ops.regions import patch_ids
 from geoovseg.ops.upsample import bilinear
-from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary
+from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.plan import origins
 
 SETS = (
     MaskSet(points=4, quality=0.5, stability=0.5, area=500, crops=1, shrink=2),

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.batch import FILL, TileBatch
 from geoovseg.errors import UsageError
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut
 from geoovseg.methods.builder import builder
@@ -26,8 +25,9 @@ from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.affinity import affinity_rows
 from geoovseg.ops.classes import best_word, for_each_word
 from geoovseg.ops.correlation import correlated, mean_likeness
-from geoovseg.tiling import origins
 from geoovseg.vocabulary import Vocabulary
+from geoovseg.windows.batch import FILL, TileBatch
+from geoovseg.windows.plan import origins
 
 SIDE, STEP = 1.5, 2 / 3
 """Windows of 336 pixels for towers trained on 224, and 224 between them (release)."""

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb
 
-from geoovseg.batch import TileBatch
 from geoovseg.models.masks import Kept, Masks, MaskSet, digest
 from geoovseg.models.sam import Sam, as_image
 from geoovseg.ops.regions import painted
+from geoovseg.windows.batch import TileBatch
 
 TILES_KEPT = 64
 """Maps kept, for tiles that neighbouring blocks share."""

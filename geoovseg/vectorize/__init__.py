@@ -22,8 +22,8 @@ import shapely
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError
 from geoovseg.outputs import is_one_of
-from geoovseg.rasters import opened, raster_env
-from geoovseg.record import Stopwatch, peak_rss_mb
+from geoovseg.rasters.open import opened, raster_env
+from geoovseg.usage import Stopwatch, peak_rss_mb
 from geoovseg.vectorize.measures import measure
 from geoovseg.vectorize.seams import Polygons, Seams
 from geoovseg.vectorize.small import without_small

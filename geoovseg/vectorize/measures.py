@@ -8,7 +8,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geoovseg.ground import Ellipsoid, Floats
+from geoovseg.rasters.ground import Ellipsoid, Floats
 
 
 def measure(polygons: NDArray[Any], ellipsoid: Ellipsoid) -> tuple[Floats, Floats]:

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from skimage.measure import label as connected
 
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.rasters import opened, raster_env
+from geoovseg.rasters.open import opened, raster_env
 
 NOTHING = -(2**31)
 """Code of what is not asked for: other classes, no data, and everything beyond the raster."""

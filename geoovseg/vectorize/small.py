@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from skimage.measure import label as connected
 
 from geoovseg.outputs import writing
-from geoovseg.rasters import placeless
+from geoovseg.rasters.open import placeless
 from geoovseg.vectorize.neighbours import Ints, Regions, clusters, given_away, grouped, summed
 from geoovseg.vectorize.pieces import NOTHING, block_windows, read_window
 from geoovseg.vectorize.source import Source

@@ -14,8 +14,8 @@ from geoovseg.demo.files import write_scene
 from geoovseg.demo.noise import chance, smooth
 from geoovseg.demo.scenes import CLASSES, COLOURS, PARKING, ROAD, render
 from geoovseg.errors import OutputError
+from geoovseg.labels_read import category_names
 from geoovseg.scene import open_scene
-from geoovseg.truth import category_names
 
 
 @settings(max_examples=12, deadline=None)

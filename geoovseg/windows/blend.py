@@ -9,7 +9,7 @@ import torch
 from rasterio.windows import Window
 from torch import Tensor
 
-from geoovseg.tiling import AT_ONCE, Panel, Span, TilePlan
+from geoovseg.windows.plan import AT_ONCE, Panel, Span, TilePlan
 
 
 def taper(length: int, device: torch.device | str = "cpu") -> Tensor:

@@ -11,11 +11,10 @@ import rasterio
 import rasterio.shutil
 from rasterio.windows import Window
 
-from geoovseg.rasters import placeless
-from geoovseg.tiling import BLOCK
+from geoovseg.rasters.open import placeless
 
 _COG = {
-    "driver": "COG", "blocksize": BLOCK, "compress": "DEFLATE", "predictor": "YES", "bigtiff": "IF_SAFER",
+    "driver": "COG", "compress": "DEFLATE", "predictor": "YES", "bigtiff": "IF_SAFER",
     "num_threads": "ALL_CPUS", "overviews": "IGNORE_EXISTING",
 }  # fmt: skip
 
@@ -31,16 +30,16 @@ def piece(file: Path, window: Window, row_off: int, col_off: int) -> Element:
     return source
 
 
-def write_cog(copy: Path, empty: Path, pieces: Sequence[Element], overviews: str) -> None:
+def write_cog(copy: Path, empty: Path, pieces: Sequence[Element], *, overviews: str, block: int) -> None:
     """Copy pieces as one COG, whatever its size a few blocks at a time.
 
     `empty` is a raster of one band that says all but the pixels: grid, type, nodata, colours, tags. `overviews` is
-    how GDAL is to make them.
+    how GDAL is to make them, `block` the side of blocks in pixels.
     """
     source = empty.with_suffix(".vrt")
     _fill(empty, pieces, source)
     # The COG driver's own writing mode holds the whole raster in memory; copying does not.
-    rasterio.shutil.copy(source, copy, overview_resampling=overviews, **_COG)
+    rasterio.shutil.copy(source, copy, overview_resampling=overviews, blocksize=block, **_COG)
     _check_whole(copy)
 
 

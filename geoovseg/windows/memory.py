@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 
 from geoovseg.errors import GeoOVSegWarning
-from geoovseg.tiling import AT_ONCE, BAND, BLOCK, TilePlan
+from geoovseg.windows.plan import AT_ONCE, BAND, BLOCK, TilePlan
 
 CPU_BATCH = 8
 """On a CPU the towers always see exactly this many windows, which makes results independent of what shares a batch."""

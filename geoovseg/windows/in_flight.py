@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoovseg.budget import machine_memory
 from geoovseg.errors import GeoOVSegWarning
+from geoovseg.windows.memory import machine_memory
 
 
 @dataclass

@@ -8,14 +8,26 @@ from typing import Any
 
 import numpy as np
 import pyproj
+from affine import Affine
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
 
 from geoovseg.errors import SceneError, first_line
 
 Floats = NDArray[np.float64]
 _CROSS = ((0, 0), (0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5))
 """The middle of a pixel and those of its sides, from its middle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterGrid:
+    """The raster grid outputs lie on: exactly the scene's."""
+
+    height: int
+    width: int
+    crs: CRS | None
+    transform: Affine
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,53 @@
+"""What a label raster is, whatever its pixels: grid, classes, pixel type, and what its format cannot hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import rasterio
+
+from geoovseg.rasters.ground import RasterGrid
+from geoovseg.rasters.open import placeless
+from geoovseg.styles import LegendEntry
+
+BACKGROUND_COLOUR = "#eeeeee"
+"""Pale, for software that ignores the style, in which code 0 is transparent."""
+
+
+def label_dtype(classes: int) -> tuple[str, int]:
+    """Pixel type and nodata code of a label raster: uint8 and 255, above 254 classes uint16 and 65535."""
+    return ("uint8", 255) if classes <= 254 else ("uint16", 65535)
+
+
+@dataclass(frozen=True)
+class LabelProfile:
+    """What the outputs are, whatever their pixels: enough to put parts together without the scene."""
+
+    grid: RasterGrid
+    classes: tuple[tuple[str, str], ...]
+    """(name, colour) of codes 1..N"""
+
+    @property
+    def dtype(self) -> str:
+        """Pixel type of the labels."""
+        return label_dtype(len(self.classes))[0]
+
+    @property
+    def nodata(self) -> int:
+        """Code of pixels without data."""
+        return label_dtype(len(self.classes))[1]
+
+    @property
+    def legend(self) -> list[LegendEntry]:
+        """Codes, names and colours, the background first."""
+        return [LegendEntry(n, *c) for n, c in enumerate([("background", BACKGROUND_COLOUR), *self.classes])]
+
+
+def crs_for_side_file(raster: Path, grid: RasterGrid) -> str | None:
+    """The coordinate system of a grid where a raster on it, being a GeoTIFF, could not hold it; else None."""
+    if grid.crs is None:
+        return None
+    with placeless(), rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(raster) as src:  # GDAL's side file is not kept
+        held = src.crs == grid.crs
+    return None if held else str(grid.crs.to_wkt(version="WKT2_2019"))

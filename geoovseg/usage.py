@@ -1,0 +1,59 @@
+"""What a run used: time by stage, memory, and the versions of what it ran on."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+
+def package_version(name: str) -> str:
+    """The installed version of a package, or `not installed`."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+class Stopwatch:
+    """Seconds by stage, with `total` since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
+
+    def seconds(self) -> dict[str, float]:
+        """All stages and `total`, rounded to milliseconds."""
+        return {k: round(v, 3) for k, v in {**self._stages, "total": time.perf_counter() - self._start}.items()}
+
+
+def duration(seconds: float) -> str:
+    """A time for a person, rounded: `45 s`, `12 min`, `3.5 h`, `2 days`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{_rounded(hours)} h" if hours < 36 else f"{_rounded(hours / 24)} days"
+
+
+def _rounded(number: float) -> str:
+    return f"{number:.2g}" if number < 9.95 else f"{number:.0f}"
+
+
+def peak_rss_mb() -> float:
+    """The most memory this process has held so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1024), 1)
