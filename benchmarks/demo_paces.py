@@ -15,7 +15,7 @@ from geoovseg.errors import GeoOVSegError
 from geoovseg.methods import METHODS
 from geoovseg.pace import PACKAGED, product_seconds
 from geoovseg.rehearsal import rehearse
-from geoovseg.scene import open_scene
+from geoovseg.scene.scene import open_scene
 from geoovseg.settings import Settings, check_settings
 from geoovseg.vocabulary import read_classes
 

@@ -27,8 +27,8 @@ from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.classes import best_word
 from geoovseg.ops.upsample import bilinear
-from geoovseg.reader import read_ahead
-from geoovseg.scene import open_scene
+from geoovseg.scene.reader import read_ahead
+from geoovseg.scene.scene import open_scene
 from geoovseg.vocabulary import parse_classes
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.plan import Panel, plan_tiles

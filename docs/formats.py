@@ -30,7 +30,7 @@ from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
 from geoovseg.job import Job
 from geoovseg.pipeline import segment
 from geoovseg.record import RUN_TAG
-from geoovseg.scene import open_scene
+from geoovseg.scene.scene import open_scene
 from geoovseg.windows.batch import TileBatch
 
 HEAD = """# What happens to which raster

@@ -13,9 +13,9 @@ from rasterio.windows import Window
 from geoovseg.errors import InterruptedRunError, SceneError
 from geoovseg.job import Job
 from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS
-from geoovseg.reader import read_ahead
 from geoovseg.run import Run
-from geoovseg.scene import Scene
+from geoovseg.scene.reader import read_ahead
+from geoovseg.scene.scene import Scene
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.blend import Rows, ScoreMosaic
 from geoovseg.windows.plan import BLOCK, Panel, Part

@@ -23,7 +23,7 @@ from geoovseg.outputs import output_names
 from geoovseg.parts import remove_store
 from geoovseg.pipeline import SegmentResult, segment
 from geoovseg.run import open_finished
-from geoovseg.scene import open_scene
+from geoovseg.scene.scene import open_scene
 from geoovseg.settings import check_settings, check_shares, settings_of
 from geoovseg.signals import Stop as StopOnSignal
 from geoovseg.usage import Stopwatch

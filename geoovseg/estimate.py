@@ -11,7 +11,7 @@ from typing import Any
 from geoovseg.layout import area_of, caution, lay_out, lay_windows
 from geoovseg.outputs import output_names
 from geoovseg.pace import Pace, Taken, keep_pace, known_pace
-from geoovseg.scene import Scene, open_scene
+from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import Settings, check_settings, check_shares
 from geoovseg.usage import duration
 from geoovseg.vocabulary import Vocabulary, parse_background, read_classes

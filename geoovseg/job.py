@@ -26,7 +26,7 @@ from geoovseg.ops.classes import best_word, decide
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
 from geoovseg.pace import Pace, Taken
 from geoovseg.record import RunRecord
-from geoovseg.scene import Scene
+from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.batch import TileBatch

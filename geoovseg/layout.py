@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 from rasterio.windows import Window
 
-from geoovseg.aoi import Area, read_area
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.models.cards import DEMO, model_card, warn_unknown
-from geoovseg.scene import Scene
+from geoovseg.scene.area import Area, read_area
+from geoovseg.scene.scene import Scene
+from geoovseg.scene.views import hint, size_at
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.memory import Load
 from geoovseg.windows.plan import Panel, Span, TilePlan, plan_tiles
-from geoovseg.working_grid import hint, size_at
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from geoovseg.pace import keep_pace
 from geoovseg.prompts import DEFAULT_TEMPLATES
 from geoovseg.rasters.open import native
 from geoovseg.run import Run, open_finished, open_run
-from geoovseg.scene import Scene, open_scene
+from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import Settings, check_settings, check_shares
 from geoovseg.usage import Stopwatch, peak_rss_mb
 from geoovseg.vocabulary import Vocabulary, read_classes

@@ -12,7 +12,7 @@ from rasterio.windows import Window
 from geoovseg.job import Job, prepare_job
 from geoovseg.models.regions import given
 from geoovseg.pace import Pace
-from geoovseg.scene import Scene
+from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings
 from geoovseg.usage import peak_rss_mb
 from geoovseg.vocabulary import Vocabulary

@@ -23,8 +23,8 @@ from geoovseg.labels_read import category_names
 from geoovseg.outputs import is_one_of
 from geoovseg.rasters.open import placeless
 from geoovseg.record import RUN_TAG
-from geoovseg.scene import Scene, open_scene
-from geoovseg.working_grid import metres_per_pixel
+from geoovseg.scene.scene import Scene, open_scene
+from geoovseg.scene.views import metres_per_pixel
 
 OPACITY = 0.55
 _MARGIN, _SWATCH, _FONT = 14, 16, 15

@@ -27,7 +27,7 @@ from geoovseg.outputs import Outputs, writing
 from geoovseg.parts import PartStore, open_store, remove_store
 from geoovseg.prompts import templates
 from geoovseg.rasters.ground import RasterGrid
-from geoovseg.scene import Scene
+from geoovseg.scene.scene import Scene
 from geoovseg.styles import LegendEntry
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.plan import Panel, Part, TilePlan, runs, share

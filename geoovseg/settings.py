@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from geoovseg.errors import UsageError
-from geoovseg.light import read_scale
 from geoovseg.methods import METHODS, MethodCard, card, read_settings
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, OWN, SOURCES, model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.prompts import DEFAULT_TEMPLATES, templates
+from geoovseg.scene.intensity import read_scale
 
 GRIDS = ("working", "scene")
 """Where outputs lie when a scene is seen at another resolution: there, or on its own pixels."""

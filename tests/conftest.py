@@ -24,7 +24,7 @@ from rasterio.transform import from_origin
 
 from geoovseg.demo.scenes import render
 from geoovseg.models.vit import ClipVit
-from geoovseg.scene import DEMO_TAG
+from geoovseg.scene.scene import DEMO_TAG
 
 SHARED = Path(__file__).parents[2] / "shared"
 TRANSFORM = from_origin(480_000.0, 5_460_000.0, 0.5, 0.5)

@@ -37,7 +37,7 @@ from rasterio.transform import from_origin
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
 from geoovseg.job import Job, prepare_job
 from geoovseg.pipeline import segment
-from geoovseg.scene import open_scene
+from geoovseg.scene.scene import open_scene
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_classes
 from geoovseg.windows.batch import TileBatch

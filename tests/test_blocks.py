@@ -24,7 +24,7 @@ from geoovseg.methods.blocks import Blocks, Cut, lay_blocks
 from geoovseg.models.vit import ClipVit
 from geoovseg.pipeline import segment
 from geoovseg.record import RUN_TAG
-from geoovseg.scene import open_scene
+from geoovseg.scene.scene import open_scene
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_classes
 from geoovseg.windows.in_flight import InFlight

@@ -22,7 +22,7 @@ from conftest import shared_file
 from geoovseg.demo.files import write_scene
 from geoovseg.methods import METHODS
 from geoovseg.prompts import class_lists
-from geoovseg.scene import Scene
+from geoovseg.scene.scene import Scene
 
 Run = Callable[..., tuple[int, str, str]]
 DEMO = ("--model", "demo")

@@ -24,7 +24,7 @@ from geoovseg.errors import GeoOVSegError, OutputError, SceneError
 from geoovseg.models.cards import MODELS, ModelCard, model_card
 from geoovseg.models.download import download
 from geoovseg.models.weights import bundle, cache_dir, fetch_weights, find_weights, local_weights, verify
-from geoovseg.scene import open_scene
+from geoovseg.scene.scene import open_scene
 
 CONTENT = bytes(range(256)) * 20_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

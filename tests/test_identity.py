@@ -18,7 +18,7 @@ from geoovseg.distributed import segment_with
 from geoovseg.errors import InterruptedRunError
 from geoovseg.models import sam
 from geoovseg.pipeline import SegmentResult, merge, segment
-from geoovseg.scene import DEMO_TAG
+from geoovseg.scene.scene import DEMO_TAG
 
 SAM = "sam_vit_b@SAM"
 LOOSE = {"iou": 0, "stability": 0}

@@ -25,7 +25,7 @@ from geoovseg.models.upsamplers import build_jbu, check_fit, load_upsampler
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.jbu import Jbu, doubled_with_margin
 from geoovseg.pipeline import segment
-from geoovseg.scene import DEMO_TAG, open_scene
+from geoovseg.scene.scene import DEMO_TAG, open_scene
 from geoovseg.vocabulary import parse_classes, read_classes
 
 CPU = torch.device("cpu")

@@ -44,7 +44,6 @@ HOMES = {
 }
 ROOMS = {
     "small": SMALL,
-    "scene": {"bands", "light", "validity", "sparse", "working_grid", "restated", "region_file", "reader", "aoi"},
     "labels": {"labels_read", "labels_profile", "outputs", "names", "parts", "styles", "record", "report", "kept_grid"},
     "run": {"job", "layout", "compute", "estimate", "pace", "rehearsal"},
     "evaluation": {"truth"},

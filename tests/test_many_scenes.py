@@ -268,7 +268,7 @@ def test_scenes_with_unreadable_windows_are_counted_apart(
     geoovseg: Run, small: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from geoovseg.errors import SceneError
-    from geoovseg.scene import Scene
+    from geoovseg.scene.scene import Scene
 
     scenes, read = [small("a.tif"), small("b.tif")], Scene.read
 

@@ -24,7 +24,7 @@ from geoovseg.models.cards import MODELS
 from geoovseg.ops import upsample
 from geoovseg.pace import PACKAGED, Pace, Taken, keep_pace, known_pace
 from geoovseg.pipeline import segment
-from geoovseg.scene import DEMO_TAG, open_scene
+from geoovseg.scene.scene import DEMO_TAG, open_scene
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.usage import duration
 from geoovseg.vocabulary import read_classes

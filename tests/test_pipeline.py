@@ -22,7 +22,7 @@ from geoovseg.job import CPU_BATCH
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.pipeline import SegmentResult, segment
 from geoovseg.record import RUN_TAG
-from geoovseg.scene import DEMO_TAG, Scene
+from geoovseg.scene.scene import DEMO_TAG, Scene
 from geoovseg.windows.batch import TileBatch
 
 WriteRaster = Callable[..., str]

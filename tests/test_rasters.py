@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from geoovseg.errors import SceneError
 from geoovseg.job import Job
 from geoovseg.pipeline import segment
-from geoovseg.scene import open_scene
+from geoovseg.scene.scene import open_scene
 from geoovseg.windows.batch import TileBatch
 
 FOLDER = Path(os.environ.get("GEOOVSEG_RASTERS", SHARED / "rasters"))

@@ -31,7 +31,7 @@ from geoovseg.models.regions import given as given_regions
 from geoovseg.models.sam import Sam
 from geoovseg.ops.regions import components, linked, painted, patch_ids, vote
 from geoovseg.pipeline import segment
-from geoovseg.scene import DEMO_TAG, open_scene
+from geoovseg.scene.scene import DEMO_TAG, open_scene
 from geoovseg.settings import Settings, check_settings
 from geoovseg.windows.batch import TileBatch
 

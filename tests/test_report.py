@@ -14,8 +14,8 @@ from rasterio.transform import from_origin
 from geoovseg.errors import OutputError, SceneError, UsageError
 from geoovseg.record import RUN_TAG
 from geoovseg.report import OPACITY, preview
-from geoovseg.scene import open_scene
-from geoovseg.working_grid import metres_per_pixel
+from geoovseg.scene.scene import open_scene
+from geoovseg.scene.views import metres_per_pixel
 
 WriteRaster = Callable[..., str]
 

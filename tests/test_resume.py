@@ -31,7 +31,7 @@ from geoovseg.errors import GeoOVSegError, InterruptedRunError, OutputError, Res
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.parts import PartStore
 from geoovseg.pipeline import SegmentResult, merge, segment
-from geoovseg.scene import DEMO_TAG, Scene
+from geoovseg.scene.scene import DEMO_TAG, Scene
 from geoovseg.settings import Settings, settings_of
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.in_flight import InFlight
@@ -386,7 +386,7 @@ def damaged(monkeypatch: pytest.MonkeyPatch) -> list[Window]:
         return read(self, window)
 
     monkeypatch.setattr(Scene, "read", fail)
-    monkeypatch.setattr("geoovseg.reader.RETRY_AFTER", 0)
+    monkeypatch.setattr("geoovseg.scene.reader.RETRY_AFTER", 0)
     return tried
 
 
@@ -429,7 +429,7 @@ def test_a_window_that_can_be_read_the_second_time_is(
         return read(self, window)
 
     monkeypatch.setattr(Scene, "read", fail)
-    monkeypatch.setattr("geoovseg.reader.RETRY_AFTER", 0)
+    monkeypatch.setattr("geoovseg.scene.reader.RETRY_AFTER", 0)
     assert _run(tall, tmp_path).failed_windows == 0
     assert failed
     _same(tmp_path, undisturbed)

@@ -16,8 +16,8 @@ from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
 from geoovseg.rasters.open import raster_env
-from geoovseg.reader import read_ahead
-from geoovseg.scene import open_scene
+from geoovseg.scene.reader import read_ahead
+from geoovseg.scene.scene import open_scene
 from geoovseg.windows.batch import FILL
 from geoovseg.windows.plan import Panel, plan_tiles
 

@@ -19,7 +19,7 @@ from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError
 from geoovseg.pipeline import segment
-from geoovseg.scene import DEMO_TAG, open_scene
+from geoovseg.scene.scene import DEMO_TAG, open_scene
 from geoovseg.tiles import as_one, per_tile, vrt_of
 
 Write = Callable[..., str]

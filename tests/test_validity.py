@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
 from geoovseg.network import is_remote
 from geoovseg.pipeline import segment
-from geoovseg.scene import DEMO_TAG, open_scene
+from geoovseg.scene.scene import DEMO_TAG, open_scene
 
 WriteRaster = Callable[..., str]
 C = ColorInterp

@@ -23,7 +23,7 @@ from geoovseg.evaluation import evaluate
 from geoovseg.pipeline import merge, segment
 from geoovseg.rasters.open import placeless
 from geoovseg.report import preview
-from geoovseg.scene import DEMO_TAG, open_scene
+from geoovseg.scene.scene import DEMO_TAG, open_scene
 from geoovseg.vectorize import vectorize
 
 RNG = np.random.default_rng(12)

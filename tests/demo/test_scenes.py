@@ -15,7 +15,7 @@ from geoovseg.demo.noise import chance, smooth
 from geoovseg.demo.scenes import CLASSES, COLOURS, PARKING, ROAD, render
 from geoovseg.errors import OutputError
 from geoovseg.labels_read import category_names
-from geoovseg.scene import open_scene
+from geoovseg.scene.scene import open_scene
 
 
 @settings(max_examples=12, deadline=None)

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 
 from geoovseg.errors import SceneError
 from geoovseg.rasters.open import native, raster_env
-from geoovseg.scene import Scene
+from geoovseg.scene.scene import Scene
 from geoovseg.windows.batch import TileBatch, join
 
 RETRY_AFTER = 0.2

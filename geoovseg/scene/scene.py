@@ -18,17 +18,17 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from geoovseg.bands import Band, choose_bands
 from geoovseg.errors import GeoOVSegWarning, SceneError, first_line
-from geoovseg.light import Light, light_of
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.rasters.suitable import check_suitable
-from geoovseg.region_file import RegionFile, open_regions
-from geoovseg.restated import with_nodata
-from geoovseg.sparse import Lacks, lacking
-from geoovseg.validity import Validity, for_bands, validity_of
+from geoovseg.scene.bands import Band, choose_bands
+from geoovseg.scene.intensity import Light, light_of
+from geoovseg.scene.nodata import Validity, for_bands, validity_of
+from geoovseg.scene.regions import RegionFile, open_regions
+from geoovseg.scene.restated import with_nodata
+from geoovseg.scene.sparse import Lacks, lacking
+from geoovseg.scene.views import resampled, size_at
 from geoovseg.windows.batch import TileBatch, filled
-from geoovseg.working_grid import resampled, size_at
 
 DEMO_TAG = "GEOOVSEG_DEMO"
 """Tag of the drawn scenes of the demo; its value is their seed."""
