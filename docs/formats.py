@@ -28,8 +28,8 @@ from rasterio.transform import from_origin
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
 from geoovseg.job import Job
+from geoovseg.labels.record import RUN_TAG
 from geoovseg.pipeline import segment
-from geoovseg.record import RUN_TAG
 from geoovseg.scene.scene import open_scene
 from geoovseg.windows.batch import TileBatch
 

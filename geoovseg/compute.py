@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 from geoovseg.errors import InterruptedRunError, SceneError
 from geoovseg.job import Job
-from geoovseg.labels import CONFIDENCE_NODATA, CONFIDENCE_STEPS
+from geoovseg.labels.write import CONFIDENCE_NODATA, CONFIDENCE_STEPS
 from geoovseg.run import Run
 from geoovseg.scene.reader import read_ahead
 from geoovseg.scene.scene import Scene

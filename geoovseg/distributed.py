@@ -17,10 +17,10 @@ import torch
 
 from geoovseg.compute import Progress, Stop
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError
+from geoovseg.labels.names import output_names
+from geoovseg.labels.parts import remove_store
 from geoovseg.models.cards import model_card
 from geoovseg.models.weights import find_weights
-from geoovseg.outputs import output_names
-from geoovseg.parts import remove_store
 from geoovseg.pipeline import SegmentResult, segment
 from geoovseg.run import open_finished
 from geoovseg.scene.scene import open_scene

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from geoovseg.labels.names import output_names
 from geoovseg.layout import area_of, caution, lay_out, lay_windows
-from geoovseg.outputs import output_names
 from geoovseg.pace import Pace, Taken, keep_pace, known_pace
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import Settings, check_settings, check_shares

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geoovseg.errors import UsageError
-from geoovseg.labels_read import Reader, category_names, check_codes, open_labels, raster_reader
+from geoovseg.labels.read import Reader, category_names, check_codes, open_labels, raster_reader
 from geoovseg.rasters.open import raster_env
 from geoovseg.truth import Truth, open_truth
 

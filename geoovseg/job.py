@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from geoovseg.labels.record import RunRecord
 from geoovseg.layout import Beside, Needs, WindowLayout, area_of, lay_out
 from geoovseg.methods import Method, card, load_method, read_settings, upsampled
 from geoovseg.methods.blocks import Cut
@@ -25,7 +26,6 @@ from geoovseg.models.vfm import Vfm, load_vfm
 from geoovseg.ops.classes import best_word, decide
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
 from geoovseg.pace import Pace, Taken
-from geoovseg.record import RunRecord
 from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary

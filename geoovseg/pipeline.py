@@ -12,10 +12,10 @@ from typing import NamedTuple
 from geoovseg import tiles
 from geoovseg.compute import Progress, Stop, check_early, compute, redone, sample
 from geoovseg.job import Job, prepare_job
+from geoovseg.labels.names import output_names
 from geoovseg.layout import caution
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.weights import find_weights
-from geoovseg.outputs import output_names
 from geoovseg.pace import keep_pace
 from geoovseg.prompts import DEFAULT_TEMPLATES
 from geoovseg.rasters.open import native

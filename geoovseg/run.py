@@ -19,16 +19,16 @@ from safetensors.torch import load, save
 
 from geoovseg.errors import GeoOVSegError, OutputError, first_line
 from geoovseg.job import Job
-from geoovseg.kept_grid import keep_grid, kept_grid
-from geoovseg.labels import LabelWriter
-from geoovseg.labels_profile import LabelProfile
+from geoovseg.labels.kept_grid import keep_grid, kept_grid
+from geoovseg.labels.names import Outputs, writing
+from geoovseg.labels.parts import PartStore, open_store, remove_store
+from geoovseg.labels.profile import LabelProfile
+from geoovseg.labels.styles import LegendEntry
+from geoovseg.labels.write import LabelWriter
 from geoovseg.methods import Method
-from geoovseg.outputs import Outputs, writing
-from geoovseg.parts import PartStore, open_store, remove_store
 from geoovseg.prompts import templates
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.scene.scene import Scene
-from geoovseg.styles import LegendEntry
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.plan import Panel, Part, TilePlan, runs, share
 

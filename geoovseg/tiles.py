@@ -17,16 +17,16 @@ from rasterio.dtypes import _gdal_typename
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line
-from geoovseg.labels import LABELS, bench_at, empty_raster, sidecars
-from geoovseg.labels_profile import LabelProfile, crs_for_side_file
-from geoovseg.names import label_names
-from geoovseg.outputs import Outputs, beside, swap, writing
+from geoovseg.labels.many import label_names
+from geoovseg.labels.names import Outputs, beside, swap, writing
+from geoovseg.labels.profile import LabelProfile, crs_for_side_file
+from geoovseg.labels.record import RUN_TAG
+from geoovseg.labels.styles import LegendEntry, label_aux_xml, label_qml
+from geoovseg.labels.write import LABELS, bench_at, empty_raster, sidecars
 from geoovseg.rasters.cog import piece, write_cog
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.rasters.vrt import alpha_of, band_like, dataset_like, mask_of
-from geoovseg.record import RUN_TAG
-from geoovseg.styles import LegendEntry, label_aux_xml, label_qml
 from geoovseg.tile_grid import Tile, check_alike, joined, look, place
 from geoovseg.windows.plan import BLOCK
 

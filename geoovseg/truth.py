@@ -25,7 +25,7 @@ from rasterio.windows import transform as window_transform
 from shapely.errors import ShapelyError
 
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.labels_read import Reader, category_names, check_unscaled, open_labels, raster_reader
+from geoovseg.labels.read import Reader, category_names, check_unscaled, open_labels, raster_reader
 
 _VECTORS = (".gpkg", ".geojson", ".json", ".geojsonl", ".geojsons", ".shp", ".fgb", ".parquet")
 _FIELD = "class_name"

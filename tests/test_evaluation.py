@@ -16,8 +16,8 @@ from shapely.geometry import box
 
 from geoovseg.errors import SceneError, UsageError
 from geoovseg.evaluation import evaluate
-from geoovseg.record import RUN_TAG
-from geoovseg.styles import LegendEntry, label_aux_xml
+from geoovseg.labels.record import RUN_TAG
+from geoovseg.labels.styles import LegendEntry, label_aux_xml
 from geoovseg.vectorize import vectorize
 
 WriteRaster = Callable[..., str]

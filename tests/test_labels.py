@@ -20,13 +20,13 @@ from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
 from geoovseg.errors import OutputError, UsageError
-from geoovseg.labels import LabelWriter
-from geoovseg.labels_profile import LabelProfile, label_dtype
-from geoovseg.labels_read import category_names
-from geoovseg.outputs import Outputs, output_names
-from geoovseg.parts import open_store
+from geoovseg.labels.names import Outputs, output_names
+from geoovseg.labels.parts import open_store
+from geoovseg.labels.profile import LabelProfile, label_dtype
+from geoovseg.labels.read import category_names
+from geoovseg.labels.record import RUN_TAG
+from geoovseg.labels.write import LabelWriter
 from geoovseg.rasters.ground import RasterGrid
-from geoovseg.record import RUN_TAG
 from geoovseg.windows.plan import Part
 
 CLASSES = [("building", "#c0392b"), ("road & rail", "#7f8c8d"), ("water", "#2e86de")]

@@ -44,7 +44,6 @@ HOMES = {
 }
 ROOMS = {
     "small": SMALL,
-    "labels": {"labels_read", "labels_profile", "outputs", "names", "parts", "styles", "record", "report", "kept_grid"},
     "run": {"job", "layout", "compute", "estimate", "pace", "rehearsal"},
     "evaluation": {"truth"},
     "tiles": {"tile_grid"},

@@ -19,9 +19,9 @@ from geoovseg.demo.scenes import CLASSES, render
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, WeightsMissingError
 from geoovseg.estimate import dry_run
 from geoovseg.job import CPU_BATCH
+from geoovseg.labels.record import RUN_TAG
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.pipeline import SegmentResult, segment
-from geoovseg.record import RUN_TAG
 from geoovseg.scene.scene import DEMO_TAG, Scene
 from geoovseg.windows.batch import TileBatch
 

@@ -12,8 +12,8 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from geoovseg.errors import OutputError, SceneError, UsageError
-from geoovseg.record import RUN_TAG
-from geoovseg.report import OPACITY, preview
+from geoovseg.labels.preview import OPACITY, preview
+from geoovseg.labels.record import RUN_TAG
 from geoovseg.scene.scene import open_scene
 from geoovseg.scene.views import metres_per_pixel
 

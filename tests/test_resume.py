@@ -28,8 +28,8 @@ from geoovseg import job
 from geoovseg.demo.scenes import render
 from geoovseg.distributed import segment_with
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, OutputError, ResumeError, SceneError, UsageError
+from geoovseg.labels.parts import PartStore
 from geoovseg.methods.dense import DenseMethod
-from geoovseg.parts import PartStore
 from geoovseg.pipeline import SegmentResult, merge, segment
 from geoovseg.scene.scene import DEMO_TAG, Scene
 from geoovseg.settings import Settings, settings_of
@@ -628,7 +628,7 @@ def test_a_lock_of_a_folder_that_was_replaced_is_none(tmp_path: Path, monkeypatc
         store.folder.mkdir()
         (store.folder / "lock").touch()
 
-    monkeypatch.setattr("geoovseg.parts.fcntl.flock", replace_folder)
+    monkeypatch.setattr("geoovseg.labels.parts.fcntl.flock", replace_folder)
     with pytest.raises(OutputError, match="another process"), store.locked():
         pass
 

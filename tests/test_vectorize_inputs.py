@@ -15,7 +15,7 @@ from conftest import TRANSFORM
 from rasterio.enums import ColorInterp
 
 from geoovseg.errors import SceneError, UsageError
-from geoovseg.record import RUN_TAG
+from geoovseg.labels.record import RUN_TAG
 from geoovseg.vectorize import vectorize
 
 Write = Callable[..., str]

@@ -20,9 +20,9 @@ from rasterio.windows import Window
 from geoovseg.demo.scenes import render
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.evaluation import evaluate
+from geoovseg.labels.preview import preview
 from geoovseg.pipeline import merge, segment
 from geoovseg.rasters.open import placeless
-from geoovseg.report import preview
 from geoovseg.scene.scene import DEMO_TAG, open_scene
 from geoovseg.vectorize import vectorize
 

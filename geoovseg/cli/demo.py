@@ -55,8 +55,8 @@ def command(
 
 def _segment(folder: Path, scene: str, truth: str, method: str, quiet: bool) -> dict[str, Any]:
     from geoovseg.evaluation import evaluate
+    from geoovseg.labels.preview import preview
     from geoovseg.pipeline import segment
-    from geoovseg.report import preview
     from geoovseg.vectorize import vectorize
 
     needs = card(method).needs

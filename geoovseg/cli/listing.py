@@ -10,7 +10,7 @@ from pathlib import PurePath
 
 from geoovseg.cli.output import talk
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.record import RUN_TAG
+from geoovseg.labels.record import RUN_TAG
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 """Of the rasters in a folder."""

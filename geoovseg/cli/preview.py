@@ -24,6 +24,6 @@ def command(
 
     geoovseg preview scene.tif scene_labels.tif preview.png
     """
-    from geoovseg.report import preview
+    from geoovseg.labels.preview import preview
 
     data(preview(scene, labels, picture, bands=o.read_bands(bands), scale=scale, size=size))

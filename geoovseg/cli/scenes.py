@@ -86,7 +86,7 @@ def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
         raise UsageError("--vectors names one file; with several scenes run them one by one, or `geoovseg vectorize`")
     if _is_file(asked.output):
         raise UsageError(f"-o {asked.output}: with several scenes, or a folder of them, the output is a folder")
-    from geoovseg.names import label_names
+    from geoovseg.labels.many import label_names
 
     folder, fresh = _folder(asked.output, asked.dry_run)
     overwrite = asked.overwrite or fresh
@@ -99,7 +99,7 @@ def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
 @contextmanager
 def _mosaic(scenes: Sequence[str], asked: Asked) -> Iterator[Task]:
     """The tiles as one scene. Its VRT stays while parts of a run that did not finish need it."""
-    from geoovseg.outputs import output_names
+    from geoovseg.labels.names import output_names
     from geoovseg.tiles import as_one, check_per_tile, vrt_of
 
     labels, fresh = _mosaic_labels(scenes, asked)

@@ -15,9 +15,9 @@ from rasterio.windows import Window
 
 from geoovseg.demo.scenes import CLASSES, COLOURS, GSD, render
 from geoovseg.errors import OutputError
+from geoovseg.labels.styles import LegendEntry, label_aux_xml, label_qml
 from geoovseg.rasters.open import raster_env
 from geoovseg.scene.scene import DEMO_TAG
-from geoovseg.styles import LegendEntry, label_aux_xml, label_qml
 from geoovseg.windows.plan import BLOCK
 
 CRS = "EPSG:32632"

@@ -21,7 +21,7 @@ import pyarrow as pa
 import shapely
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError
-from geoovseg.outputs import is_one_of
+from geoovseg.labels.names import is_one_of
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.usage import Stopwatch, peak_rss_mb
 from geoovseg.vectorize.measures import measure

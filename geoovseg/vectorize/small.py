@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from skimage.measure import label as connected
 
-from geoovseg.outputs import writing
+from geoovseg.labels.names import writing
 from geoovseg.rasters.open import placeless
 from geoovseg.vectorize.neighbours import Ints, Regions, clusters, given_away, grouped, summed
 from geoovseg.vectorize.pieces import NOTHING, block_windows, read_window

@@ -23,8 +23,8 @@ from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureErr
 from pyproj.exceptions import ProjError
 
 from geoovseg.errors import OutputError, UsageError, first_line
-from geoovseg.outputs import writing
-from geoovseg.styles import LegendEntry, vector_qml
+from geoovseg.labels.names import writing
+from geoovseg.labels.styles import LegendEntry, vector_qml
 
 DRIVERS = {
     ".gpkg": "GPKG",

@@ -14,7 +14,7 @@ from geoovseg.demo.files import write_scene
 from geoovseg.demo.noise import chance, smooth
 from geoovseg.demo.scenes import CLASSES, COLOURS, PARKING, ROAD, render
 from geoovseg.errors import OutputError
-from geoovseg.labels_read import category_names
+from geoovseg.labels.read import category_names
 from geoovseg.scene.scene import open_scene
 
 

@@ -19,10 +19,10 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line
-from geoovseg.labels_read import category_names
-from geoovseg.outputs import is_one_of
+from geoovseg.labels.names import is_one_of
+from geoovseg.labels.read import category_names
+from geoovseg.labels.record import RUN_TAG
 from geoovseg.rasters.open import placeless
-from geoovseg.record import RUN_TAG
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.scene.views import metres_per_pixel
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from geoovseg.errors import UsageError
-from geoovseg.outputs import output_names
+from geoovseg.labels.names import output_names
 
 
 def label_names(scenes: Sequence[str], folder: str | None = None) -> list[Path]:

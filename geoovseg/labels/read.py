@@ -18,8 +18,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line
+from geoovseg.labels.record import RUN_TAG
 from geoovseg.rasters.open import opened
-from geoovseg.record import RUN_TAG
 
 _BACKGROUND = "background"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import rasterio
 
+from geoovseg.labels.styles import LegendEntry
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.rasters.open import placeless
-from geoovseg.styles import LegendEntry
 
 BACKGROUND_COLOUR = "#eeeeee"
 """Pale, for software that ignores the style, in which code 0 is transparent."""

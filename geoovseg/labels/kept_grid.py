@@ -6,11 +6,11 @@ import os
 
 import rasterio
 
-from geoovseg.labels_profile import crs_for_side_file
-from geoovseg.parts import PartStore
+from geoovseg.labels.parts import PartStore
+from geoovseg.labels.profile import crs_for_side_file
+from geoovseg.labels.styles import crs_aux_xml
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.rasters.open import placeless
-from geoovseg.styles import crs_aux_xml
 
 FILE = "grid.tif"
 """One pixel with the scene's coordinate system and transform, exactly as GDAL keeps them."""

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from geoovseg.labels_profile import LabelProfile, crs_for_side_file
-from geoovseg.outputs import Outputs, beside, swap, writing
-from geoovseg.parts import PartStore
+from geoovseg.labels.names import Outputs, beside, swap, writing
+from geoovseg.labels.parts import PartStore
+from geoovseg.labels.profile import LabelProfile, crs_for_side_file
+from geoovseg.labels.record import RUN_TAG
+from geoovseg.labels.styles import LegendEntry, confidence_qml, crs_aux_xml, label_aux_xml, label_qml
 from geoovseg.rasters.cog import piece, write_cog
 from geoovseg.rasters.open import placeless
-from geoovseg.record import RUN_TAG
-from geoovseg.styles import LegendEntry, confidence_qml, crs_aux_xml, label_aux_xml, label_qml
 from geoovseg.windows.plan import BAND, BLOCK, Panel, Part
 
 CONFIDENCE_STEPS = 250

@@ -1,0 +1,1 @@
+"""The output: label rasters, their names, parts, looks and record, and how they are read again."""
