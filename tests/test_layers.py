@@ -46,7 +46,6 @@ ROOMS = {
     "small": SMALL,
     "run": {"job", "layout", "compute", "estimate", "pace", "rehearsal"},
     "evaluation": {"truth"},
-    "tiles": {"tile_grid"},
     "vectors": {"vectorize"},
     "demo": {"distributed"},
 }

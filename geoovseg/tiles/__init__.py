@@ -27,7 +27,7 @@ from geoovseg.rasters.cog import piece, write_cog
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.rasters.vrt import alpha_of, band_like, dataset_like, mask_of
-from geoovseg.tile_grid import Tile, check_alike, joined, look, place
+from geoovseg.tiles.grid import Tile, check_alike, joined, look, place
 from geoovseg.windows.plan import BLOCK
 
 
