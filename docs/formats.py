@@ -27,9 +27,9 @@ from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
-from geoovseg.job import Job
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.pipeline import segment
+from geoovseg.run.job import Job
 from geoovseg.scene.scene import open_scene
 from geoovseg.windows.batch import TileBatch
 

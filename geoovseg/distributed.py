@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from geoovseg.compute import Progress, Stop
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError
 from geoovseg.labels.names import output_names
 from geoovseg.labels.parts import remove_store
 from geoovseg.models.cards import model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.pipeline import SegmentResult, segment
-from geoovseg.run import open_finished
+from geoovseg.run.compute import Progress, Stop
+from geoovseg.run.state import open_finished
 from geoovseg.scene.scene import open_scene
 from geoovseg.settings import check_settings, check_shares, settings_of
 from geoovseg.signals import Stop as StopOnSignal

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from geoovseg import tiles
-from geoovseg.compute import Progress, Stop, check_early, compute, redone, sample
-from geoovseg.job import Job, prepare_job
 from geoovseg.labels.names import output_names
-from geoovseg.layout import caution
 from geoovseg.models.cards import DEFAULT_MODEL, model_card
 from geoovseg.models.weights import find_weights
-from geoovseg.pace import keep_pace
 from geoovseg.prompts import DEFAULT_TEMPLATES
 from geoovseg.rasters.open import native
-from geoovseg.run import Run, open_finished, open_run
+from geoovseg.run.compute import Progress, Stop, check_early, compute, redone, sample
+from geoovseg.run.job import Job, prepare_job
+from geoovseg.run.layout import caution
+from geoovseg.run.state import Run, open_finished, open_run
+from geoovseg.run.timings import keep_pace
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import Settings, check_settings, check_shares
 from geoovseg.usage import Stopwatch, peak_rss_mb

@@ -35,8 +35,8 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
-from geoovseg.job import Job, prepare_job
 from geoovseg.pipeline import segment
+from geoovseg.run.job import Job, prepare_job
 from geoovseg.scene.scene import open_scene
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_classes

@@ -19,11 +19,11 @@ from windows import random_batch
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import UsageError
 from geoovseg.evaluation import evaluate
-from geoovseg.job import prepare_job
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.methods.blocks import Blocks, Cut, lay_blocks
 from geoovseg.models.vit import ClipVit
 from geoovseg.pipeline import segment
+from geoovseg.run.job import prepare_job
 from geoovseg.scene.scene import open_scene
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_classes

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg import job
 from geoovseg.demo.scenes import render
 from geoovseg.errors import GeoOVSegError, MethodError, ModelError, UsageError, WeightsMissingError
-from geoovseg.job import Settings
 from geoovseg.methods import load_method, upsampled
 from geoovseg.models.load import load_clip
 from geoovseg.models.upsamplers import build_jbu, check_fit, load_upsampler
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.jbu import Jbu, doubled_with_margin
 from geoovseg.pipeline import segment
+from geoovseg.run import job
+from geoovseg.run.job import Settings
 from geoovseg.scene.scene import DEMO_TAG, open_scene
 from geoovseg.vocabulary import parse_classes, read_classes
 

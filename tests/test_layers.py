@@ -44,7 +44,6 @@ HOMES = {
 }
 ROOMS = {
     "small": SMALL,
-    "run": {"job", "layout", "compute", "estimate", "pace", "rehearsal"},
     "evaluation": {"truth"},
     "vectors": {"vectorize"},
     "demo": {"distributed"},

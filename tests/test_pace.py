@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from geoovseg import pace, rehearsal
 from geoovseg.demo.scenes import render
-from geoovseg.estimate import dry_run
-from geoovseg.job import prepare_job
-from geoovseg.layout import Beside, Needs
 from geoovseg.models import upsamplers
 from geoovseg.models.cards import MODELS
 from geoovseg.ops import upsample
-from geoovseg.pace import PACKAGED, Pace, Taken, keep_pace, known_pace
 from geoovseg.pipeline import segment
+from geoovseg.run import rehearsal
+from geoovseg.run import timings as pace
+from geoovseg.run.estimate import dry_run
+from geoovseg.run.job import prepare_job
+from geoovseg.run.layout import Beside, Needs
+from geoovseg.run.timings import PACKAGED, Pace, Taken, keep_pace, known_pace
 from geoovseg.scene.scene import DEMO_TAG, open_scene
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.usage import duration

@@ -17,11 +17,11 @@ from conftest import TRANSFORM, shared_file
 import geoovseg
 from geoovseg.demo.scenes import CLASSES, render
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, WeightsMissingError
-from geoovseg.estimate import dry_run
-from geoovseg.job import CPU_BATCH
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.pipeline import SegmentResult, segment
+from geoovseg.run.estimate import dry_run
+from geoovseg.run.job import CPU_BATCH
 from geoovseg.scene.scene import DEMO_TAG, Scene
 from geoovseg.windows.batch import TileBatch
 

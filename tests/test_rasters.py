@@ -19,8 +19,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError
-from geoovseg.job import Job
 from geoovseg.pipeline import segment
+from geoovseg.run.job import Job
 from geoovseg.scene.scene import open_scene
 from geoovseg.windows.batch import TileBatch
 

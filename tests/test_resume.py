@@ -24,13 +24,13 @@ import torch
 from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
-from geoovseg import job
 from geoovseg.demo.scenes import render
 from geoovseg.distributed import segment_with
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, OutputError, ResumeError, SceneError, UsageError
 from geoovseg.labels.parts import PartStore
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.pipeline import SegmentResult, merge, segment
+from geoovseg.run import job
 from geoovseg.scene.scene import DEMO_TAG, Scene
 from geoovseg.settings import Settings, settings_of
 from geoovseg.windows.batch import TileBatch

@@ -12,7 +12,7 @@ from geoovseg.cli.scenes import Task, each
 from geoovseg.usage import duration
 
 if TYPE_CHECKING:
-    from geoovseg.estimate import Estimate
+    from geoovseg.run.estimate import Estimate
 
 
 def dry_runs(
@@ -36,7 +36,7 @@ def dry_runs(
 
 
 def _planned(task: Task, arguments: dict[str, Any]) -> Estimate:
-    from geoovseg.estimate import dry_run
+    from geoovseg.run.estimate import dry_run
 
     found = dry_run(task.scene, **arguments)
     found = replace(found, labels=task.labels or found.labels)

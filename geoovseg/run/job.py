@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from geoovseg.labels.record import RunRecord
-from geoovseg.layout import Beside, Needs, WindowLayout, area_of, lay_out
 from geoovseg.methods import Method, card, load_method, read_settings, upsampled
 from geoovseg.methods.blocks import Cut
 from geoovseg.models.cards import SOURCES
@@ -25,7 +24,8 @@ from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
 from geoovseg.models.vfm import Vfm, load_vfm
 from geoovseg.ops.classes import best_word, decide
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
-from geoovseg.pace import Pace, Taken
+from geoovseg.run.layout import Beside, Needs, WindowLayout, area_of, lay_out
+from geoovseg.run.timings import Pace, Taken
 from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
@@ -69,7 +69,7 @@ class Job(WindowLayout):
         return len(self.vocabulary.groups)
 
     def pace(self, seconds: float, process_mb: float) -> Pace:
-        """What is worth remembering of this run, at `seconds` a tile: see `geoovseg.pace`."""
+        """What is worth remembering of this run, at `seconds` a tile: see `geoovseg.run.timings`."""
         taken = Taken(_beside(self.method)(self.tile), seconds, process_mb, len(self.vocabulary.queries))
         return Pace(needs=self.needs, tiles={self.tile: taken})
 

@@ -18,7 +18,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from geoovseg.errors import GeoOVSegError, OutputError, first_line
-from geoovseg.job import Job
 from geoovseg.labels.kept_grid import keep_grid, kept_grid
 from geoovseg.labels.names import Outputs, writing
 from geoovseg.labels.parts import PartStore, open_store, remove_store
@@ -28,6 +27,7 @@ from geoovseg.labels.write import LabelWriter
 from geoovseg.methods import Method
 from geoovseg.prompts import templates
 from geoovseg.rasters.ground import RasterGrid
+from geoovseg.run.job import Job
 from geoovseg.scene.scene import Scene
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.plan import Panel, Part, TilePlan, runs, share

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from geoovseg.labels.names import output_names
-from geoovseg.layout import area_of, caution, lay_out, lay_windows
-from geoovseg.pace import Pace, Taken, keep_pace, known_pace
+from geoovseg.run.layout import area_of, caution, lay_out, lay_windows
+from geoovseg.run.timings import Pace, Taken, keep_pace, known_pace
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import Settings, check_settings, check_shares
 from geoovseg.usage import duration
@@ -116,7 +116,9 @@ def _pace(scene: Scene, named: Vocabulary, settings: Settings, queries: int) -> 
         _, seen = lay_windows(scene, settings, pace.needs)
         if (taken := pace.of(seen, queries)) is not None:
             return pace, taken
-    from geoovseg.rehearsal import rehearse  # loads torch and the models, which takes many times as long as the rest
+    from geoovseg.run.rehearsal import (
+        rehearse,  # loads torch and the models, which takes many times as long as the rest
+    )
 
     new = rehearse(scene, named, settings)
     (seen,) = new.tiles

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geoovseg.layout import Beside, Needs
 from geoovseg.methods import card, read_settings
 from geoovseg.models.cards import DEMO, DEMO_DIR, OWN, SOURCES, Kind, model_card
 from geoovseg.models.weights import cache_dir, find_weights
+from geoovseg.run.layout import Beside, Needs
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.usage import package_version
 from geoovseg.windows.memory import machine_memory

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
-from geoovseg.job import Job, prepare_job
 from geoovseg.models.regions import given
-from geoovseg.pace import Pace
+from geoovseg.run.job import Job, prepare_job
+from geoovseg.run.timings import Pace
 from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings
 from geoovseg.usage import peak_rss_mb

@@ -11,9 +11,9 @@ import torch
 from rasterio.windows import Window
 
 from geoovseg.errors import InterruptedRunError, SceneError
-from geoovseg.job import Job
 from geoovseg.labels.write import CONFIDENCE_NODATA, CONFIDENCE_STEPS
-from geoovseg.run import Run
+from geoovseg.run.job import Job
+from geoovseg.run.state import Run
 from geoovseg.scene.reader import read_ahead
 from geoovseg.scene.scene import Scene
 from geoovseg.windows.batch import TileBatch
