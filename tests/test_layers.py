@@ -44,7 +44,6 @@ HOMES = {
 }
 ROOMS = {
     "small": SMALL,
-    "evaluation": {"truth"},
     "vectors": {"vectorize"},
     "demo": {"distributed"},
 }

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geoovseg.errors import UsageError
+from geoovseg.evaluation.truth import Truth, open_truth
 from geoovseg.labels.read import Reader, category_names, check_codes, open_labels, raster_reader
 from geoovseg.rasters.open import raster_env
-from geoovseg.truth import Truth, open_truth
 
 BLOCK = 1024
 _SHIFT = 1 << 24
