@@ -44,7 +44,6 @@ HOMES = {
 }
 ROOMS = {
     "small": SMALL,
-    "vectors": {"vectorize"},
     "demo": {"distributed"},
 }
 """Where modules that still lie flat belong."""

@@ -20,10 +20,10 @@ from rasterio.windows import Window
 from scipy.ndimage import label
 
 from geoovseg.errors import OutputError, SceneError, UsageError
-from geoovseg.vectorize import vectorize
-from geoovseg.vectorize.pieces import NOTHING, read_window
-from geoovseg.vectorize.small import without_small
-from geoovseg.vectorize.source import inspect
+from geoovseg.vectors import vectorize
+from geoovseg.vectors.pieces import NOTHING, read_window
+from geoovseg.vectors.small import without_small
+from geoovseg.vectors.source import inspect
 
 NO_DATA = 255
 
@@ -124,7 +124,7 @@ def test_a_speck_goes_where_its_border_is_longest(tmp_path: Path, seed: int, sid
 
 def test_the_smallest_goes_first() -> None:
     """A pixel in a patch of four: alone, the patch would go to the left; with the pixel it is large enough."""
-    from geoovseg.vectorize.neighbours import Regions, given_away
+    from geoovseg.vectors.neighbours import Regions, given_away
 
     chain = Regions(
         codes=np.array([1, 2, 3]),
@@ -138,7 +138,7 @@ def test_the_smallest_goes_first() -> None:
 
 
 def test_two_small_ones_of_a_code_that_come_to_touch_are_one() -> None:
-    from geoovseg.vectorize.neighbours import Regions, given_away
+    from geoovseg.vectors.neighbours import Regions, given_away
 
     bridge = Regions(
         codes=np.array([1, 2, 2, 3]),

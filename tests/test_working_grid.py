@@ -24,7 +24,7 @@ from geoovseg.labels.preview import preview
 from geoovseg.pipeline import merge, segment
 from geoovseg.rasters.open import placeless
 from geoovseg.scene.scene import DEMO_TAG, open_scene
-from geoovseg.vectorize import vectorize
+from geoovseg.vectors import vectorize
 
 RNG = np.random.default_rng(12)
 WriteRaster = Callable[..., str]

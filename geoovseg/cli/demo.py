@@ -57,7 +57,7 @@ def _segment(folder: Path, scene: str, truth: str, method: str, quiet: bool) -> 
     from geoovseg.evaluation import evaluate
     from geoovseg.labels.preview import preview
     from geoovseg.pipeline import segment
-    from geoovseg.vectorize import vectorize
+    from geoovseg.vectors import vectorize
 
     needs = card(method).needs
     with progress_bar(quiet) as progress:

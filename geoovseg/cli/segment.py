@@ -213,7 +213,7 @@ def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult
 
 def _with_vectors(result: SegmentResult, vectors: str, overwrite: bool) -> SegmentResult:
     """Polygons of the labels, and how long they took."""
-    from geoovseg.vectorize import vectorize
+    from geoovseg.vectors import vectorize
 
     made = vectorize(result.labels, vectors, confidence=result.confidence, overwrite=overwrite)
     spent = made.seconds["total"]
@@ -227,7 +227,7 @@ def _check_vectors(vectors: str | None, shard: str | None, overwrite: bool) -> N
         return
     if shard is not None:
         raise UsageError("--vectors needs whole labels: run `geoovseg vectorize` after `geoovseg merge`")
-    from geoovseg.vectorize import check_target
+    from geoovseg.vectors import check_target
 
     check_target(Path(vectors), overwrite)
 

@@ -39,7 +39,7 @@ def command(
 
     geoovseg vectorize scene_labels.tif scene_classes.gpkg --simplify 1
     """
-    from geoovseg.vectorize import vectorize
+    from geoovseg.vectors import vectorize
 
     result = vectorize(
         labels,

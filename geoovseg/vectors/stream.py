@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from rasterio.windows import Window
 
-from geoovseg.vectorize.pieces import Pieces, Task, block_windows, cut_pieces
-from geoovseg.vectorize.seams import Polygons, Seams
+from geoovseg.vectors.pieces import Pieces, Task, block_windows, cut_pieces
+from geoovseg.vectors.seams import Polygons, Seams
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")

@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geoovseg.vectorize.pieces import Ints, Pieces
+from geoovseg.vectors.pieces import Ints, Pieces
 
 
 class Polygons(NamedTuple):

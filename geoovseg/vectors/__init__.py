@@ -24,12 +24,12 @@ from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError
 from geoovseg.labels.names import is_one_of
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.usage import Stopwatch, peak_rss_mb
-from geoovseg.vectorize.measures import measure
-from geoovseg.vectorize.seams import Polygons, Seams
-from geoovseg.vectorize.small import without_small
-from geoovseg.vectorize.source import Source, check_confidence, inspect, split
-from geoovseg.vectorize.stream import blocks, joined_rows
-from geoovseg.vectorize.write import COLUMNS, LAYER, check_crs, driver_of, write_polygons
+from geoovseg.vectors.measures import measure
+from geoovseg.vectors.seams import Polygons, Seams
+from geoovseg.vectors.small import without_small
+from geoovseg.vectors.source import Source, check_confidence, inspect, split
+from geoovseg.vectors.stream import blocks, joined_rows
+from geoovseg.vectors.write import COLUMNS, LAYER, check_crs, driver_of, write_polygons
 
 BLOCK = 2048
 """Side of the blocks that are polygonised on their own, in pixels."""

@@ -22,10 +22,10 @@ from skimage.measure import label as connected
 
 from geoovseg.labels.names import writing
 from geoovseg.rasters.open import placeless
-from geoovseg.vectorize.neighbours import Ints, Regions, clusters, given_away, grouped, summed
-from geoovseg.vectorize.pieces import NOTHING, block_windows, read_window
-from geoovseg.vectorize.source import Source
-from geoovseg.vectorize.stream import in_processes
+from geoovseg.vectors.neighbours import Ints, Regions, clusters, given_away, grouped, summed
+from geoovseg.vectors.pieces import NOTHING, block_windows, read_window
+from geoovseg.vectors.source import Source
+from geoovseg.vectors.stream import in_processes
 
 FINE = 2**20
 """Parts of a pixel in which areas are counted."""
