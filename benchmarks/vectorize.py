@@ -29,7 +29,7 @@ from rasterio.features import shapes
 from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
-from geoovseg.vectors import vectorize
+from geoovseg.vectors.vectorize import vectorize
 
 TILE, CLASSES, TOLERANCE = 2048, 6, 1.0
 PIXEL, WEST, NORTH = 0.5, 480_000, 5_460_000

@@ -1,6 +1,7 @@
 """Open-vocabulary segmentation of geospatial rasters.
 
-`segment` and `evaluate` do what the commands of the same name do; `METHODS` lists the methods.
+`segment`, `vectorize`, `evaluate`, `merge` and `preview` do what the commands of the same names do. `Segmenter` keeps
+its models loaded, for many scenes and for arrays. `Settings` lists every choice, `METHODS` every method.
 """
 
 from __future__ import annotations
@@ -8,21 +9,45 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geoovseg.errors import GeoOVSegError as GeoOVSegError
     from geoovseg.evaluation import evaluate as evaluate
+    from geoovseg.labels.preview import preview as preview
     from geoovseg.methods import METHODS as METHODS
-    from geoovseg.pipeline import segment as segment
+    from geoovseg.methods import MethodCard as MethodCard
+    from geoovseg.pipeline import merge as merge
+    from geoovseg.segmenter import Segmenter as Segmenter
+    from geoovseg.segmenter import segment as segment
+    from geoovseg.settings import Settings as Settings
+    from geoovseg.vectors.vectorize import vectorize as vectorize
 
-__all__ = ["METHODS", "evaluate", "segment"]
-_HOMES = {"METHODS": "geoovseg.methods", "evaluate": "geoovseg.evaluation", "segment": "geoovseg.pipeline"}
+    __version__: str
+
+_HOMES = {
+    "GeoOVSegError": "errors",
+    "METHODS": "methods",
+    "MethodCard": "methods",
+    "Segmenter": "segmenter",
+    "Settings": "settings",
+    "evaluate": "evaluation",
+    "merge": "pipeline",
+    "preview": "labels.preview",
+    "segment": "segmenter",
+    "vectorize": "vectors.vectorize",
+}
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """Load the public names when they are used: listing methods must not import torch."""
+    if name == "__version__":
+        from geoovseg.usage import package_version
+
+        return package_version("geoovseg")
     if name not in _HOMES:
         raise AttributeError(f"module 'geoovseg' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(f"geoovseg.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

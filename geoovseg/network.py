@@ -1,19 +1,42 @@
-"""Whether the network may be used."""
+"""Whether the network may be used, and where weights may lie besides: what a run says, else the environment."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 
 _REMOTE = re.compile(r"(https?|ftp|s3|gs|az|oss|adls|hdfs|swift)://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
 """In names of scenes that are read over the network; also within an archive, or a part of a file."""
+_OFFLINE = ContextVar("offline", default=False)
+_MODEL_DIR: ContextVar[str | None] = ContextVar("model_dir", default=None)
+
+
+@contextmanager
+def access(*, offline: bool = False, model_dir: str | None = None) -> Iterator[None]:
+    """In here, in this thread, the network is forbidden with `offline`, and weights may also lie in `model_dir`."""
+    tokens = _OFFLINE.set(offline or _OFFLINE.get()), _MODEL_DIR.set(model_dir or _MODEL_DIR.get())
+    try:
+        yield
+    finally:
+        _OFFLINE.reset(tokens[0])
+        _MODEL_DIR.reset(tokens[1])
 
 
 def is_offline() -> bool:
-    """Whether $GEOOVSEG_OFFLINE forbids it."""
-    return os.environ.get("GEOOVSEG_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    """Whether the network is forbidden, by `access` or $GEOOVSEG_OFFLINE."""
+    return _OFFLINE.get() or os.environ.get("GEOOVSEG_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+
+
+def model_dir() -> Path | None:
+    """A folder of weights made by `models fetch --bundle`, by `access` or $GEOOVSEG_MODEL_DIR."""
+    found = _MODEL_DIR.get() or os.environ.get("GEOOVSEG_MODEL_DIR")
+    return Path(found) if found else None
 
 
 def is_remote(path: str) -> bool:
-    """Whether a scene is read over it, by its name."""
+    """Whether a scene is read over the network, by its name."""
     return _REMOTE.search(path) is not None

@@ -10,7 +10,7 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stop:
+class StopSignals:
     """Catches SIGINT and SIGTERM while it is open; called, it gives the number of the first that came."""
 
     def __init__(self, tell: Callable[[str], None] = lambda text: None) -> None:
@@ -18,7 +18,7 @@ class Stop:
         self._tell = tell
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> StopSignals:
         self._before = {number: signal.signal(number, self._catch) for number in SIGNALS}
         return self
 

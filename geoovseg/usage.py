@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+_PROCESS = Path("/proc/self")
 
 
 def package_version(name: str) -> str:
@@ -18,12 +20,13 @@ def package_version(name: str) -> str:
         return "not installed"
 
 
-class Stopwatch:
-    """Seconds by stage, with `total` since it was made."""
+class Usage:
+    """Seconds by stage with `total` since it was made, and the most memory held since then."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
         self._stages: dict[str, float] = {}
+        _forget_peak()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -54,6 +57,22 @@ def _rounded(number: float) -> str:
 
 
 def peak_rss_mb() -> float:
-    """The most memory this process has held so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1024), 1)
+    """The most memory in MB that this process has held since a `Usage` began, where Linux tells; else ever.
+
+    0 where a system tells neither.
+    """
+    with suppress(OSError, StopIteration, ValueError):
+        lines = (_PROCESS / "status").read_text().splitlines()
+        return round(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024, 1)
+    with suppress(ImportError):
+        import resource  # not on Windows
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return round(peak / (1e6 if sys.platform == "darwin" else 1024), 1)
+    return 0.0
+
+
+def _forget_peak() -> None:
+    """Let Linux count the most memory held from now on."""
+    with suppress(OSError):
+        (_PROCESS / "clear_refs").write_text("5")

@@ -6,7 +6,7 @@ import colorsys
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
@@ -81,6 +81,11 @@ class Vocabulary:
         return (*first, *(entry.words for entry in self.classes))
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the score channels."""
+        return (BACKGROUND, *self.names) if self.background else self.names
+
+    @property
     def queries(self) -> tuple[str, ...]:
         """All words in the order of the query scores (Q)."""
         return tuple(word for group in self.groups for word in group)
@@ -100,8 +105,18 @@ def _fold(word: str) -> str:
     return " ".join(word.replace("_", " ").casefold().split())
 
 
-def read_classes(classes: str | Sequence[str] | Vocabulary | None, vocabulary: str | None) -> Vocabulary:
-    """The user's classes, from exactly one of class texts (`-c`) and the name or file of a list (`--vocabulary`)."""
+Words = str | Sequence[str] | None
+"""Of a class: several, one, or the class's own name."""
+Classes = str | Sequence[str] | Mapping[str, Words] | Vocabulary
+"""What may be asked for: texts as on the command line, or names with their words."""
+
+
+def read_classes(classes: Classes | None, vocabulary: str | os.PathLike[str] | None = None) -> Vocabulary:
+    """The user's classes, from exactly one of `classes` and the name or file of a list (`vocabulary`).
+
+    Classes are texts of the command line's grammar (`"building=house+roof,road"`), or a dictionary from names to words
+    (`{"building": ["house", "roof"], "road": "road"}`). Raises VocabularyError.
+    """
     if classes is None and vocabulary is None:
         raise VocabularyError(
             "no classes given; write for example -c building,road,water or --vocabulary loveda (`geoovseg vocabulary` "
@@ -110,10 +125,15 @@ def read_classes(classes: str | Sequence[str] | Vocabulary | None, vocabulary: s
     if classes is not None and vocabulary is not None:
         raise VocabularyError("give the classes either with -c/--classes or with --vocabulary, not with both")
     if vocabulary is not None:
-        return read_vocabulary(vocabulary)
+        return read_vocabulary(os.fspath(vocabulary))
     if isinstance(classes, Vocabulary):
         return classes
-    return parse_classes([classes] if isinstance(classes, str) else list(classes or ()))
+    if isinstance(classes, Mapping):
+        return _vocabulary([_named(name, words) for name, words in classes.items()])
+    items = [classes] if isinstance(classes, str) else classes
+    if not isinstance(items, Sequence) or not all(isinstance(item, str) for item in items):
+        raise VocabularyError(f"classes {classes!r}: give text, a list of texts, or a dictionary from names to words")
+    return parse_classes(items)
 
 
 def parse_classes(items: Sequence[str]) -> Vocabulary:
@@ -196,6 +216,16 @@ def _parse_item(item: str) -> tuple[str, tuple[str, ...], str | None]:
     if not name:
         raise VocabularyError(f"class {item.strip()!r} has no name before '='")
     return name, words, colour
+
+
+def _named(name: object, words: object) -> tuple[str, tuple[str, ...], None]:
+    """A class of a dictionary. Raises VocabularyError."""
+    found = [name] if words is None or words == [] or words == () else [words] if isinstance(words, str) else words
+    if not isinstance(name, str) or not isinstance(found, Iterable) or not all(isinstance(w, str) for w in found):
+        raise VocabularyError(f"class {name!r}: give its words as text or a list of texts, not {words!r}")
+    if not name.strip():
+        raise VocabularyError(f"class {name!r} has no name")
+    return name.strip(), _words(found, f"class {name!r}"), None
 
 
 def _list_file(path: str) -> list[tuple[str, tuple[str, ...], str | None]]:

@@ -18,7 +18,7 @@ from geoovseg.errors import SceneError, UsageError
 from geoovseg.evaluation import evaluate
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.labels.styles import LegendEntry, label_aux_xml
-from geoovseg.vectors import vectorize
+from geoovseg.vectors.vectorize import vectorize
 
 WriteRaster = Callable[..., str]
 

@@ -29,7 +29,7 @@ def _seen(path: str, **how: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _limits(path: str, **how: Any) -> tuple[float, float] | None:
     with open_scene(path, **how) as scene:
-        return scene.measured().light.limits
+        return scene.measured().intensity.limits
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from geoovseg.cli.listing import listed
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import UsageError
-from geoovseg.labels.many import label_names
+from geoovseg.labels.names import label_names
 from geoovseg.labels.record import RUN_TAG
 
 Run = Callable[..., tuple[int, str, str]]

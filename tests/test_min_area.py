@@ -20,10 +20,10 @@ from rasterio.windows import Window
 from scipy.ndimage import label
 
 from geoovseg.errors import OutputError, SceneError, UsageError
-from geoovseg.vectors import vectorize
 from geoovseg.vectors.pieces import NOTHING, read_window
 from geoovseg.vectors.small import without_small
 from geoovseg.vectors.source import inspect
+from geoovseg.vectors.vectorize import vectorize
 
 NO_DATA = 255
 

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoovseg.windows.blend import Rows, ScoreMosaic, sum_dtype, taper
+from geoovseg.windows.blend import Rows, ScoreBlend, sum_dtype, taper
 from geoovseg.windows.plan import Panel, TilePlan, plan_tiles
 
 
 def _blend(plan: TilePlan, panel: Panel, scores: dict[tuple[int, int], torch.Tensor]) -> list[Rows]:
-    mosaic = ScoreMosaic(plan, panel, 2, "cpu")
+    mosaic = ScoreBlend(plan, panel, 2, "cpu")
     rows: list[Rows] = []
     for window in plan.windows(panel):
         place = (window.row_off, window.col_off)

@@ -23,13 +23,13 @@ from geoovseg.run import rehearsal
 from geoovseg.run import timings as pace
 from geoovseg.run.estimate import dry_run
 from geoovseg.run.job import prepare_job
-from geoovseg.run.layout import Beside, Needs
+from geoovseg.run.layout import Needs, TileBytes
 from geoovseg.run.timings import PACKAGED, Pace, Taken, keep_pace, known_pace
 from geoovseg.scene.scene import DEMO_TAG, open_scene
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.usage import duration
 from geoovseg.vocabulary import read_classes
-from geoovseg.windows.blend import ScoreMosaic
+from geoovseg.windows.blend import ScoreBlend
 from geoovseg.windows.memory import machine_memory
 from geoovseg.windows.plan import Panel, plan_tiles
 
@@ -46,7 +46,7 @@ def _nothing_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _at(seconds: float, process_mb: float = 500.0, size: tuple[int, int] = (64, 64), words: int = 4) -> Pace:
-    return Pace(needs=NEEDS, tiles={size: Taken(Beside(10.0, 2.0), seconds, process_mb, words)})
+    return Pace(needs=NEEDS, tiles={size: Taken(TileBytes(10.0, 2.0), seconds, process_mb, words)})
 
 
 def test_a_pace_is_read_as_it_was_kept() -> None:
@@ -241,7 +241,7 @@ def test_a_dry_run_of_what_is_known_loads_no_torch(demo_scene: str) -> None:
 @pytest.mark.parametrize("stride", [16, 8])
 def test_the_strip_takes_what_was_planned(stride: int) -> None:
     plan = plan_tiles(200, 300, tile=64, stride=stride, patch=8)
-    mosaic = ScoreMosaic(plan, Panel(0, 300), 5, "cpu")
+    mosaic = ScoreBlend(plan, Panel(0, 300), 5, "cpu")
     held = [value for value in vars(mosaic).values() if torch.is_tensor(value)]
     taper = 4 * 64 * 64
     assert sum(tensor.nbytes for tensor in held) == plan.strip_bytes(5, 300) + taper

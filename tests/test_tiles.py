@@ -20,7 +20,8 @@ from rasterio.windows import Window
 from geoovseg.errors import OutputError, SceneError, UsageError
 from geoovseg.pipeline import segment
 from geoovseg.scene.scene import DEMO_TAG, open_scene
-from geoovseg.tiles import as_one, per_tile, vrt_of
+from geoovseg.tiles.join import as_one, vrt_of
+from geoovseg.tiles.cut import per_tile
 
 Write = Callable[..., str]
 Run = Callable[..., tuple[int, str, str]]
@@ -97,7 +98,7 @@ def test_labels_of_a_tile_are_its_window_and_as_finished_as_the_whole(
 ) -> None:
     whole = segment(demo_scene, output=tmp_path / "whole.tif", **GIVEN).labels
     tiles = cut(demo_scene)
-    monkeypatch.setattr("geoovseg.tiles.BLOCK", 32)  # rows that are counted at a time
+    monkeypatch.setattr("geoovseg.tiles.cut.BLOCK", 32)  # rows that are counted at a time
     found = per_tile(whole, tiles, tmp_path)
     for tile, labels in zip(tiles, found, strict=True):
         with rasterio.open(tile) as src, rasterio.open(labels) as dst, rasterio.open(whole) as big:
@@ -384,7 +385,7 @@ def test_labels_that_are_finished_are_named_where_cutting_them_fails(
     def fail(*given: object, **more: object) -> list[str]:
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr("geoovseg.tiles.per_tile", fail)
+    monkeypatch.setattr("geoovseg.tiles.cut.per_tile", fail)
     given = ("--mosaic", "-o", tmp_path / "m.tif", "--per-tile", tmp_path / "each")
     code, _, err = geoovseg("segment", *cut(demo_scene), *OPTIONS, *given)
     assert code == 1

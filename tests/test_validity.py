@@ -101,10 +101,10 @@ def test_a_nodata_value_of_one_band_only_is_no_light(write_raster: WriteRaster) 
     """Nor is it in the sample that black and white are taken from."""
     data = PIXELS.astype(np.float32)
     with open_scene(write_raster(data)) as scene:
-        whole = scene.measured().light.limits
+        whole = scene.measured().intensity.limits
     data[0][HOLE] = -9999
     with open_scene(write_raster(data, nodata=-9999)) as scene:
-        found = scene.measured().light.limits
+        found = scene.measured().intensity.limits
         assert scene.measured().read(Window(0, 0, 60, 40))[1].all()
     assert whole is not None
     assert found == pytest.approx(whole, abs=3)

@@ -24,9 +24,9 @@ from rasterio.features import rasterize, shapes
 from rasterio.transform import from_origin
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError
-from geoovseg.vectors import vectorize
 from geoovseg.vectors.pieces import Task, block_windows, cut_pieces
 from geoovseg.vectors.seams import Groups, Seams
+from geoovseg.vectors.vectorize import vectorize
 
 Write = Callable[..., str]
 
@@ -444,7 +444,7 @@ def test_a_confidence_raster_of_another_grid_is_refused(labels: str, write_raste
 def test_polygons_too_detailed_to_draw_bring_a_hint(
     labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, geoovseg: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr("geoovseg.vectors.MANY", 10)
+    monkeypatch.setattr("geoovseg.vectors.vectorize.MANY", 10)
     code, out, err = geoovseg("vectorize", labels, tmp_path / "out.gpkg", "--workers", "1", "--json")
     assert code == 0
     assert "--split-grid 1000 would cut it" in err

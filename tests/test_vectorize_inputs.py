@@ -16,7 +16,7 @@ from rasterio.enums import ColorInterp
 
 from geoovseg.errors import SceneError, UsageError
 from geoovseg.labels.record import RUN_TAG
-from geoovseg.vectors import vectorize
+from geoovseg.vectors.vectorize import vectorize
 
 Write = Callable[..., str]
 

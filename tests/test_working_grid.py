@@ -24,7 +24,7 @@ from geoovseg.labels.preview import preview
 from geoovseg.pipeline import merge, segment
 from geoovseg.rasters.open import placeless
 from geoovseg.scene.scene import DEMO_TAG, open_scene
-from geoovseg.vectors import vectorize
+from geoovseg.vectors.vectorize import vectorize
 
 RNG = np.random.default_rng(12)
 WriteRaster = Callable[..., str]
@@ -100,7 +100,7 @@ def test_what_a_file_says_of_its_bands_stays(write_raster: WriteRaster) -> None:
         dst.scales, dst.offsets = (0.1,) * 4, (2.0,) * 4
     with open_scene(path) as own, open_scene(path, gsd=2) as other:
         assert own.bands == other.bands == (3, 2, 1)
-        assert own.light == other.light
+        assert own.intensity == other.intensity
         assert own.validity.masks == other.validity.masks == (1, 2, 3)
         assert own.files == other.files
         assert own.crs == other.crs

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from geoovseg.cli import demo, doctor, evaluate, merge, methods, models, preview, segment, vectorize, vocabulary
+from geoovseg.cli.options import Grouped
 from geoovseg.cli.output import plain_warnings, talk
 from geoovseg.errors import GeoOVSegError
 from geoovseg.usage import package_version
@@ -22,8 +23,9 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("segment")(segment.command)
+app.command("segment", cls=Grouped)(segment.command)
 app.command("merge")(merge.command)
 app.command("demo")(demo.command)
 app.command("vectorize")(vectorize.command)
@@ -52,15 +54,15 @@ def _root(
 
 def main() -> NoReturn:
     """Run the command line; errors a user can cause become one message and an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
-        signal.signal(signal.SIGHUP, _terminate)
+    for name in ("SIGTERM", "SIGHUP"):  # of which Windows has one
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(getattr(signal, name), _terminate)
     command: Any = typer.main.get_command(app)
     try:
         with plain_warnings():
             code = command.main(standalone_mode=False)
     except GeoOVSegError as error:
-        talk(f"error: {error}")
+        talk("\n".join((f"error: {error}", *getattr(error, "__notes__", ()))))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         talk("interrupted; what was unfinished is removed")

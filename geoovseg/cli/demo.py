@@ -19,7 +19,7 @@ def command(
     folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.", metavar="DIR")] = Path("demo"),
     size: Annotated[str, typer.Option(help="Width x height of the drawn scene in pixels of 0.5 m.")] = "1024x1024",
     seed: Annotated[int, typer.Option(help="Which scene to draw.", min=0)] = 1000,
-    method: o.MethodOpt = "segearth",
+    method: Annotated[str, o.of("method")] = "segearth",
     scene_only: Annotated[bool, typer.Option("--scene-only", help="Draw the scene and its ground truth only.")] = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
@@ -29,10 +29,10 @@ def command(
     The scene is an aerial view with exact ground truth, the model the small one in the package: no network, no weights.
     """
     from geoovseg.demo.files import write_scene
-    from geoovseg.usage import Stopwatch
+    from geoovseg.usage import Usage
 
     card(method)
-    watch = Stopwatch()
+    watch = Usage()
     width, height = _size(size)
     talk(f"drawing scene {seed}, {width} x {height} pixels", quiet=quiet)
     with watch.stage("draw"):
@@ -56,8 +56,8 @@ def command(
 def _segment(folder: Path, scene: str, truth: str, method: str, quiet: bool) -> dict[str, Any]:
     from geoovseg.evaluation import evaluate
     from geoovseg.labels.preview import preview
-    from geoovseg.pipeline import segment
-    from geoovseg.vectors import vectorize
+    from geoovseg.segmenter import segment
+    from geoovseg.vectors.vectorize import vectorize
 
     needs = card(method).needs
     with progress_bar(quiet) as progress:
@@ -75,7 +75,7 @@ def _segment(folder: Path, scene: str, truth: str, method: str, quiet: bool) -> 
     figures = evaluate(made.labels, truth)
     picture = preview(scene, made.labels, folder / "demo.png")
     talk(table(figures), quiet=quiet)
-    vectors = vectorize(made.labels, folder / "scene_classes.gpkg", simplify=1, overwrite=True).vectors
+    vectors = vectorize(made.labels, folder / "scene_classes.gpkg", simplify=1, workers=0, overwrite=True).vectors
     return {"labels": made.labels, "vectors": vectors, "picture": picture, "miou": figures.miou}
 
 

@@ -8,6 +8,7 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
+from geoovseg.settings.choice import read_pairs
 
 if TYPE_CHECKING:
     from geoovseg.evaluation import EvaluationResult
@@ -38,7 +39,7 @@ def command(
     from geoovseg.evaluation import evaluate
 
     parts = [part for item in map_ or [] for part in item.split(",")]
-    result = evaluate(labels, truth, mapping=o.read_pairs(parts, "--map", "truth=label"), field=field)
+    result = evaluate(labels, truth, mapping=read_pairs(parts, "--map", "truth=label"), field=field)
     if json:
         data(result.to_json())
         return

@@ -15,7 +15,7 @@ from geoovseg.cli.scenes import made_folder
 
 def command(
     parts: Annotated[Path, typer.Argument(help="The folder of parts that the shards computed.", metavar="PARTS_DIR")],
-    overwrite: o.OverwriteOpt = False,
+    overwrite: Annotated[bool, o.of("overwrite")] = False,
     per_tile: o.PerTileOpt = None,
     json: o.JsonOpt = False,
 ) -> None:

@@ -14,6 +14,7 @@ from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
 from geoovseg.models.weights import bundle as copy_weights
 from geoovseg.models.weights import fetch_weights, local_weights, verify
+from geoovseg.network import access
 from geoovseg.vocabulary import read_classes
 
 app = typer.Typer(help="See and fetch the models' weights.", no_args_is_help=True, rich_markup_mode=None)
@@ -56,18 +57,17 @@ def fetch(
     bundle: Annotated[
         Path | None, typer.Option(help="Also copy them to this folder, for --model-dir on another machine.")
     ] = None,
-    offline: o.OfflineOpt = False,
+    offline: Annotated[bool, o.of("offline")] = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
 ) -> None:
     """Download models' weights, once; what broke off is gone on with."""
-    o.set_offline(offline)
     for name in names:
         card = _card(name)
         here = local_weights(card)
         if here is None:
             _announce(card, quiet)
-            with progress_bar(quiet, "B") as progress:
+            with access(offline=offline), progress_bar(quiet, "B") as progress:
                 here = fetch_weights(card, progress)
         copies = copy_weights(card, bundle) if bundle else []
         path = str(here)
@@ -81,7 +81,7 @@ def compose_models(
     vocabulary: Annotated[str, typer.Option(help="Classes whose words are told apart: a name or a file.")] = "loveda",
     variants: Annotated[int, typer.Option(help="Sentences for each class.")] = 20,
     seed: Annotated[int, typer.Option(help="For the choice of sentences.")] = 0,
-    overwrite: o.OverwriteOpt = False,
+    overwrite: Annotated[bool, o.of("overwrite")] = False,
     json: o.JsonOpt = False,
 ) -> None:
     """Average models into one, weighed by how well they keep classes apart (PVSM); use it as --model FILE.

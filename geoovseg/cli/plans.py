@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoovseg.cli.output import data, talk
 from geoovseg.cli.scenes import Task, each
+from geoovseg.settings import Settings
 from geoovseg.usage import duration
+from geoovseg.vocabulary import read_classes
 
 if TYPE_CHECKING:
     from geoovseg.run.estimate import Estimate
 
 
-def dry_runs(
-    todo: Sequence[Task], arguments: Callable[[Task], dict[str, Any]], *, partial: bool, json: bool, quiet: bool
-) -> int:
-    """Say what each scene would take, and of several also how long all would. Returns the exit code.
-
-    `partial` is a run that would be only a share of that, or be shared out.
-    """
+def dry_runs(todo: Sequence[Task], classes: Any, settings: Settings, *, json: bool, quiet: bool) -> int:
+    """Say what each scene would take, and of several also how long all would. Returns the exit code."""
     plans: list[Estimate] = []
-    if partial:
+    if settings.shard or settings.resume or settings.workers > 1:
         talk("these are figures of the whole run in one process: all shards, workers and parts", quiet=quiet)
 
     def plan(task: Task) -> int:
-        plans.append(_planned(task, arguments(task)))
+        plans.append(_planned(task, classes, settings))
         text = plans[-1].to_json() if json else plans[-1].to_text()
         data(text if json or len(todo) == 1 else f"{task.scene}: {text}")
         return 0
@@ -35,14 +32,15 @@ def dry_runs(
     return each(todo, plan, json=json, quiet=quiet, announce=False, done=lambda count: _in_all(count, plans))
 
 
-def _planned(task: Task, arguments: dict[str, Any]) -> Estimate:
-    from geoovseg.run.estimate import dry_run
+def _planned(task: Task, classes: Any, settings: Settings) -> Estimate:
+    from geoovseg.run.estimate import estimate
 
-    found = dry_run(task.scene, **arguments)
+    asked = replace(settings, output=task.output, overwrite=task.overwrite)
+    found = estimate(task.scene, read_classes(classes, settings.vocabulary), asked)
     found = replace(found, labels=task.labels or found.labels)
     if not task.tiles:
         return found
-    from geoovseg.tiles import vrt_of  # the one of a dry run has a passing place
+    from geoovseg.tiles.join import vrt_of  # the one of a dry run has a passing place
 
     return replace(found, scene=str(vrt_of(Path(found.labels))))
 

@@ -8,14 +8,15 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data
+from geoovseg.settings.choice import bands as read_bands
 
 
 def command(
     scene: o.SceneArg,
     labels: o.LabelsArg,
     picture: Annotated[str, typer.Argument(help="The picture to write, .png or .jpg.", metavar="OUT.png")],
-    bands: o.BandsOpt = None,
-    scale: o.ScaleOpt = "auto",
+    bands: Annotated[str | None, o.of("bands")] = None,
+    scale: Annotated[str, o.of("scale")] = "auto",
     size: Annotated[int, typer.Option(help="Longer side of a pane in pixels.", min=64)] = 1200,
 ) -> None:
     """Draw labels over their scene.
@@ -26,4 +27,13 @@ def command(
     """
     from geoovseg.labels.preview import preview
 
-    data(preview(scene, labels, picture, bands=o.read_bands(bands), scale=scale, size=size))
+    data(
+        preview(
+            scene,
+            labels,
+            picture,
+            bands=None if bands is None else read_bands("--bands", bands),
+            scale=scale,
+            size=size,
+        )
+    )

@@ -13,6 +13,7 @@ from pathlib import Path
 from geoovseg.cli.listing import listed
 from geoovseg.cli.output import data, talk
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, NobodyListensError, UsageError, first_line
+from geoovseg.settings import Settings
 
 NAMED = 5
 """How many scenes a summary names."""
@@ -22,19 +23,17 @@ PARTLY = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the options say of where results go."""
+    """What the options say."""
 
-    output: str | None
-    confidence: str | None
-    vectors: str | None
+    settings: Settings
     per_tile: str | None
     mosaic: bool
-    overwrite: bool
     dry_run: bool
-    shard: tuple[int, int] | None
-    work_dir: str | None
-    resampled: bool
-    """whether the labels will not lie on the scene's own grid"""
+
+    @property
+    def output(self) -> str | None:
+        """The label raster, or a folder."""
+        return None if self.settings.output is None else os.fspath(self.settings.output)
 
     def check(self) -> None:
         """Refuse combinations that cannot work, before anything is opened. Raises UsageError."""
@@ -42,9 +41,9 @@ class Asked:
             return
         if not self.mosaic:
             raise UsageError("--per-tile cuts the labels of a mosaic; add --mosaic, or leave it away")
-        if self.shard is not None:
+        if self.settings.shard is not None:
             raise UsageError("--per-tile needs whole labels: give it to `geoovseg merge`")
-        if self.resampled:
+        if self.settings.view["gsd"] is not None:
             raise UsageError("--per-tile cuts on the tiles' own grids: with --gsd, add --grid scene")
 
 
@@ -73,23 +72,23 @@ def tasks(arguments: Sequence[str], asked: Asked, *, quiet: bool = False) -> Ite
         with _mosaic(scenes, asked) as task:
             yield [task]
     elif scenes == list(arguments) and len(scenes) == 1:
-        yield [Task(scene=scenes[0], output=asked.output, overwrite=asked.overwrite)]
+        yield [Task(scene=scenes[0], output=asked.output, overwrite=asked.settings.overwrite)]
     else:
         yield _several(scenes, asked)
 
 
 def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
     """Tasks of scenes, each with labels of its own. Raises UsageError."""
-    if asked.confidence is not None:
+    if asked.settings.confidence is not None:
         raise UsageError("--confidence names one file; with several scenes run them one by one")
-    if asked.vectors is not None:
+    if asked.settings.vectors is not None:
         raise UsageError("--vectors names one file; with several scenes run them one by one, or `geoovseg vectorize`")
     if _is_file(asked.output):
         raise UsageError(f"-o {asked.output}: with several scenes, or a folder of them, the output is a folder")
-    from geoovseg.labels.many import label_names
+    from geoovseg.labels.names import label_names
 
     folder, fresh = _folder(asked.output, asked.dry_run)
-    overwrite = asked.overwrite or fresh
+    overwrite = asked.settings.overwrite or fresh
     return [
         Task(scene=scene, output=str(Path(folder or name.parent, name.name)), overwrite=overwrite, labels=str(name))
         for scene, name in zip(scenes, label_names(scenes, asked.output), strict=True)
@@ -100,14 +99,15 @@ def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
 def _mosaic(scenes: Sequence[str], asked: Asked) -> Iterator[Task]:
     """The tiles as one scene. Its VRT stays while parts of a run that did not finish need it."""
     from geoovseg.labels.names import output_names
-    from geoovseg.tiles import as_one, check_per_tile, vrt_of
+    from geoovseg.tiles.cut import check_per_tile
+    from geoovseg.tiles.join import as_one, vrt_of
 
     labels, fresh = _mosaic_labels(scenes, asked)
     vrt = vrt_of(labels)
-    outputs = output_names(str(vrt), labels, asked.confidence, asked.work_dir)
-    outputs.check(scenes, overwrite=asked.overwrite or fresh, resume=True)
+    outputs = output_names(str(vrt), labels, asked.settings.confidence, asked.settings.work_dir)
+    outputs.check(scenes, overwrite=asked.settings.overwrite or fresh, resume=True)
     if asked.per_tile is not None and not _folder(asked.per_tile, asked.dry_run, "--per-tile")[1]:
-        check_per_tile(scenes, asked.per_tile, outputs.rasters, overwrite=asked.overwrite)
+        check_per_tile(scenes, asked.per_tile, outputs.rasters, overwrite=asked.settings.overwrite)
     with tempfile.TemporaryDirectory() as passing:
         if asked.dry_run:
             vrt = Path(passing, vrt.name)
@@ -116,13 +116,13 @@ def _mosaic(scenes: Sequence[str], asked: Asked) -> Iterator[Task]:
             yield Task(
                 scene=as_one(scenes, vrt),
                 output=str(labels),
-                overwrite=asked.overwrite or fresh,
+                overwrite=asked.settings.overwrite or fresh,
                 labels=str(Path(asked.output or "", labels.name)) if fresh else None,
                 tiles=tuple(scenes),
             )
             mine = True
         finally:
-            if mine and not (asked.shard or outputs.parts.exists()):
+            if mine and not (asked.settings.shard or outputs.parts.exists()):
                 vrt.unlink(missing_ok=True)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,61 +16,30 @@ from geoovseg.cli import options as o
 from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.cli.plans import dry_runs
 from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
-from geoovseg.errors import GeoOVSegError, InterruptedRunError, UsageError
+from geoovseg.errors import GeoOVSegError, InterruptedRunError
 from geoovseg.methods import read_settings
-from geoovseg.models.cards import DEFAULT_MODEL, model_card
-from geoovseg.prompts import DEFAULT_TEMPLATES
-from geoovseg.signals import Stop
+from geoovseg.models.cards import model_card
+from geoovseg.settings import Settings
+from geoovseg.settings.keywords import made
+from geoovseg.signals import StopSignals
 from geoovseg.vocabulary import read_classes
 
 if TYPE_CHECKING:
     from geoovseg.pipeline import SegmentResult
+    from geoovseg.segmenter import Segmenter
 
 
+@o.taking_settings
 def command(
     scenes: o.ScenesArg,
     classes: o.ClassesOpt = None,
-    vocabulary: o.VocabularyOpt = None,
-    method: o.MethodOpt = "segearth",
-    model: o.ModelOpt = DEFAULT_MODEL,
-    model_dir: o.ModelDirOpt = None,
-    offline: o.OfflineOpt = False,
-    output: o.OutputOpt = None,
-    vectors: o.VectorsOpt = None,
-    confidence: o.ConfidenceOpt = None,
-    templates: o.TemplatesOpt = DEFAULT_TEMPLATES,
-    background: o.BackgroundOpt = "auto",
-    threshold: o.ThresholdOpt = None,
-    upsample: o.UpsampleOpt = "bilinear",
-    set_: o.SetOpt = None,
-    tile: o.TileOpt = None,
-    stride: o.StrideOpt = None,
-    block: o.BlockOpt = None,
-    vfm: o.VfmOpt = None,
-    sam: o.SamOpt = None,
-    regions: o.RegionsOpt = None,
-    bands: o.BandsOpt = None,
-    scale: o.ScaleOpt = "auto",
-    nodata: o.NodataOpt = None,
-    gsd: o.GsdOpt = None,
-    grid: o.GridOpt = "working",
-    device: o.DeviceOpt = "auto",
-    precision: o.PrecisionOpt = "auto",
-    batch_size: o.BatchSizeOpt = None,
-    max_memory: o.MaxMemoryOpt = None,
-    overwrite: o.OverwriteOpt = False,
-    resume: o.ResumeOpt = False,
-    shard: o.ShardOpt = None,
-    aoi: o.AoiOpt = None,
-    aoi_crs: o.AoiCrsOpt = None,
-    on_error: o.OnErrorOpt = "stop",
-    workers: o.WorkersOpt = 1,
-    work_dir: o.WorkDirOpt = None,
+    *,
     mosaic: o.MosaicOpt = False,
     per_tile: o.PerTileOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
+    **given: Any,
 ) -> None:
     """Segment images by words into label rasters.
 
@@ -77,159 +47,109 @@ def command(
 
     Many scenes: several names, folders of rasters, or - for a list on standard input.
     """
-    common: dict[str, Any] = {
-        "classes": classes,
-        "vocabulary": vocabulary,
-        "method": method,
-        "model": model,
-        "templates": templates,
-        "background": background,
-        "threshold": threshold,
-        "upsample": upsample,
-        "settings": o.read_pairs(set_ or [], "--set", "name=value"),
-        "tile": tile,
-        "stride": stride,
-        "block": block,
-        "vfm": vfm,
-        "sam": sam,
-        "regions": regions,
-        "bands": o.read_bands(bands),
-        "scale": scale,
-        "nodata": nodata,
-        "gsd": gsd,
-        "grid": grid,
-        "device": device,
-        "precision": precision,
-        "batch_size": batch_size,
-        "max_memory": max_memory,
-        "aoi": aoi,
-        "aoi_crs": aoi_crs,
-        "on_error": on_error,
-        "work_dir": work_dir,
-        "shard": o.read_shard(shard, os.environ),
-        "workers": workers,
-    }
-    o.set_offline(offline)
-    if model_dir is not None:
-        os.environ["GEOOVSEG_MODEL_DIR"] = os.fspath(model_dir)
-    read_classes(classes, vocabulary)  # before the heavy libraries are loaded: mistakes should be cheap
-    read_settings(method, common["settings"])
-    model_card(model)
-    _check_vectors(vectors, shard, overwrite)
-    common |= {"confidence": confidence, "resume": resume}
-    asked = Asked(
-        output=output,
-        confidence=confidence,
-        vectors=vectors,
-        per_tile=per_tile,
-        mosaic=mosaic,
-        overwrite=overwrite,
-        dry_run=dry_run,
-        shard=common["shard"],
-        work_dir=work_dir,
-        resampled=gsd is not None and grid == "working",
-    )
-    with tasks(scenes, asked, quiet=quiet) as todo:
+    settings = made(Settings, (), given)
+    _check_early(classes, settings)
+    asked = Asked(settings=settings, per_tile=per_tile, mosaic=mosaic, dry_run=dry_run)
+    with settings.access(), tasks(scenes, asked, quiet=quiet) as todo:
         if dry_run:
-            partial = bool(shard or resume or workers > 1)
-            code = dry_runs(todo, lambda task: _arguments(task, common), partial=partial, json=json, quiet=quiet)
-            raise typer.Exit(code)
-        with Stop(lambda text: talk(text, quiet=quiet)) as stop:
-            code = each(todo, lambda task: _run(task, common, asked, json, quiet, stop), json=json, quiet=quiet)
+            raise typer.Exit(dry_runs(todo, classes, settings, json=json, quiet=quiet))
+        with StopSignals(lambda text: talk(text, quiet=quiet)) as stop:
+            run = _Runs(classes, asked, json=json, quiet=quiet, stop=stop)
+            try:
+                code = each(todo, run, json=json, quiet=quiet)
+            finally:
+                run.close()
     raise typer.Exit(code)
 
 
-def _run(task: Task, common: Mapping[str, Any], asked: Asked, json: bool, quiet: bool, stop: Stop) -> int:
-    arguments = _arguments(task, common)
-    run = _runner(arguments)
-    with progress_bar(quiet) as progress:
-        result = run(task.scene, progress=progress, stop=stop, **arguments)
-    for line in _remarks(result):
-        talk(line, quiet=quiet)
-    try:
-        result = _with_more(result, task, asked)
-    except GeoOVSegError:
-        talk(f"the labels are finished: {result.labels}")
-        raise
-    outputs = (result.parts_dir,) if result.parts_dir else (result.labels, result.vectors, result.confidence)
-    data(result.to_json() if json else "\n".join(filter(None, (*outputs, *result.per_tile))))
-    for line in _hints(result, task, common):
-        talk(line, quiet=quiet or json)
-    if not any(entry["pixels"] for entry in result.classes.values()):
-        talk("no pixel has a label", quiet=quiet)
-    if result.failed_windows:
-        talk(f"{result.failed_windows} windows could not be read; where no other covers them there is no data")
-    if stop.signal:
-        raise InterruptedRunError(f"{task.scene} was finished first", stop.signal)
-    return PARTLY if result.failed_windows else 0
+def _check_early(classes: Any, settings: Settings) -> None:
+    """Find mistakes before heavy libraries are loaded: they should be cheap."""
+    read_classes(classes, settings.vocabulary)
+    read_settings(settings.method, settings.settings)
+    model_card(settings.model)
+    if settings.vectors is not None:
+        from geoovseg.segmenter import check_vectors
+
+        check_vectors(settings)
 
 
-def _arguments(task: Task, common: Mapping[str, Any]) -> dict[str, Any]:
-    return {**common, "output": task.output, "overwrite": task.overwrite}
+class _Runs:
+    """Runs on one scene after the other, by models that are loaded once."""
+
+    def __init__(self, classes: Any, asked: Asked, *, json: bool, quiet: bool, stop: StopSignals) -> None:
+        self.asked, self.json, self.quiet, self.stop = asked, json, quiet, stop
+        self._segmenter = cache(lambda: _segmenter(classes, asked.settings))
+
+    def close(self) -> None:
+        """End the workers, if there are any."""
+        if self._segmenter.cache_info().currsize:
+            self._segmenter().close()
+
+    def __call__(self, task: Task) -> int:
+        """Segment a scene; returns the exit code."""
+        with progress_bar(self.quiet) as progress:
+            result = self._segmenter().segment(task.scene, output=task.output, progress=progress, stop=self.stop)
+        for line in _remarks(result):
+            talk(line, quiet=self.quiet)
+        try:
+            result = _with_more(result, task, self.asked)
+        except GeoOVSegError:
+            talk(f"the labels are finished: {result.labels}")
+            raise
+        outputs = (result.parts_dir,) if result.parts_dir else (result.labels, result.vectors, result.confidence)
+        data(result.to_json() if self.json else "\n".join(filter(None, (*outputs, *result.per_tile))))
+        self._talk(result, task)
+        if self.stop.signal:
+            raise InterruptedRunError(f"{task.scene} was finished first", self.stop.signal)
+        return PARTLY if result.failed_windows else 0
+
+    def _talk(self, result: SegmentResult, task: Task) -> None:
+        for line in _hints(result, task, self.asked.settings):
+            talk(line, quiet=self.quiet or self.json)
+        if not any(entry["pixels"] for entry in result.classes.values()):
+            talk("no pixel has a label", quiet=self.quiet)
+        if result.failed_windows:
+            talk(f"{result.failed_windows} windows could not be read; where no other covers them there is no data")
 
 
-def _runner(arguments: dict[str, Any]) -> Callable[..., SegmentResult]:
-    """What segments a scene: this process, or several."""
-    from geoovseg.distributed import segment_with
-    from geoovseg.pipeline import segment
+def _segmenter(classes: Any, settings: Settings) -> Segmenter:
+    from geoovseg.segmenter import Segmenter
 
-    if arguments["workers"] > 1:
-        return segment_with
-    del arguments["workers"]
-    return segment
+    return Segmenter.of(classes, replace(settings, vectors=None))
 
 
-def _hints(result: SegmentResult, task: Task, common: Mapping[str, Any]) -> Iterator[str]:
+def _hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[str]:
     """What to do next."""
     if result.parts_dir:
         yield f"when all shards are done: geoovseg merge {shlex.quote(result.parts_dir)}"
     elif not task.tiles:
-        yield f"see it: geoovseg preview {shlex.join(_pictured(task.scene, result.labels, common))}"
+        yield f"see it: geoovseg preview {shlex.join(_pictured(task.scene, result.labels, settings))}"
 
 
-def _pictured(scene: str, labels: str, common: Mapping[str, Any]) -> Iterator[str]:
+def _pictured(scene: str, labels: str, settings: Settings) -> Iterator[str]:
     """Arguments of `preview` for a scene as this run saw it, with a picture beside the labels and named after them."""
     picture = Path(labels).with_suffix(".png")
     if os.path.abspath(picture) == os.path.abspath(scene):
         picture = picture.with_name(f"{picture.stem}_preview.png")
     yield from (scene, labels, str(picture))
-    if common["bands"] is not None:
-        yield from ("--bands", ",".join(map(str, common["bands"])))
-    if common["scale"] != "auto":
-        yield from ("--scale", common["scale"])
+    if settings.bands is not None:
+        yield from ("--bands", ",".join(map(str, settings.bands)))
+    if settings.scale != "auto":
+        yield from ("--scale", settings.scale)
 
 
 def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult:
-    """What is made of the labels: polygons, and labels of every tile."""
-    if asked.vectors is not None:
-        result = _with_vectors(result, asked.vectors, task.overwrite)
+    """What is made of the labels: polygons, by a process a core, and labels of every tile."""
+    if asked.settings.vectors is not None:
+        from geoovseg.segmenter import with_vectors
+
+        result = with_vectors(result, asked.settings, workers=0)
     if asked.per_tile is not None:
-        from geoovseg.tiles import per_tile
+        from geoovseg.tiles.cut import per_tile
 
         cut = per_tile(result.labels, task.tiles, asked.per_tile, overwrite=task.overwrite)
         result = replace(result, per_tile=tuple(cut))
     return replace(result, tiles=task.tiles)
-
-
-def _with_vectors(result: SegmentResult, vectors: str, overwrite: bool) -> SegmentResult:
-    """Polygons of the labels, and how long they took."""
-    from geoovseg.vectors import vectorize
-
-    made = vectorize(result.labels, vectors, confidence=result.confidence, overwrite=overwrite)
-    spent = made.seconds["total"]
-    seconds = {**result.seconds, "vectorize": spent, "total": round(result.seconds["total"] + spent, 3)}
-    return replace(result, vectors=made.vectors, seconds=seconds, peak_rss_mb=max(result.peak_rss_mb, made.peak_rss_mb))
-
-
-def _check_vectors(vectors: str | None, shard: str | None, overwrite: bool) -> None:
-    """Refuse what would fail only when the labels are done."""
-    if vectors is None:
-        return
-    if shard is not None:
-        raise UsageError("--vectors needs whole labels: run `geoovseg vectorize` after `geoovseg merge`")
-    from geoovseg.vectors import check_target
-
-    check_target(Path(vectors), overwrite)
 
 
 def _remarks(result: SegmentResult) -> Iterator[str]:

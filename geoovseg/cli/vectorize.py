@@ -9,6 +9,7 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
 from geoovseg.errors import UsageError
+from geoovseg.settings.choice import read_pairs
 
 
 def command(
@@ -32,14 +33,14 @@ def command(
     simplify: Annotated[float, typer.Option(help="Metres by which corners may move; borders stay shared.")] = 0.0,
     split_grid: Annotated[float | None, typer.Option(help="Cut polygons along a grid of so many metres.")] = None,
     workers: Annotated[int, typer.Option(help="Processes; 0 for one a core.", min=0)] = 0,
-    overwrite: o.OverwriteOpt = False,
+    overwrite: Annotated[bool, o.of("overwrite")] = False,
     json: o.JsonOpt = False,
 ) -> None:
     """Make polygons of a label raster: one clean coverage, named and coloured in QGIS.
 
     geoovseg vectorize scene_labels.tif scene_classes.gpkg --simplify 1
     """
-    from geoovseg.vectors import vectorize
+    from geoovseg.vectors.vectorize import vectorize
 
     result = vectorize(
         labels,
@@ -63,7 +64,7 @@ def command(
 
 
 def _names(items: list[str]) -> dict[int, str]:
-    pairs = o.read_pairs(items, "--names", "code=name")
+    pairs = read_pairs(items, "--names", "code=name")
     try:
         return {int(code): name for code, name in pairs.items()}
     except ValueError as error:

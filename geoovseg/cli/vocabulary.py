@@ -34,7 +34,7 @@ def command(
     close: Annotated[
         float, typer.Option(help="Cosine from which two classes count as hardly told apart.", min=-1, max=1)
     ] = 0.92,
-    templates: o.TemplatesOpt = DEFAULT_TEMPLATES,
+    templates: Annotated[str, o.of("templates")] = DEFAULT_TEMPLATES,
     json: o.JsonOpt = False,
 ) -> None:
     """List the class lists, or show one: codes, names, words, colours.

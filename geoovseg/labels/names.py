@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePath
 
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from geoovseg.errors import GeoOVSegError, OutputError, UsageError, first_line
+
+StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,6 @@ class Outputs:
         return self.work_dir / f"{self.labels.name}.{place}.parts"
 
     @property
-    def bench(self) -> Path:
-        """The folder, on the outputs' disk, in which they are put together."""
-        return self.labels.with_name(f".{self.labels.name}.assembly")
-
-    @property
     def rasters(self) -> tuple[Path, ...]:
         """The rasters, without what lies beside them."""
         return (self.labels,) if self.confidence is None else (self.labels, self.confidence)
@@ -60,14 +59,14 @@ class Outputs:
             self._check_parts(overwrite=overwrite, resume=resume)
 
     def _check_names(self) -> None:
-        files = [file for raster in self.rasters for file in (raster, *beside(raster))]
+        files = [file for raster in self.rasters for file in (raster, *side_files(raster))]
         if len({file.resolve() for file in files}) < len(files):
             raise UsageError(f"labels and confidence need names of their own, not {self.labels} and {self.confidence}")
 
     def _check_free(self, *, overwrite: bool) -> None:
         if self.confidence and self.confidence.parent.stat().st_dev != self.labels.parent.stat().st_dev:
             raise UsageError(f"{self.confidence} must be on the same disk as {self.labels}")
-        there = [f for raster in self.rasters for f in (raster, *beside(raster)[:2]) if f.exists()]
+        there = [f for raster in self.rasters for f in (raster, *side_files(raster)[:2]) if f.exists()]
         if there and not overwrite:
             raise OutputError(f"{there[0]} exists; add --overwrite to replace it, or choose another name with -o")
 
@@ -80,7 +79,7 @@ class Outputs:
             raise OutputError(f"--work-dir {self.work_dir} is no folder that can be written to")
 
 
-def beside(raster: Path) -> tuple[Path, ...]:
+def side_files(raster: Path) -> tuple[Path, ...]:
     """What GDAL and QGIS read together with a raster: style, side file, outside overviews and mask."""
     return (raster.with_suffix(".qml"), *(raster.with_name(raster.name + end) for end in (".aux.xml", ".ovr", ".msk")))
 
@@ -93,10 +92,10 @@ def is_one_of(path: Path, files: Sequence[str]) -> bool:
 def _check_target(raster: Path, sources: Sequence[str]) -> None:
     if raster.suffix.lower() not in (".tif", ".tiff"):
         raise UsageError(f"the output {raster} must end in .tif")
-    for file in (raster, *beside(raster)):
+    for file in (raster, *side_files(raster)):
         if is_one_of(file, sources):
             raise OutputError(f"the output {file} is read from, as part of the scene; choose another name with -o")
-    for file in (raster, *beside(raster)):
+    for file in (raster, *side_files(raster)):
         if file.is_dir():
             raise OutputError(f"{file} is a folder; choose another name with -o")
     if not raster.parent.is_dir():
@@ -106,7 +105,7 @@ def _check_target(raster: Path, sources: Sequence[str]) -> None:
 
 
 def output_names(
-    scene: str, output: str | os.PathLike[str] | None, confidence: str | None, work_dir: str | None = None
+    scene: str, output: StrPath | None = None, confidence: StrPath | None = None, work_dir: StrPath | None = None
 ) -> Outputs:
     """`<stem>_labels.tif` beside the scene or in the folder `output`, or the file `output`."""
     stem = Path(scene if os.path.exists(scene) else scene.split("?")[0]).stem
@@ -156,3 +155,65 @@ def writing(path: Path) -> Iterator[None]:
     except (RasterioError, CPLE_BaseError, OSError, OverflowError, UnicodeError) as error:
         reason = f"{first_line(error)}; check free space and permissions of {path.parent}"
         raise OutputError(f"cannot write {path}: {reason}") from error
+
+
+def label_names(scenes: Sequence[str], folder: str | None = None) -> list[Path]:
+    """`<stem>_labels.tif` for every scene, in a folder or beside it, and longer where scenes would get the same one.
+
+    Only these then have more in their names, as much as is needed: scenes of one folder their suffix
+    (`scene_jp2_labels.tif`), others those of the folders they lie in (`2024_scene_labels.tif`). The order of the scenes
+    does not matter.
+
+    Raises UsageError where that does not help, or a name is that of one of the scenes.
+    """
+    plain = [output_names(scene, None if folder is None else os.path.join(folder, "")).labels for scene in scenes]
+    stems = Counter(_path(scene).with_suffix("") for scene in scenes)
+    ways = [
+        _longer(scene, path, stems[_path(scene).with_suffix("")] > 1) for scene, path in zip(scenes, plain, strict=True)
+    ]
+    names = list(plain)
+    while clashing := _clashing(names):
+        longer = {n: next(ways[n], None) for n in clashing}
+        if not any(longer.values()):
+            raise UsageError(
+                f"{scenes[clashing[0]]} and {scenes[clashing[1]]} would have the same output, {names[clashing[0]]}; "
+                "run them one by one"
+            )
+        names = [longer.get(n) or name for n, name in enumerate(names)]
+    _check(scenes, names)
+    return names
+
+
+def _path(scene: str) -> PurePath:
+    """Where a scene is, of which the folders may become part of a name."""
+    return PurePath(scene.split("?")[0] if "://" in scene else os.path.abspath(scene))
+
+
+def _longer(scene: str, plain: Path, with_suffix: bool) -> Iterator[Path]:
+    """Longer and longer names: with the suffix, where that tells scenes apart, and with one folder more each."""
+    path = _path(scene)
+    name = plain.name.removesuffix("_labels.tif")
+    if with_suffix:
+        name += f"_{path.suffix.lstrip('.')}"
+        yield plain.with_name(f"{name}_labels.tif")
+    for folder in islice(reversed(path.parts), 1, None):
+        name = f"{folder.strip(os.sep).replace(':', '')}_{name}"
+        yield plain.with_name(f"{name}_labels.tif")
+
+
+def _clashing(names: Sequence[Path]) -> list[int]:
+    """Numbers of those that lead to one file, together."""
+    files: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        files.setdefault(os.path.realpath(name), []).append(number)
+    return [number for numbers in files.values() if len(numbers) > 1 for number in numbers]
+
+
+def _check(scenes: Sequence[str], names: Sequence[Path]) -> None:
+    """Refuse to write over a scene that is yet to be read."""
+    files = {os.path.realpath(scene) for scene in scenes}
+    for scene, name in zip(scenes, names, strict=True):
+        if os.path.realpath(name) in files:
+            raise UsageError(
+                f"the labels of {scene} would replace {name}, which is one of the scenes; choose another -o"
+            )

@@ -1,25 +1,46 @@
-"""The parts of a run: finished bands of rows on disk, each whole or not at all, and a journal of what they are."""
+"""The parts of a run: finished bands of rows on disk, each whole or not at all, and a journal of what they are.
+
+This module alone knows the files of such a folder; only the process that drives a run writes them.
+"""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import rasterio
+from rasterio.io import MemoryFile
 
 from geoovseg.errors import OutputError, ResumeError
-from geoovseg.windows.plan import Part
+from geoovseg.files import LOCK, fresh_name, to_disk, try_lock, write_whole
+from geoovseg.labels.profile import crs_for_side_file
+from geoovseg.labels.styles import crs_aux_xml
+from geoovseg.rasters.ground import RasterGrid
+from geoovseg.rasters.open import placeless
+from geoovseg.windows.plan import Panel, Part
 
-JOURNAL = "run.json"
-LOCK = "lock"
+JOURNAL, PANELS, GRID = "run.json", "panels.json", "grid.tif"
+"""What the run is; how its columns are cut; one pixel with the scene's place, exactly as GDAL keeps it."""
+PREPARED = "prepared.safetensors"
+"""What the method learned from the scene before the first window."""
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What file systems without hard links answer."""
+
+
+@dataclass(frozen=True)
+class FinishedPart:
+    """A part as it is kept: its rasters by the ends of their names, and what is to be said of it."""
+
+    part: Part
+    rasters: Mapping[str, bytes]
+    summary: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -35,17 +56,21 @@ class PartStore:
         """Whether a part is finished: its summary can be read, and its files have the sizes that it states."""
         try:
             said = self.summary(part)
-            files = {self.folder / f"{part.name}{end}": size for end, size in said["files"].items()}
+            files = {self.raster(part, end): size for end, size in said["files"].items()}
             return "counts" in said and all(file.stat().st_size == size for file, size in files.items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
-    def commit(self, part: Part, rasters: Mapping[str, bytes], summary: Mapping[str, Any]) -> None:
-        """Keep a finished part: its rasters by suffix, then its summary."""
-        for suffix, content in rasters.items():
-            self.write(f"{part.name}{suffix}", content)
-        sizes = {suffix: len(content) for suffix, content in rasters.items()}
-        self.write(f"{part.name}.json", json.dumps({**summary, "files": sizes}).encode())
+    def raster(self, part: Part, end: str) -> Path:
+        """The file of a finished part's raster."""
+        return self.folder / f"{part.name}{end}"
+
+    def commit(self, done: FinishedPart) -> None:
+        """Keep a finished part: its rasters, then its summary."""
+        for end, content in done.rasters.items():
+            self.write(f"{done.part.name}{end}", content)
+        sizes = {end: len(content) for end, content in done.rasters.items()}
+        self.write(f"{done.part.name}.json", json.dumps({**done.summary, "files": sizes}).encode())
 
     def summary(self, part: Part) -> dict[str, Any]:
         """What was said of a finished part."""
@@ -54,36 +79,20 @@ class PartStore:
 
     def write(self, name: str, content: bytes) -> None:
         """A file, on disk and complete before it has its name."""
-        with self._written(name, content) as part:
-            part.replace(self.folder / name)
+        write_whole(self.folder / name, content)
 
     def write_once(self, name: str, content: bytes) -> bytes:
-        """Write a file unless another process was faster; returns what is in it."""
+        """Write a file unless the driver of another share was faster; returns what is in it."""
         path = self.folder / name
         if not path.exists():
-            with self._written(name, content) as part:
-                try:
-                    os.link(part, path)
-                except FileExistsError:
-                    pass
-                except OSError as error:
-                    if error.errno not in NO_LINKS:
-                        raise
-                    part.replace(path)
+            part = fresh_name(path)
+            try:
+                part.write_bytes(content)
+                to_disk(part)
+                _link(part, path)
+            finally:
+                part.unlink(missing_ok=True)
         return path.read_bytes()
-
-    @contextmanager
-    def _written(self, name: str, content: bytes) -> Iterator[Path]:
-        """A file on disk and complete, under a passing name."""
-        part = self.folder / f"{name}.{os.getpid()}.tmp"
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            yield part
-        finally:
-            part.unlink(missing_ok=True)
 
     @property
     def journal(self) -> dict[str, Any]:
@@ -94,18 +103,45 @@ class PartStore:
             raise OutputError(f"{self.folder} holds no run of geoovseg segment") from error
         return found
 
-    @contextmanager
-    def claimed(self, number: int) -> Iterator[bool]:
-        """Whether this process may work on a group of parts now; a process that dies loses its claims."""
-        with (self.folder / f"claim_{number}").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            except OSError as error:
-                raise OutputError(f"{self.folder} is on a file system without locks, which workers need") from error
-            else:
-                yield True
+    def fix_panels(self, panels: Sequence[Panel]) -> tuple[Panel, ...]:
+        """The panels of whoever came first, which follow from its memory."""
+        said = json.dumps([[panel.col_off, panel.width] for panel in panels]).encode()
+        return self._panels(self.write_once(PANELS, said))
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """The panels that were kept."""
+        return self._panels((self.folder / PANELS).read_bytes())
+
+    @staticmethod
+    def _panels(said: bytes) -> tuple[Panel, ...]:
+        return tuple(Panel(*panel) for panel in json.loads(said))
+
+    @property
+    def prepared(self) -> bytes | None:
+        """What the method learned from the scene, if it was kept."""
+        path = self.folder / PREPARED
+        return path.read_bytes() if path.exists() else None
+
+    def keep_prepared(self, found: bytes) -> bytes:
+        """Keep that, unless it was kept before; returns what is kept."""
+        return self.write_once(PREPARED, found)
+
+    def keep_grid(self, grid: RasterGrid) -> None:
+        """Keep a grid, for whoever puts the parts together, unless it was kept before."""
+        if (self.folder / GRID).exists():
+            return
+        profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
+        with placeless(), MemoryFile() as file:
+            file.open(crs=grid.crs, transform=grid.transform, **profile).close()
+            if (wkt := crs_for_side_file(file.name, grid)) is not None:
+                self.write(f"{GRID}.aux.xml", crs_aux_xml(wkt).encode())
+            self.write(GRID, bytes(file.getbuffer()))
+
+    def grid(self, shape: tuple[int, int]) -> RasterGrid:
+        """The grid that was kept, of so many rows and columns."""
+        with placeless(), rasterio.open(self.folder / GRID) as src:
+            return RasterGrid(height=shape[0], width=shape[1], crs=src.crs, transform=src.transform)
 
     @contextmanager
     def locked(self, *, shared: bool = False) -> Iterator[None]:
@@ -113,26 +149,19 @@ class PartStore:
 
         Raises OutputError where others are at work, or have removed the folder.
         """
-        with self._lock(fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(try_lock(self.folder / LOCK, shared=shared))
+                there = os.path.samestat(os.fstat(file.fileno()), (self.folder / LOCK).stat())
+            except FileNotFoundError:
+                there = False
+            if not there:
+                raise OutputError(f"another process is working in {self.folder}; wait for it, or stop it")
             yield
-
-    def _lock(self, kind: int) -> IO[str]:
-        """The open lock file, which keeps the lock until it is closed."""
-        file = None
-        try:
-            file = (self.folder / LOCK).open("w")
-            _try_lock(file, kind)
-            if os.path.samestat(os.fstat(file.fileno()), (self.folder / LOCK).stat()):
-                return file
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        if file is not None:
-            file.close()
-        raise OutputError(f"another process is working in {self.folder}; wait for it, or stop it")
 
     def remove(self) -> None:
         """Remove the folder; at once, for others that look: it loses its name first."""
-        gone = self.folder.with_name(f"{self.folder.name}.{os.getpid()}.tmp")
+        gone = fresh_name(self.folder)
         try:
             self.folder.rename(gone)
         except OSError:
@@ -140,14 +169,16 @@ class PartStore:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def _try_lock(file: IO[str], kind: int) -> None:
-    """Lock at once, or raise BlockingIOError; a file system without locks has none to take."""
+def _link(part: Path, path: Path) -> None:
+    """Give a file its name unless another one has it."""
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:
+        os.link(part, path)
+    except FileExistsError:
         pass
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        part.replace(path)
 
 
 def remove_store(folder: Path) -> None:
@@ -177,7 +208,7 @@ def _make(folder: Path, journal: Mapping[str, Any]) -> None:
 
     It is made under another name: processes that start together must not see a folder without its journal.
     """
-    fresh = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    fresh = fresh_name(folder)
     fresh.mkdir()
     try:
         PartStore(fresh).write(JOURNAL, json.dumps(journal, indent=1, ensure_ascii=False).encode())

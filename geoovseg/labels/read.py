@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,11 +17,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line
-from geoovseg.labels.record import RUN_TAG
+from geoovseg.labels.record import RunRecord
 from geoovseg.rasters.open import opened
-
-_BACKGROUND = "background"
-
 
 Reader = Callable[[Window], NDArray[np.int64]]
 """Codes of a window of the labels' grid; -1 where unknown."""
@@ -30,14 +26,8 @@ Reader = Callable[[Window], NDArray[np.int64]]
 
 def category_names(src: Any) -> dict[int, str]:
     """Class names by code of an open raster: from its run record, else from the GDAL side file beside it."""
-    record = src.tags().get(RUN_TAG)
-    if record:
-        try:
-            run = json.loads(record)
-            first = {0: _BACKGROUND} if run["background"] or run["threshold"] is not None else {}
-            return first | {n: str(c[0]) for n, c in enumerate(run["classes"], start=1)}
-        except (ValueError, LookupError, TypeError) as error:
-            raise SceneError(f"the run record in {src.name} is damaged: {first_line(error)}") from error
+    if (record := RunRecord.of(src)) is not None:
+        return record.names
     side = Path(src.name + ".aux.xml")
     if not side.is_file():
         return {}

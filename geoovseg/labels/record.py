@@ -1,26 +1,32 @@
-"""What a run says of itself: the settings that decide its labels, how long its stages took, what it used."""
+"""The run record: what decides the labels of a run. It is written and read here, and described in docs/outputs.md."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
+from geoovseg.errors import SceneError, first_line
 from geoovseg.usage import package_version
 
 RUN_TAG = "GEOOVSEG_RUN"
 """Tag of label and confidence rasters that holds the run record as JSON."""
+VERSION = 2
+"""Of the record's form: 2 says its version; 1, without it, had the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """What decides the labels of a run, and how many windows that took; no times, no paths but the scene's name."""
 
-    scene: str
-    method: str
-    settings: Mapping[str, bool | int | float | str]
-    model: str
-    weights_sha256: str
+    version: int = VERSION
+    """of this form"""
+    scene: str = ""
+    method: str = ""
+    settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    model: str = ""
+    weights_sha256: str = ""
     vfm: str | None = None
     """the vision model besides, and its weights"""
     vfm_sha256: str | None = None
@@ -31,13 +37,13 @@ class RunRecord:
     """where region maps come from: `sam`, `felzenszwalb`, or a file"""
     classes: tuple[tuple[str, tuple[str, ...], str], ...]
     """name, words, colour of codes 1..N"""
-    templates: str
+    templates: str = ""
     background: tuple[str, ...]
     threshold: float | None
-    upsample: str
+    upsample: str = ""
     upsample_sha256: str | None = None
     """of the weights of a learned upsampler"""
-    bands: tuple[int, int, int]
+    bands: tuple[int, ...] = ()
     scale: tuple[float, float] | None = None
     """values that were seen as black and white"""
     nodata: float | None = None
@@ -45,20 +51,49 @@ class RunRecord:
     gsd: float | None = None
     """metres a pixel at which the scene was seen, where that is not its own"""
     grid: str = "working"
-    tile: tuple[int, int]
-    stride: int
+    tile: tuple[int, ...] = ()
+    stride: int = 0
     windows_of_blocks: tuple[int, int] | None = None
     """(side, step) of the windows in a tile, for methods that see blocks"""
-    device: str
-    precision: str
-    windows: int
-    skipped_windows: int
+    device: str = ""
+    precision: str = ""
+    windows: int = 0
+    skipped_windows: int = 0
     notes: tuple[str, ...] = ()
     """what the method changed to fit the model"""
     versions: Mapping[str, str] = field(
         default_factory=lambda: {n: package_version(n) for n in ("geoovseg", "torch", "open_clip_torch", "rasterio")}
     )
 
+    @property
+    def names(self) -> dict[int, str]:
+        """Class names by code; of code 0 only if something could become it."""
+        first = {0: "background"} if self.background or self.threshold is not None else {}
+        return first | {code: name for code, (name, _, _) in enumerate(self.classes, start=1)}
+
+    @property
+    def colours(self) -> tuple[tuple[str, str], ...]:
+        """(name, colour) of codes 1..N."""
+        return tuple((name, colour) for name, _, colour in self.classes)
+
     def to_json(self) -> str:
         """One line of JSON, as the tag holds it."""
         return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, source: str) -> RunRecord:
+        """A record as it was written, by this version or another. Raises SceneError, which names the source."""
+        try:
+            said: dict[str, Any] = json.loads(text)
+            known = {f.name: said[f.name] for f in fields(cls) if f.name in said}
+            classes = tuple((str(name), tuple(words), str(colour)) for name, words, colour in said["classes"])
+            plain = {"version": said.get("version", 1), "classes": classes, "background": tuple(said["background"])}
+            return cls(**{**known, **plain})
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise SceneError(f"the run record in {source} is damaged: {first_line(error)}") from error
+
+    @classmethod
+    def of(cls, src: Any) -> RunRecord | None:
+        """The record in an open raster, if geoovseg segment wrote it. Raises SceneError for a damaged one."""
+        text = src.tags().get(RUN_TAG)
+        return None if text is None else cls.from_json(text, src.name)

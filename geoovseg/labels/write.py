@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from geoovseg.labels.names import Outputs, beside, swap, writing
-from geoovseg.labels.parts import PartStore
+from geoovseg.files import bench
+from geoovseg.labels.names import Outputs, side_files, swap, writing
+from geoovseg.labels.parts import FinishedPart, PartStore
 from geoovseg.labels.profile import LabelProfile, crs_for_side_file
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.labels.styles import LegendEntry, confidence_qml, crs_aux_xml, label_aux_xml, label_qml
@@ -38,10 +38,10 @@ LABELS, CONFIDENCE = "_labels.tif", "_confidence.tif"
 class PartWriter:
     """Takes the rows of one part, top to bottom, in memory; `rasters` are its files as bytes."""
 
-    def __init__(self, part: Part, layout: LabelProfile, *, confidence: bool) -> None:
-        self.part, self.layout = part, layout
-        self.counts = np.zeros(layout.nodata + 1, np.int64)
-        kinds = {LABELS: layout.dtype, **({CONFIDENCE: "uint8"} if confidence else {})}
+    def __init__(self, part: Part, profile: LabelProfile, *, confidence: bool) -> None:
+        self.part, self.profile = part, profile
+        self.counts = np.zeros(profile.nodata + 1, np.int64)
+        kinds = {LABELS: profile.dtype, **({CONFIDENCE: "uint8"} if confidence else {})}
         self._files = {suffix: MemoryFile() for suffix in kinds}
         self._open = {suffix: self._create(suffix, dtype) for suffix, dtype in kinds.items()}
         self._bands = {s: np.empty((BAND, part.panel.width), dtype) for s, dtype in kinds.items()}
@@ -86,52 +86,41 @@ Describe = Callable[[Part], Mapping[str, Any]]
 """What else to keep with a part, when it is finished."""
 
 
-class LabelWriter:
-    """Takes finished rows, panel by panel; keeps every part as it fills, and puts all together at the end."""
+class PartsBuilder:
+    """Takes finished rows of a panel, top to bottom, and gives every part as it fills."""
 
-    def __init__(self, outputs: Outputs, layout: LabelProfile, store: PartStore) -> None:
-        self.outputs, self.layout, self.store = outputs, layout, store
-        self.finished = False
+    def __init__(self, profile: LabelProfile, *, confidence: bool, describe: Describe = lambda part: {}) -> None:
+        self.profile, self.confidence, self.describe = profile, confidence, describe
         self._part: PartWriter | None = None
 
     def write(
-        self,
-        row_off: int,
-        col_off: int,
-        codes: NDArray[Any],
-        confidence: NDArray[np.uint8] | None,
-        describe: Describe = lambda part: {},
-    ) -> list[Part]:
-        """Take rows of one panel, top to bottom; returns the parts that they completed, which are kept then.
-
-        `confidence` is needed only when the outputs include it. Raises OutputError when a part cannot be kept.
-        """
-        done, kept = 0, []
-        with writing(self.outputs.labels):
-            while done < len(codes):
-                row = row_off + done
-                part = self._open(row, Panel(col_off, codes.shape[1]))
-                count = min(BAND - (row - part.part.row_off) % BAND, part.part.end - row, len(codes) - done)
-                rows = slice(done, done + count)
-                part.write(row, codes[rows], None if confidence is None else confidence[rows])
-                done += count
-                if row + count == part.part.end:
-                    self._keep(part, describe)
-                    kept.append(part.part)
-        return kept
+        self, row_off: int, col_off: int, codes: NDArray[Any], confidence: NDArray[np.uint8] | None
+    ) -> list[FinishedPart]:
+        """Take rows; returns the parts that they completed. `confidence` is needed only when it is to be written."""
+        done, finished = 0, []
+        while done < len(codes):
+            row = row_off + done
+            part = self._open(row, Panel(col_off, codes.shape[1]))
+            count = min(BAND - (row - part.part.row_off) % BAND, part.part.end - row, len(codes) - done)
+            rows = slice(done, done + count)
+            part.write(row, codes[rows], None if confidence is None else confidence[rows])
+            done += count
+            if row + count == part.part.end:
+                finished.append(self._finished(part))
+        return finished
 
     def _open(self, row: int, panel: Panel) -> PartWriter:
         if self._part is None or self._part.part.panel != panel or not 0 <= row - self._part.part.row_off < BLOCK:
             self.close()
             top = row // BLOCK * BLOCK
-            part = Part(panel, top, min(BLOCK, self.layout.grid.height - top))
-            self._part = PartWriter(part, self.layout, confidence=self.outputs.confidence is not None)
+            part = Part(panel, top, min(BLOCK, self.profile.grid.height - top))
+            self._part = PartWriter(part, self.profile, confidence=self.confidence)
         return self._part
 
-    def _keep(self, part: PartWriter, describe: Describe) -> None:
+    def _finished(self, part: PartWriter) -> FinishedPart:
         counts = {str(code): int(n) for code, n in enumerate(part.counts) if n}
-        self.store.commit(part.part, part.rasters(), {"counts": counts, **describe(part.part)})
         self._part = None
+        return FinishedPart(part.part, part.rasters(), {"counts": counts, **self.describe(part.part)})
 
     def close(self) -> None:
         """Forget the part in hand."""
@@ -139,56 +128,53 @@ class LabelWriter:
             self._part.close()
             self._part = None
 
-    def legend(self, parts: Sequence[Part]) -> list[LegendEntry]:
-        """Codes, names, colours and how many pixels of the parts have them."""
-        totals: dict[str, int] = {}
-        for part in parts:
-            for code, count in self.store.summary(part)["counts"].items():
-                totals[code] = totals.get(code, 0) + count
-        return [replace(entry, pixels=totals.get(str(entry.code), 0)) for entry in self.layout.legend]
 
-    def commit(self, record: str, parts: Sequence[Part]) -> None:
-        """Finish: the parts as one raster with the record, copies as COG, then their names, the label raster's last."""
-        legend, targets = self.legend(parts), self.outputs
-        with writing(targets.labels), bench_at(targets.bench) as bench:
-            ready = self._finish(targets.labels, LABELS, parts, record, bench)
-            wkt = crs_for_side_file(ready[0][0], self.layout.grid)
-            ready += sidecars(targets.labels, label_qml(legend), label_aux_xml(legend, wkt), bench)
-            if targets.confidence is not None:
-                ready += self._finish(targets.confidence, CONFIDENCE, parts, record, bench)
-                ready += sidecars(targets.confidence, confidence_qml(), wkt and crs_aux_xml(wkt), bench)
-            swap(ready[::-1], [f for raster in targets.rasters for f in beside(raster)], bench)
-            self.finished = True
-
-    def _finish(
-        self, target: Path, suffix: str, parts: Sequence[Part], record: str, bench: Path
-    ) -> list[tuple[Path, Path]]:
-        """Copy the parts of a raster as one COG; returns what to rename to what."""
-        copy, empty = bench / f"cog{suffix}", empty_raster(bench / f"all{suffix}", self.layout, suffix, record)
-        files = {part: (self.store.folder / f"{part.name}{suffix}").resolve() for part in parts}
-        pieces = [
-            piece(file, Window(0, 0, part.panel.width, part.height), part.row_off, part.panel.col_off)
-            for part, file in files.items()
-        ]
-        write_cog(copy, empty, pieces, overviews="MODE" if suffix == LABELS else "AVERAGE", block=BLOCK)
-        return [(copy, target)]
+def legend_of(profile: LabelProfile, summaries: Iterable[Mapping[str, Any]]) -> list[LegendEntry]:
+    """Codes, names, colours and how many pixels of some parts have them, by what was said of the parts."""
+    totals: Counter[str] = Counter()
+    for summary in summaries:
+        totals.update(summary["counts"])
+    return [replace(entry, pixels=totals[str(entry.code)]) for entry in profile.legend]
 
 
-@contextmanager
-def bench_at(folder: Path) -> Iterator[Path]:
-    """An empty folder in which outputs are put together, gone in the end."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def assemble(outputs: Outputs, profile: LabelProfile, store: PartStore, record: str, parts: Sequence[Part]) -> None:
+    """Put parts together as finished rasters with the record, then give them their names, the label raster's last.
+
+    Raises OutputError.
+    """
+    legend = legend_of(profile, map(store.summary, parts))
+    with writing(outputs.labels), bench(outputs.labels) as place:
+        ready = [_finish(outputs.labels, LABELS, parts, profile, store, record, place)]
+        wkt = crs_for_side_file(ready[0][0], profile.grid)
+        ready += sidecars(outputs.labels, label_qml(legend), label_aux_xml(legend, wkt), place)
+        if outputs.confidence is not None:
+            ready.append(_finish(outputs.confidence, CONFIDENCE, parts, profile, store, record, place))
+            ready += sidecars(outputs.confidence, confidence_qml(), wkt and crs_aux_xml(wkt), place)
+        swap(ready[::-1], [f for raster in outputs.rasters for f in side_files(raster)], place)
 
 
-def empty_raster(path: Path, layout: LabelProfile, suffix: str, record: str) -> Path:
+def _finish(
+    target: Path, suffix: str, parts: Sequence[Part], profile: LabelProfile, store: PartStore, record: str, place: Path
+) -> tuple[Path, Path]:
+    """Copy the parts of a raster as one COG; returns what to rename to what."""
+    copy, empty = place / f"cog{suffix}", empty_raster(place / f"all{suffix}", profile, suffix, record)
+    pieces = [
+        piece(
+            store.raster(part, suffix).resolve(),
+            Window(0, 0, part.panel.width, part.height),
+            part.row_off,
+            part.panel.col_off,
+        )
+        for part in parts
+    ]
+    write_cog(copy, empty, pieces, overviews="MODE" if suffix == LABELS else "AVERAGE", block=BLOCK)
+    return copy, target
+
+
+def empty_raster(path: Path, profile: LabelProfile, suffix: str, record: str) -> Path:
     """Write a raster of labels (or confidence, by the suffix) without pixels: its grid, nodata, colours and record."""
-    labels, grid = suffix == LABELS, layout.grid
-    dtype, nodata = (layout.dtype, layout.nodata) if labels else ("uint8", CONFIDENCE_NODATA)
+    labels, grid = suffix == LABELS, profile.grid
+    dtype, nodata = (profile.dtype, profile.nodata) if labels else ("uint8", CONFIDENCE_NODATA)
     place = {} if grid.transform.is_identity else {"transform": grid.transform}  # written, it would turn rows round
     georef = {"crs": grid.crs, **place, "height": grid.height, "width": grid.width}
     with placeless():
@@ -197,16 +183,16 @@ def empty_raster(path: Path, layout: LabelProfile, suffix: str, record: str) -> 
         dst.update_tags(**{RUN_TAG: record})
         dst.set_band_description(1, "class" if labels else "confidence")
         if labels:
-            dst.write_colormap(1, {entry.code: (*entry.rgb, 255) for entry in layout.legend})
+            dst.write_colormap(1, {entry.code: (*entry.rgb, 255) for entry in profile.legend})
         else:
             dst.scales = (1 / CONFIDENCE_STEPS,)
     return path
 
 
-def sidecars(target: Path, qml: str, aux: str | None, bench: Path) -> list[tuple[Path, Path]]:
-    """Write style and side file into `bench`; returns what to rename to what."""
-    style, side = beside(target)[:2]
+def sidecars(target: Path, qml: str, aux: str | None, place: Path) -> list[tuple[Path, Path]]:
+    """Write style and side file into a folder; returns what to rename to what."""
+    style, side = side_files(target)[:2]
     texts = {style: qml} if aux is None else {style: qml, side: aux}
     for path, text in texts.items():
-        (bench / path.name).write_text(text, encoding="utf-8")
-    return [(bench / path.name, path) for path in texts]
+        (place / path.name).write_text(text, encoding="utf-8")
+    return [(place / path.name, path) for path in texts]

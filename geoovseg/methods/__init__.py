@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from geoovseg.errors import MethodError, did_you_mean
 from geoovseg.methods.cards import METHODS as METHODS
@@ -24,6 +24,30 @@ if TYPE_CHECKING:
 
 LARGEST = 1e6
 """Settings are smaller than this; no published one comes near, and float32 holds what is made of them."""
+
+
+class Trial(NamedTuple):
+    """Something to be timed: so many times as long is what it takes of a tile."""
+
+    size: tuple[int, int]
+    """rows and columns of what it sees"""
+    together: int
+    """how many of them; 0 for as many as go through the model together"""
+    times: int
+    """in a tile"""
+    run: Callable[[TileBatch], Tensor | None]
+    """scores, or nothing where it only prepares them"""
+
+
+class Cost(NamedTuple):
+    """What a tile takes in a method, beside its model."""
+
+    fixed: float
+    """bytes, whatever the words"""
+    a_word: float
+    """bytes for every word"""
+    trials: tuple[Trial, ...] = ()
+    """what tells how long a tile takes"""
 
 
 class Method(Protocol):
@@ -57,8 +81,16 @@ class Method(Protocol):
     def at_once(self) -> int | None:
         """For methods that see to their windows themselves, tiles to hand over together; None for any number."""
 
-    def nbytes(self, tile: tuple[int, int], words: int) -> float:
-        """Bytes that a tile (rows, columns) takes in the method, beside its model; linear in the number of words."""
+    @property
+    def windows(self) -> tuple[int, int] | None:
+        """(side, step) of the windows in a tile, for methods that see blocks of them."""
+
+    @property
+    def at_pixels(self) -> bool:
+        """Whether scores are at pixels already, so that nothing is left to upsample."""
+
+    def cost(self, tile: tuple[int, int]) -> Cost:
+        """What a tile (rows, columns) takes, beside the model."""
 
     def prepare(self, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> Mapping[str, Tensor]:
         """Look at samples of a scene (height, width), once in a run; returns the numbers it needs of them."""

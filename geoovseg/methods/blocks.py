@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg.errors import UsageError
+from geoovseg.methods import Cost, Trial
 from geoovseg.models.vit import ClipVit
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.in_flight import InFlight
@@ -176,6 +177,16 @@ class BlockMethod:
     notes: tuple[str, ...] = ()
 
     @property
+    def windows(self) -> tuple[int, int]:
+        """(side, step) of the windows in a block."""
+        return self.blocks.window, self.blocks.stride
+
+    @property
+    def at_pixels(self) -> bool:
+        """Whether scores are at pixels already."""
+        return False
+
+    @property
     def tile(self) -> int:
         """The side of a block."""
         return self.blocks.side
@@ -195,9 +206,22 @@ class BlockMethod:
         """Blocks to hand over together."""
         return self.blocks.at_once
 
-    def nbytes(self, tile: tuple[int, int], words: int) -> float:
-        """Pixels and mask of the tiles that are read ahead, waiting and seen."""
-        return 3 * self.blocks.at_once * (3 * 4 + 1) * tile[0] * tile[1]
+    def cost(self, tile: tuple[int, int]) -> Cost:
+        """Pixels and mask of the tiles that are read ahead, waiting and seen; one window stands for all in time."""
+        height, width = (min(side, self.blocks.window) for side in tile)
+        return Cost(
+            3 * self.blocks.at_once * (3 * 4 + 1) * tile[0] * tile[1],
+            0.0,
+            (Trial((height, width), CPU_BATCH, self._windows_in(tile), self.scores),),
+        )
+
+    def scores(self, batch: TileBatch) -> Tensor:
+        """Scores of blocks (B, Q, h, w)."""
+        raise NotImplementedError
+
+    def _windows_in(self, tile: tuple[int, int]) -> int:
+        rows, cols = (len(origins(side, self.blocks.window, self.blocks.stride)) for side in tile)
+        return rows * cols
 
     def prepare(self, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> dict[str, Tensor]:
         """Nothing: every block is seen on its own."""

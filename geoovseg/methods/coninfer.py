@@ -12,6 +12,7 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.methods import Cost
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, last_block
@@ -77,10 +78,10 @@ class ConInfer(BlockMethod):
 
     unit: ClassVar[Literal["posterior"]] = "posterior"
 
-    def nbytes(self, tile: tuple[int, int], words: int) -> float:
+    def cost(self, tile: tuple[int, int]) -> Cost:
         """Of what is seen of a block, three times over."""
-        patches = tile[0] * tile[1] / self.patch**2
-        return super().nbytes(tile, words) + 3 * 4 * patches * (words + FEATURES)
+        a_word, base = 3 * 4 * tile[0] * tile[1] / self.patch**2, super().cost(tile)
+        return base._replace(fixed=base.fixed + a_word * FEATURES, a_word=a_word)
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
+from geoovseg.methods import Cost, Trial
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import on_the_grid
 from geoovseg.methods.proxyclip import on_grid
 from geoovseg.models.masks import MaskSet, mask_bytes
 from geoovseg.models.patches import own_grid
-from geoovseg.models.regions import Regions, SamRegions, region_maps
+from geoovseg.models.regions import Regions, SamRegions, finding, given, region_maps
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import only
 from geoovseg.ops.classes import best_word, for_each_word
@@ -162,15 +163,22 @@ class CorrClipBlocks(BlockMethod):
         """One block: windows of different blocks never share a batch."""
         return 1
 
-    def nbytes(self, tile: tuple[int, int], words: int) -> float:
-        """Of the words at pixels, and of attention of the windows of a batch."""
+    @property
+    def at_pixels(self) -> bool:
+        """Shares of pixels."""
+        return True
+
+    def cost(self, tile: tuple[int, int]) -> Cost:
+        """Of the words at pixels, and of attention of the windows of a batch; regions are found once a block."""
         patches = (self.blocks.window / self.encoder.vfm.patch) ** 2
         masks = mask_bytes(tile) if isinstance(self.regions, SamRegions) else 0
-        return super().nbytes(tile, words) + 4 * (4 * words * tile[0] * tile[1] + 8 * 3 * patches**2) + masks
-
-    def region_looks(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """Regions are found once, in whole blocks."""
-        return 0, 1
+        base = super().cost(tile)
+        find = Trial(tile, 1, 1, finding(self.regions, self.sets))
+        return Cost(
+            base.fixed + 4 * 8 * 3 * patches**2 + masks,
+            4 * 4 * tile[0] * tile[1],
+            (find, *(t._replace(run=replace(self, regions=given).scores) for t in base.trials)),
+        )
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:

@@ -11,6 +11,7 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.methods import Cost, Trial
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import Mix
 from geoovseg.windows.batch import TileBatch
@@ -76,6 +77,7 @@ class DenseMethod:
 
     unit: ClassVar[Literal["cosine"]] = "cosine"
     at_once: ClassVar[None] = None
+    windows: ClassVar[None] = None
 
     @property
     def clip(self) -> ClipVit:
@@ -102,9 +104,14 @@ class DenseMethod:
         """Half a tile, as in the releases (224 and 112)."""
         return max(1, self.tile // 2)
 
-    def nbytes(self, tile: tuple[int, int], words: int) -> float:
+    @property
+    def at_pixels(self) -> bool:
+        """Whether an upsampler of features compares them at pixels."""
+        return self.compare is not on_the_grid
+
+    def cost(self, tile: tuple[int, int]) -> Cost:
         """Nothing that is kept for a window."""
-        return 0.0
+        return Cost(0.0, 0.0, (Trial(tile, 0, 1, self.scores),))
 
     def prepare(self, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> dict[str, Tensor]:
         """Nothing: every window is seen on its own."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg.errors import UsageError
+from geoovseg.methods import Cost
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.models.vit import ClipVit, Grid
@@ -137,10 +138,16 @@ class Direct(BlockMethod):
 
     unit: ClassVar[Literal["probability"]] = "probability"
 
-    def nbytes(self, tile: tuple[int, int], words: int) -> float:
+    @property
+    def at_pixels(self) -> bool:
+        """Whether the answer is brought to pixels by joint bilateral upsampling."""
+        return self.jbu
+
+    def cost(self, tile: tuple[int, int]) -> Cost:
         """Of the attention: sixteen heads in float32, and three times float64."""
         height, width = attention_grid(torch.empty(1, 3, *tile, device="meta"), self.vfm.patch)
-        return super().nbytes(tile, words) + (height * width) ** 2 * (16 * 4 + 3 * 8)
+        base = super().cost(tile)
+        return base._replace(fixed=base.fixed + (height * width) ** 2 * (16 * 4 + 3 * 8))
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:

@@ -12,11 +12,12 @@ from rasterio.windows import Window
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.methods import Cost, Trial
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import cosines, on_the_grid
 from geoovseg.models.masks import MaskSet, Order
-from geoovseg.models.regions import Regions, SamRegions, region_maps
+from geoovseg.models.regions import Regions, SamRegions, finding, given, region_maps
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.attention import only
 from geoovseg.ops.regions import patch_ids
@@ -87,16 +88,25 @@ class ReSegClip(BlockMethod):
         """Factor on cosines before the softmax over classes."""
         return self.sharpness
 
-    def nbytes(self, tile: tuple[int, int], words: int) -> float:
-        """Of region maps, of words at pixels, and of features at some rows of pixels."""
-        return super().nbytes(tile, words) + 4 * tile[0] * tile[1] * (2 * len(self.sets) + 3 * words)
+    @property
+    def at_pixels(self) -> bool:
+        """Features are compared with the words at pixels."""
+        return True
 
-    def region_looks(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """The side of the squares that Segment Anything sees in a block, and their number; (0, 1) for whole blocks."""
+    def cost(self, tile: tuple[int, int]) -> Cost:
+        """Of region maps, of words at pixels, and of features at some rows of pixels."""
+        pixels, base = 4 * tile[0] * tile[1], super().cost(tile)
+        size, looks = self._region_looks(tile)
+        find = Trial(size, 1, looks, finding(self.regions, self.sets))
+        rest = (t._replace(run=replace(self, regions=given).scores) for t in base.trials)
+        return Cost(base.fixed + pixels * 2 * len(self.sets), pixels * 3, (find, *rest))
+
+    def _region_looks(self, tile: tuple[int, int]) -> tuple[tuple[int, int], int]:
+        """The size of the squares that Segment Anything sees in a block, and their number; else the block, once."""
         if not isinstance(self.regions, SamRegions):
-            return 0, 1
+            return tile, 1
         side, step = self.blocks.window, self.blocks.stride if self.exact else self.blocks.window
-        return side, len(origins(shape[0], side, step)) * len(origins(shape[1], side, step))
+        return (side, side), len(origins(tile[0], side, step)) * len(origins(tile[1], side, step))
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg.errors import UsageError
+from geoovseg.methods import Cost, Trial
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import cosines
@@ -128,18 +129,22 @@ class Trident(BlockMethod):
     notes: tuple[str, ...] = ()
 
     unit: ClassVar[Literal["probability"]] = "probability"
-    whole_blocks: ClassVar[bool] = True
 
     @property
     def patch(self) -> int:
         """SAM's: a full block is exactly as many of its patches as it was trained on."""
         return self.sam.patch
 
-    def nbytes(self, tile: tuple[int, int], words: int) -> float:
+    @property
+    def at_pixels(self) -> bool:
+        """Shares of pixels."""
+        return True
+
+    def cost(self, tile: tuple[int, int]) -> Cost:
         """Of a few rows of SAM's attention, its widest layer, the spliced map, and of the words at pixels."""
         patches = (self.sam.side / self.sam.patch) ** 2
-        classes = 4 * 4 * words * tile[0] * tile[1]
-        return super().nbytes(tile, words) + 4 * patches * (4 * 16 * 256 + 4 * 5120 + 4 * self.clip.width) + classes
+        fixed = super().cost(tile).fixed + 4 * patches * (4 * 16 * 256 + 4 * 5120 + 4 * self.clip.width)
+        return Cost(fixed, 4 * 4 * tile[0] * tile[1], (Trial(tile, 1, 1, self.scores),))
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:

@@ -1,107 +1,112 @@
-"""From windows to finished parts: the stream that a run, a shard and a worker have in common."""
+"""From windows to finished parts: the stream that runs wherever a model is, in this process or in a worker."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geoovseg.errors import InterruptedRunError, SceneError
-from geoovseg.labels.write import CONFIDENCE_NODATA, CONFIDENCE_STEPS
+from geoovseg.errors import SceneError
+from geoovseg.labels.parts import FinishedPart
+from geoovseg.labels.profile import LabelProfile
+from geoovseg.labels.write import CONFIDENCE_NODATA, CONFIDENCE_STEPS, PartsBuilder
+from geoovseg.run.executors import Step
 from geoovseg.run.job import Job
-from geoovseg.run.state import Run
+from geoovseg.run.predictor import Predictor
 from geoovseg.scene.reader import read_ahead
 from geoovseg.scene.scene import Scene
-from geoovseg.windows.batch import TileBatch
-from geoovseg.windows.blend import Rows, ScoreMosaic
-from geoovseg.windows.plan import BLOCK, Panel, Part
-
-Progress = Callable[[int, int], None]
-"""Called with (windows done, windows to compute)."""
-Stop = Callable[[], int | None]
-"""The number of the signal that asked to stop, if one did."""
+from geoovseg.windows.blend import Rows, ScoreBlend
+from geoovseg.windows.plan import BLOCK, Panel, Part, Span
 
 
-def compute(scene: Scene, job: Job, run: Run, *, progress: Progress, stop: Stop) -> int:
-    """All parts that are missing, in runs of neighbours; returns how many windows the model saw.
+@dataclass(frozen=True)
+class Context:
+    """A model, a scene it sees, and what is to be done with it."""
 
-    Raises InterruptedRunError between parts when asked to stop.
-    """
-    total = sum(_windows(job, parts) for parts in run.todo)
-    left, before, seen = sum(map(len, run.todo)), 0, 0
-    for parts in run.claims():
-        _check_stop(run, max(left, 1), stop)  # a member of a crew may have waited long
-        if not parts:
-            continue
-        windows = 0
-        for windows, finished in _stream(scene, job, run, parts):
-            progress(before + windows, total)
-            left -= len(finished)
-            if finished:
-                _check_stop(run, left, stop)
-        before, seen = before + _windows(job, parts), seen + windows
-        progress(before, total)
-    return seen
+    predictor: Predictor
+    scene: Scene
+    job: Job
+
+    @cached_property
+    def profile(self) -> LabelProfile:
+        """What the labels will be."""
+        return self.job.profile(self.scene)
 
 
-def _windows(job: Job, parts: Sequence[Part]) -> int:
-    return job.plan.count(parts[0].panel, (parts[0].row_off, parts[-1].end))
-
-
-def _check_stop(run: Run, left: int, stop: Stop) -> None:
-    if left and (signal := stop()):
-        kept = sum(run.store.has(part) for part in run.mine)
-        hint = "nothing is left behind"
-        if kept or run.together:
-            hint = "the same command goes on" if run.together and not run.crew else "--resume goes on"
-        raise InterruptedRunError(f"stopped with {kept} of {len(run.mine)} parts finished; {hint}", signal)
-
-
-def check_early(stop: Stop) -> None:
-    """Raise InterruptedRunError when asked to stop while there is no part yet."""
-    if signal := stop():
-        raise InterruptedRunError("stopped before the first part; nothing is lost", signal)
-
-
-def sample(scene: Scene, job: Job, window: Window, stop: Stop) -> TileBatch:
-    """A window that a method looks at before the run; one that may be skipped and cannot be read has no data.
-
-    Raises InterruptedRunError when asked to stop.
-    """
-    check_early(stop)
+def finished_parts(context: Context, parts: Sequence[Part]) -> Iterator[Step]:
+    """Neighbouring parts of a panel; after every batch, and every part, the windows seen so far."""
+    panel, span = parts[0].panel, (parts[0].row_off, parts[-1].end)
+    tally = Tally(context, panel)
+    confidence = context.job.settings.confidence is not None
+    builder = PartsBuilder(context.profile, confidence=confidence, describe=tally.summary)
     try:
-        return scene.look_at(window)
-    except SceneError:
-        if job.settings.on_error != "skip":
-            raise
-        shape = (1, window.height, window.width)
-        return TileBatch(
-            windows=(window,), pixels=np.zeros((1, 3, *shape[1:]), np.float32), valid=np.zeros(shape, bool)
-        )
+        for seen, rows in finished_rows(context, panel, span, tally):
+            done: list[FinishedPart] = []
+            if rows is not None:
+                codes, sure = decided(context, rows, panel.col_off, confidence=confidence)
+                done = builder.write(rows.row_off, panel.col_off, codes, sure)
+            yield Step(seen, tuple(done), together=context.predictor.in_flight.count)
+    finally:
+        builder.close()
 
 
-def redone(job: Job, run: Run) -> int:
-    """Windows to compute now that also lie in parts that were finished before."""
-    kept = {(part.panel, part.row_off) for part in run.kept}
-    count = 0
-    for parts in run.todo:
-        panel, first, end = parts[0].panel, parts[0].row_off, parts[-1].end
-        above, below = (panel, first - BLOCK) in kept, (panel, end) in kept
-        tile = job.plan.tile[0]
-        crossing = [r for r in job.plan.rows((first, end)) if (above and r < first) or (below and r + tile > end)]
-        count += len(crossing) * len(job.plan.columns(panel))
-    return count
+def finished_rows(
+    context: Context, panel: Panel, span: Span, tally: Tally | None = None
+) -> Iterator[tuple[int, Rows | None]]:
+    """Rows of a panel that no later window touches, as they become final, and None after every batch.
+
+    With each goes the number of windows seen so far.
+    """
+    predictor, layout = context.predictor, context.job.layout
+    tally = tally or Tally(context, panel)
+    blend = ScoreBlend(layout.plan, panel, predictor.channels, predictor.device, span)
+    skip = tally.fail if context.job.settings.on_error == "skip" else None
+    windows, seen = layout.windows_of(panel, span), 0
+    for batch in read_ahead(context.scene, windows, batch=layout.micro_batch, depth=predictor.depth, skip=skip):
+        valid = torch.from_numpy(batch.known).to(predictor.device)
+        scores = predictor.class_scores(batch)
+        seen += len(batch)
+        for n, window in enumerate(batch.windows):
+            for rows in blend.add([window], scores[n : n + 1], valid[n : n + 1]):
+                yield seen, rows
+            tally.add([window])
+        yield seen, None
+    for rows in blend.finish():
+        yield seen, rows
+
+
+def decided(
+    context: Context, rows: Rows, col_off: int, *, confidence: bool
+) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """Codes, and confidence if asked for, of finished rows: decided on the device, which only small numbers leave."""
+    profile, layout, valid = context.profile, context.job.layout, rows.valid
+    if rows.scores is None:  # no window touched them
+        sure = np.full(valid.shape, CONFIDENCE_NODATA, np.uint8) if confidence else None
+        return np.full(valid.shape, profile.nodata, profile.dtype), sure
+    if layout.area is not None:
+        inside = layout.area.mask(rows.row_off, col_off, (valid.shape[0], valid.shape[1]))
+        valid = valid & torch.from_numpy(inside).to(valid.device)
+    codes, shares = context.predictor.decide(rows.scores, valid, profile.nodata)
+    kind = torch.uint8 if profile.dtype == "uint8" else torch.int32
+    small = codes.to(kind).cpu().numpy().astype(profile.dtype, copy=False)
+    if not confidence:
+        return small, None
+    rounded = torch.where(valid, (shares * CONFIDENCE_STEPS).round(), CONFIDENCE_NODATA)
+    return small, rounded.to(torch.uint8).cpu().numpy()
 
 
 @dataclass
 class Tally:
     """Windows by the part in which they begin: seen by the model, and not to be read."""
 
-    job: Job
+    context: Context
     panel: Panel
     done: Counter[int] = field(default_factory=Counter)
     failed: Counter[int] = field(default_factory=Counter)
@@ -121,54 +126,9 @@ class Tally:
 
     def summary(self, part: Part) -> dict[str, int]:
         """Of the windows that begin in a part: all, without data, outside the area, not to be read."""
-        owned = needed = self.job.plan.owned(part)
-        if self.job.area is not None:
-            windows = self.job.windows_of(part.panel, (part.row_off, part.end))
-            needed = sum(part.owns(window) for window in windows)
+        layout = self.context.job.layout
+        owned = needed = layout.plan.owned(part)
+        if layout.area is not None:
+            needed = sum(map(part.owns, layout.windows_of(part.panel, (part.row_off, part.end))))
         done, failed = self.done.pop(part.row_off, 0), self.failed.pop(part.row_off, 0)
         return {"windows": owned, "outside": owned - needed, "failed": failed, "skipped": needed - failed - done}
-
-
-def _stream(scene: Scene, job: Job, run: Run, parts: Sequence[Part]) -> Iterator[tuple[int, list[Part]]]:
-    """Windows to scores to rows of labels for neighbouring parts; yields windows so far and parts just finished."""
-    panel, span = parts[0].panel, (parts[0].row_off, parts[-1].end)
-    mosaic = ScoreMosaic(job.plan, panel, job.channels, job.device, span)
-    tally, count = Tally(job, panel), 0
-    tell = tally.fail if job.settings.on_error == "skip" else None
-    for batch in read_ahead(scene, job.windows_of(panel, span), batch=job.micro_batch, depth=job.depth, skip=tell):
-        valid = torch.from_numpy(batch.known).to(job.device)
-        finished: list[Part] = []
-        scores = job.class_scores(batch)
-        for n, window in enumerate(batch.windows):
-            for rows in mosaic.add([window], scores[n : n + 1], valid[n : n + 1]):
-                finished += _write(rows, panel.col_off, job, run, tally)
-            tally.add([window])
-        count += len(batch)
-        yield count, finished
-    for rows in mosaic.finish():
-        yield count, _write(rows, panel.col_off, job, run, tally)
-
-
-def _write(rows: Rows, col_off: int, job: Job, run: Run, tally: Tally) -> list[Part]:
-    """Decide finished rows on the device; only codes and rounded confidence leave it. Returns the parts they finish."""
-    if rows.scores is None:
-        return _write_nothing(rows, col_off, run, tally)
-    layout, valid = run.writer.layout, rows.valid
-    if job.area is not None:
-        inside = job.area.mask(rows.row_off, col_off, (valid.shape[0], valid.shape[1]))
-        valid = valid & torch.from_numpy(inside).to(valid.device)
-    codes, confidence = job.decide(rows.scores, valid, layout.nodata)
-    kind = torch.uint8 if layout.dtype == "uint8" else torch.int32
-    dense = codes.to(kind).cpu().numpy().astype(layout.dtype, copy=False)
-    sure = None
-    if run.outputs.confidence is not None:
-        rounded = torch.where(valid, (confidence * CONFIDENCE_STEPS).round(), CONFIDENCE_NODATA)
-        sure = rounded.to(torch.uint8).cpu().numpy()
-    return run.writer.write(rows.row_off, col_off, dense, sure, tally.summary)
-
-
-def _write_nothing(rows: Rows, col_off: int, run: Run, tally: Tally) -> list[Part]:
-    """Rows that no window touched have no data; nothing has to be decided about them."""
-    layout, shape = run.writer.layout, tuple(rows.valid.shape)
-    sure = None if run.outputs.confidence is None else np.full(shape, CONFIDENCE_NODATA, np.uint8)
-    return run.writer.write(rows.row_off, col_off, np.full(shape, layout.nodata, layout.dtype), sure, tally.summary)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from geoovseg.labels.names import output_names
+from geoovseg.run.checks import check_settings
 from geoovseg.run.layout import area_of, caution, lay_out, lay_windows
-from geoovseg.run.timings import Pace, Taken, keep_pace, known_pace
+from geoovseg.run.timings import TileTime, Timings, keep_timings, known_timings
 from geoovseg.scene.scene import Scene, open_scene
-from geoovseg.settings import Settings, check_settings, check_shares
+from geoovseg.settings import Settings, StrPath
+from geoovseg.settings.keywords import on_scene
 from geoovseg.usage import duration
-from geoovseg.vocabulary import Vocabulary, parse_background, read_classes
+from geoovseg.vocabulary import Classes, Vocabulary, parse_background, read_classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +58,8 @@ def _counted(number: int, one: str, more: str = "") -> str:
     return f"{number} {one if number == 1 else more or one + 's'}"
 
 
-def dry_run(
-    scene: str | os.PathLike[str],
-    classes: str | Sequence[str] | Vocabulary | None = None,
-    *,
-    vocabulary: str | None = None,
-    output: str | os.PathLike[str] | None = None,
-    confidence: str | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    shard: tuple[int, int] | None = None,
-    workers: int = 1,
-    work_dir: str | None = None,
-    **settings: Any,
-) -> Estimate:
+@on_scene(Settings)
+def dry_run(scene: StrPath, classes: Classes | None, settings: Settings) -> Estimate:
     """Estimate a run by the arguments of `segment`.
 
     It is the whole run, in one process: with all its shards, with the work of all `workers`, and with the parts that
@@ -78,48 +67,54 @@ def dry_run(
 
     Raises what `segment` would raise before it reads pixels, but does not look into the parts of a run to go on with.
     """
-    check_shares(shard, workers)
-    outputs = output_names(os.fspath(scene), output, confidence, work_dir)
-    named, asked = read_classes(classes, vocabulary), Settings(**settings)
-    check_settings(asked)
-    with open_scene(scene, **asked.view) as src:
-        outputs.check(src.files, overwrite=overwrite, resume=resume or shard is not None)
-        words, _ = parse_background(asked.background, named)
-        pace, taken = _pace(src, named, asked, len(words.queries))
-        caution(src, asked, words, pace.needs)
-        layout = lay_out(src, asked, words, pace.needs, lambda _: taken.beside, area_of(src, asked))
-        height, width = src.shape
-        windows = [layout.count(panel) for panel in layout.panels]
-        return Estimate(
-            scene=src.path,
-            labels=str(outputs.labels),
-            windows=layout.windows,
-            batches=sum(-(-count // layout.micro_batch) for count in windows),
-            parts=len(layout.plan.parts(layout.panels)),
-            panels=len(layout.panels),
-            memory_mb=round(taken.process_mb + layout.memory_mb, 1),
-            working_grid={
-                "height": height,
-                "width": width,
-                "crs": src.crs.to_wkt() if src.crs else None,
-                "transform": list(src.transform)[:6],
-            },
-            estimated_seconds=round(taken.seconds * sum(windows), 1),
-            background=words.background,
-        )
+    return estimate(scene, read_classes(classes, settings.vocabulary), settings)
 
 
-def _pace(scene: Scene, named: Vocabulary, settings: Settings, queries: int) -> tuple[Pace, Taken]:
-    """What a run would take for a tile as large as this scene's, of so many queries: as known here, or tried now."""
-    pace = known_pace(settings)
-    if pace is not None:
-        _, seen = lay_windows(scene, settings, pace.needs)
-        if (taken := pace.of(seen, queries)) is not None:
-            return pace, taken
-    from geoovseg.run.rehearsal import (
-        rehearse,  # loads torch and the models, which takes many times as long as the rest
+def estimate(scene: StrPath, named: Vocabulary, settings: Settings) -> Estimate:
+    """As `dry_run`, for classes and settings that are made already."""
+    outputs = output_names(os.fspath(scene), settings.output, settings.confidence, settings.work_dir)
+    with settings.access():
+        check_settings(settings)
+        with open_scene(scene, **settings.view) as src:
+            outputs.check(src.files, overwrite=settings.overwrite, resume=settings.resume or settings.shard is not None)
+            return _estimated(src, named, settings, str(outputs.labels))
+
+
+def _estimated(src: Scene, named: Vocabulary, settings: Settings, labels: str) -> Estimate:
+    words, _ = parse_background(settings.background, named)
+    known, tile = _timings(src, named, settings, len(words.queries))
+    caution(src, settings, words, known.needs)
+    layout = lay_out(src, settings, words, known.needs, lambda _: tile.method, area_of(src, settings))
+    height, width = src.shape
+    windows = [layout.count(panel) for panel in layout.panels]
+    return Estimate(
+        scene=src.path,
+        labels=labels,
+        windows=layout.windows,
+        batches=sum(-(-count // layout.micro_batch) for count in windows),
+        parts=len(layout.plan.parts(layout.panels)),
+        panels=len(layout.panels),
+        memory_mb=round(tile.process_mb + layout.memory_mb, 1),
+        working_grid={
+            "height": height,
+            "width": width,
+            "crs": src.crs.to_wkt() if src.crs else None,
+            "transform": list(src.transform)[:6],
+        },
+        estimated_seconds=round(tile.seconds * sum(windows), 1),
+        background=words.background,
     )
+
+
+def _timings(scene: Scene, named: Vocabulary, settings: Settings, queries: int) -> tuple[Timings, TileTime]:
+    """What a run would take for a tile as large as this scene's, of so many queries: as known here, or tried now."""
+    known = known_timings(settings)
+    if known is not None:
+        _, seen = lay_windows(scene, settings, known.needs)
+        if (taken := known.of(seen, queries)) is not None:
+            return known, taken
+    from geoovseg.run.rehearsal import rehearse  # loads torch and the models, which takes many times as long
 
     new = rehearse(scene, named, settings)
     (seen,) = new.tiles
-    return new, keep_pace(settings, new).tiles[seen]
+    return new, keep_timings(settings, new).tiles[seen]

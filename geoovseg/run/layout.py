@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Needs:
     """whether bfloat16 would be several times faster"""
 
 
-class Beside(NamedTuple):
+class TileBytes(NamedTuple):
     """Bytes that a method takes for a tile beside its model."""
 
     fixed: float
@@ -54,15 +55,16 @@ class Beside(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowLayout:
+class Layout:
     """The windows of a run and the memory they take."""
 
-    vocabulary: Vocabulary
     needs: Needs
     plan: TilePlan
     tile: tuple[int, int]
     """height and width of what the model sees of a window"""
     load: Load
+    tile_bytes: TileBytes
+    """what the method takes for a tile"""
     panels: tuple[Panel, ...]
     area: Area | None
     """where labels are wanted; nowhere else windows are needed"""
@@ -85,18 +87,20 @@ class WindowLayout:
     def windows_of(self, panel: Panel, span: Span | None = None) -> Iterator[Window]:
         """Windows that touch a panel, or a span of its rows, and may hold a pixel of the area."""
         windows = self.plan.windows(panel, span)
-        return windows if self.area is None else (w for w in windows if self.area.touches(w))
+        return windows if self.area is None else self.area.touched(windows)
 
-    def count(self, panel: Panel) -> int:
-        """Number of `windows_of` a panel."""
-        return self.plan.count(panel) if self.area is None else sum(1 for _ in self.windows_of(panel))
+    def count(self, panel: Panel, span: Span | None = None) -> int:
+        """Number of `windows_of` a panel, or a span of its rows."""
+        return self.plan.count(panel, span) if self.area is None else sum(1 for _ in self.windows_of(panel, span))
 
 
 def area_of(scene: Scene, settings: Settings) -> Area | None:
     """The area of interest on a scene, if there is one. Raises what `read_area` raises."""
     if settings.aoi is None:
         return None
-    return read_area(settings.aoi, settings.aoi_crs, crs=scene.crs, transform=scene.transform, shape=scene.shape)
+    return read_area(
+        os.fspath(settings.aoi), settings.aoi_crs, crs=scene.crs, transform=scene.transform, shape=scene.shape
+    )
 
 
 def lay_windows(scene: Scene, settings: Settings, needs: Needs) -> tuple[TilePlan, tuple[int, int]]:
@@ -120,19 +124,23 @@ def lay_out(
     settings: Settings,
     words: Vocabulary,
     needs: Needs,
-    beside: Callable[[tuple[int, int]], Beside],
+    tile_bytes: Callable[[tuple[int, int]], tuple[float, float]],
     area: Area | None,
-) -> WindowLayout:
+) -> Layout:
     """Windows and panels of a scene within the memory there is. Raises what `lay_windows` raises."""
     plan, seen = lay_windows(scene, settings, needs)
     channels, queries = len(words.groups), len(words.queries)
-    load = Load(plan, channels, queries if needs.by_word else channels, needs.micro_batch, beside(seen).of(queries))
+    method = TileBytes(*tile_bytes(seen))
+    load = Load(plan, channels, queries if needs.by_word else channels, needs.micro_batch, method.of(queries))
     panels = plan.panels(load.panel_width(needs.memory, settings.max_memory))
-    return WindowLayout(vocabulary=words, needs=needs, plan=plan, tile=seen, load=load, panels=panels, area=area)
+    return Layout(needs=needs, plan=plan, tile=seen, load=load, tile_bytes=method, panels=panels, area=area)
 
 
 def caution(scene: Scene, settings: Settings, words: Vocabulary, needs: Needs) -> None:
-    """Warn of what makes labels worthless or a run needlessly slow."""
+    """Warn of what makes labels worthless, or a run needlessly slow, and of what outputs will lack."""
+    if scene.crs is None:
+        message = f"{scene.path} has no coordinate system; the outputs will have none either"
+        warnings.warn(message, GeoOVSegWarning, 3)
     card = model_card(settings.model)
     if card.name == DEMO and not scene.is_demo:
         message = f"the demo model was trained on drawn scenes only; on {scene.path} its labels mean nothing"

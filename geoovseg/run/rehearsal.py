@@ -4,76 +4,49 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from rasterio.windows import Window
 
-from geoovseg.models.regions import given
-from geoovseg.run.job import Job, prepare_job
-from geoovseg.run.timings import Pace
+from geoovseg.methods import Trial
+from geoovseg.run.layout import TileBytes, lay_windows
+from geoovseg.run.predictor import Predictor, load_predictor, tile_bytes
+from geoovseg.run.timings import TileTime, Timings
 from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings
 from geoovseg.usage import peak_rss_mb
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.batch import TileBatch
-from geoovseg.windows.memory import CPU_BATCH
-from geoovseg.windows.plan import origins
 
 
-def rehearse(scene: Scene, words: Vocabulary, settings: Settings) -> Pace:
+def rehearse(scene: Scene, words: Vocabulary, settings: Settings) -> Timings:
     """Load the models and time a batch, as large as this scene's, without reading it.
 
     Raises what a run would raise before it reads pixels.
     """
-    job = prepare_job(scene, words, replace(settings, max_memory=None))
+    predictor = load_predictor(words, replace(settings, max_memory=None))
     process_mb = peak_rss_mb()
-    return job.pace(_seconds_per_tile(job), process_mb)
+    _, tile = lay_windows(scene, settings, predictor.facts.needs)
+    seconds = sum(_timed(predictor, trial) * trial.times for trial in predictor.method.cost(tile).trials)
+    queries = len(predictor.vocabulary.queries)
+    taken = TileTime(TileBytes(*tile_bytes(predictor.method)(tile)), seconds, process_mb, queries)
+    return Timings(needs=predictor.facts.needs, tiles={tile: taken})
 
 
-def _seconds_per_tile(job: Job) -> float:
-    """Of a window, or of a block: its windows, and what Segment Anything takes to find its regions."""
-    if getattr(job.method, "whole_blocks", False):
-        return _timed(job, _random_batch(1, job.tile))
-    seconds = 0.0
-    if job.settings.regions_from is not None:
-        method: Any = job.method
-        seconds = _timed_regions(method, _random_batch(1, job.tile))
-        job = replace(job, method=replace(method, regions=given))
-    return seconds + _seconds_per_window(job) * _windows_per_tile(job)
-
-
-def _timed_regions(method: Any, batch: TileBatch) -> float:
-    """Seconds to find the regions of a block; by Segment Anything from one of its tiles."""
-    tile, looks = method.region_looks(batch.valid.shape[1:])
-    one = batch if not tile else _random_batch(1, (tile, tile))
+def _timed(predictor: Predictor, trial: Trial) -> float:
+    """Seconds of a trial for each of its tiles; the first batch warms up, where there is one."""
+    batch = _random_batch(trial.together or predictor.facts.needs.micro_batch, trial.size)
+    if len(batch) > 1:
+        _tried(predictor, trial, batch)
     start = time.perf_counter()
-    method.regions(one, method.sets)
-    return (time.perf_counter() - start) * looks
-
-
-def _windows_per_tile(job: Job) -> int:
-    """One, or as many as a block has."""
-    blocks = getattr(job.method, "blocks", None)
-    if blocks is None:
-        return 1
-    rows, cols = (len(origins(side, blocks.window, blocks.stride)) for side in job.tile)
-    return rows * cols
-
-
-def _seconds_per_window(job: Job) -> float:
-    """From a batch of random pixels; of a block, one window stands for all."""
-    blocks = getattr(job.method, "blocks", None)
-    size = job.tile if blocks is None else tuple(min(side, blocks.window) for side in job.tile)
-    batch = _random_batch(CPU_BATCH if blocks else job.micro_batch, (size[0], size[1]))
-    job.class_scores(batch).cpu()  # the first batch warms up
-    return _timed(job, batch)
-
-
-def _timed(job: Job, batch: TileBatch) -> float:
-    start = time.perf_counter()
-    job.class_scores(batch).cpu()
+    _tried(predictor, trial, batch)
     return (time.perf_counter() - start) / len(batch)
+
+
+def _tried(predictor: Predictor, trial: Trial, batch: TileBatch) -> None:
+    scores = trial.run(batch)
+    if scores is not None:
+        predictor.upsampled(scores, batch).cpu()
 
 
 def _random_batch(count: int, size: tuple[int, int]) -> TileBatch:

@@ -11,19 +11,19 @@ import timeit
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from geoovseg import machine
+from geoovseg.files import write_whole
 from geoovseg.methods import card, read_settings
 from geoovseg.models.cards import DEMO, DEMO_DIR, OWN, SOURCES, Kind, model_card
 from geoovseg.models.weights import cache_dir, find_weights
-from geoovseg.run.layout import Beside, Needs
+from geoovseg.run.layout import Needs, TileBytes
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.usage import package_version
-from geoovseg.windows.memory import machine_memory
 
 Size = tuple[int, int]
 PACKAGED = DEMO_DIR / "paces.json"
@@ -32,10 +32,11 @@ DAMAGED = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeE
 """What reading a file raises that is not what was kept."""
 
 
-class Taken(NamedTuple):
+class TileTime(NamedTuple):
     """By one tile of a size."""
 
-    beside: Beside
+    method: TileBytes
+    """memory that the method takes besides"""
     seconds: float
     process_mb: float
     """memory of the process with the models loaded"""
@@ -49,25 +50,25 @@ class Taken(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Timings:
     """What a method on its models asks for, and what it took when it was last loaded here."""
 
     needs: Needs
-    tiles: Mapping[Size, Taken]
+    tiles: Mapping[Size, TileTime]
     """by height and width of what is seen; smaller than usual in small scenes"""
 
-    def of(self, seen: Size, words: int) -> Taken | None:
+    def of(self, seen: Size, words: int) -> TileTime | None:
         """What a tile of a size would take with so many words, if that is known."""
         taken = self.tiles.get(seen)
         return taken if taken is not None and taken.is_like(words) else None
 
     def to_json(self) -> str:
         """As it is kept."""
-        tiles = [[*size, *taken.beside, *taken[1:]] for size, taken in self.tiles.items()]
+        tiles = [[*size, *taken.method, *taken[1:]] for size, taken in self.tiles.items()]
         return json.dumps({"needs": asdict(self.needs), "tiles": tiles})
 
     @classmethod
-    def from_json(cls, text: str) -> Pace:
+    def from_json(cls, text: str) -> Timings:
         """As it was kept. Raises one of DAMAGED for anything else."""
         said = json.loads(text)
         needs = {key: type(kind)(said["needs"][key]) for key, kind in asdict(_ANY).items()}
@@ -81,37 +82,34 @@ _ANY = Needs(tile=1, stride=1, patch=1, least=0, micro_batch=1, by_word=False, m
 
 def _taken(
     height: int, width: int, fixed: float, a_word: float, seconds: float, process_mb: float, words: int
-) -> tuple[Size, Taken]:
+) -> tuple[Size, TileTime]:
     """A row of what was kept. Raises ValueError for what cannot be."""
     numbers = [float(number) for number in (fixed, a_word, seconds, process_mb)]
     if not all(0 <= number < math.inf for number in numbers):
         raise ValueError(f"a tile that took {numbers}")
-    beside = Beside(numbers[0], numbers[1])
-    return (int(height), int(width)), Taken(beside, numbers[2], numbers[3], int(words))
+    method = TileBytes(numbers[0], numbers[1])
+    return (int(height), int(width)), TileTime(method, numbers[2], numbers[3], int(words))
 
 
-def known_pace(settings: Settings) -> Pace | None:
+def known_timings(settings: Settings) -> Timings | None:
     """What is known of these settings on this machine; for the demo model, by what it took on another one."""
     return _kept(settings) or _packaged(settings)
 
 
-def keep_pace(settings: Settings, pace: Pace) -> Pace:
+def keep_timings(settings: Settings, timings: Timings) -> Timings:
     """Add to what is known; returns all of it. A folder that cannot be written costs time later, never a run."""
     if (before := _kept(settings)) is not None:
-        pace = replace(pace, tiles={**before.tiles, **{s: _least(before, s, t) for s, t in pace.tiles.items()}})
+        timings = replace(
+            timings, tiles={**before.tiles, **{s: _least(before, s, t) for s, t in timings.tiles.items()}}
+        )
     with suppress(OSError, RuntimeError):
         path = _file(settings)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
-        try:
-            part.write_text(pace.to_json(), encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    return pace
+        write_whole(path, timings.to_json())
+    return timings
 
 
-def _least(before: Pace, size: Size, taken: Taken) -> Taken:
+def _least(before: Timings, size: Size, taken: TileTime) -> TileTime:
     """With the least memory known: a process may hold more than a run of ours."""
     known = before.of(size, taken.words)
     return taken if known is None else taken._replace(process_mb=min(known.process_mb, taken.process_mb))
@@ -123,30 +121,25 @@ def product_seconds() -> float:
     return min(timeit.repeat(lambda: side @ side, number=4, repeat=5))
 
 
-def _kept(settings: Settings) -> Pace | None:
+def _kept(settings: Settings) -> Timings | None:
     """None if nothing is, or it cannot be read."""
     with suppress(*DAMAGED):
-        return Pace.from_json(_file(settings).read_text(encoding="utf-8"))
+        return Timings.from_json(_file(settings).read_text(encoding="utf-8"))
     return None
 
 
-def _packaged(settings: Settings) -> Pace | None:
+def _packaged(settings: Settings) -> Timings | None:
     """What came with the demo model for methods as they are by default, if it would run on this machine's CPU."""
     usual = Settings(method=settings.method, model=DEMO, device=settings.device)
-    if settings.device not in ("auto", "cpu") or gpus() or _what(settings) != _what(usual):
+    if settings.device not in ("auto", "cpu") or machine.gpus() or _what(settings) != _what(usual):
         return None
     said = json.loads(PACKAGED.read_text(encoding="utf-8"))
     if settings.method not in said["methods"]:
         return None
-    pace = Pace.from_json(json.dumps(said["methods"][settings.method]))
+    timings = Timings.from_json(json.dumps(said["methods"][settings.method]))
     slower = product_seconds() / said["product_seconds"]
-    tiles = {size: taken._replace(seconds=taken.seconds * slower) for size, taken in pace.tiles.items()}
-    return replace(pace, needs=replace(pace.needs, memory=machine_memory()), tiles=tiles)
-
-
-def gpus() -> list[str]:
-    """CUDA devices, as far as can be told without torch."""
-    return sorted(glob("/dev/nvidia[0-9]*"))
+    tiles = {size: taken._replace(seconds=taken.seconds * slower) for size, taken in timings.tiles.items()}
+    return replace(timings, needs=replace(timings.needs, memory=machine.memory()), tiles=tiles)
 
 
 def _file(settings: Settings) -> Path:
@@ -186,8 +179,8 @@ def _weights(settings: Settings) -> Iterator[Any]:
 def _machine() -> Iterator[Any]:
     """What decides its speed."""
     yield platform.node()
-    yield len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield gpus()
-    yield machine_memory()
+    yield machine.cores()
+    yield machine.gpus()
+    yield machine.memory()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
         yield os.environ.get(name)

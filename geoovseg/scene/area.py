@@ -6,7 +6,9 @@ import hashlib
 import math
 import os
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import compress, islice
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, UsageError, first_line
 
+AT_ONCE = 1000
+"""Windows that are compared with an area together."""
 VERTICES = 100
 """Points put along each side of a box that is brought to another system, in which sides may be curved."""
 
@@ -39,9 +43,11 @@ class Area:
         """What identifies it, for the journal of a run."""
         return hashlib.sha256(shapely.to_wkb(self.polygon)).hexdigest()[:16]
 
-    def touches(self, window: Window) -> bool:
-        """Whether a window may hold a pixel of the area."""
-        return bool(self.polygon.intersects(_outline(self.transform, window)))
+    def touched(self, windows: Iterable[Window]) -> Iterator[Window]:
+        """Those of many windows that may hold a pixel of the area, asked some at a time."""
+        stream = iter(windows)
+        while some := list(islice(stream, AT_ONCE)):
+            yield from compress(some, shapely.intersects(self.polygon, [_outline(self.transform, w) for w in some]))
 
     def mask(self, row_off: int, col_off: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """True for the pixels whose centres lie inside."""

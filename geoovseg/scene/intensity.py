@@ -46,7 +46,7 @@ def read_scale(text: str) -> str | Range:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Light:
+class Intensity:
     """How the pixels of three bands become light."""
 
     limits: Range | None
@@ -79,8 +79,8 @@ class Light:
         """The values that are black and white."""
         return self.limits[::-1] if self.limits is not None and self.negative else self.limits
 
-    def shown(self, values: Any) -> NDArray[np.float32]:
-        """Light (3, h, w) between 0 and 1 of values."""
+    def scaled(self, values: Any) -> NDArray[np.float32]:
+        """Intensity (3, h, w) between 0 and 1 of values."""
         if self.limits is None:
             raise RuntimeError("the scene was not sampled")
         seen = self._between(values, *self.limits)
@@ -96,26 +96,26 @@ class Light:
             scaled = (values.astype(wide) - wide.type(low)) / wide.type(high - low)
         return np.nan_to_num(np.clip(scaled, 0, 1).astype(np.float32), nan=0.0)
 
-    def measured(self, read: Read, shape: tuple[int, int], block: tuple[int, int] = (1, 1)) -> Light:
+    def measured(self, read: Read, shape: tuple[int, int], block: tuple[int, int] = (1, 1)) -> Intensity:
         """With limits: if it has none, the 2nd and 98th percentile of a sample of the scene, stored in such blocks."""
         return self if self.limits is not None else replace(self, limits=_percentiles(read, shape, block))
 
 
-def light_of(src: Any, bands: tuple[int, int, int], scale: str, name: str) -> Light:
+def intensity_of(src: Any, bands: tuple[int, int, int], scale: str, name: str) -> Intensity:
     """How an open raster's bands are to be seen. Raises SceneError, UsageError."""
     asked = read_scale(scale)
     odd = [src.dtypes[band - 1] for band in bands if src.dtypes[band - 1].startswith("complex")]
     if odd:
         raise SceneError(f"{name} has complex pixels ({odd[0]}), which are no picture; make amplitudes of them first")
     if any(src.colorinterp[band - 1] == ColorInterp.palette for band in bands):
-        return Light(limits=(0, 255), palette=_palette(src, bands, name), always=False)
+        return Intensity(limits=(0, 255), palette=_palette(src, bands, name), always=False)
     negative = is_negative(src)
     if asked == "dtype" or (asked == "auto" and all(src.dtypes[band - 1] == "uint8" for band in bands)):
-        return Light(limits=_whole(src, bands, name), negative=negative)
+        return Intensity(limits=_whole(src, bands, name), negative=negative)
     scales, offsets = _tags(src, bands, name)
     always = all(np.issubdtype(np.dtype(src.dtypes[band - 1]), np.integer) for band in bands)
     limits = None if isinstance(asked, str) else asked
-    return Light(limits=limits, scales=scales, offsets=offsets, negative=negative, always=always)
+    return Intensity(limits=limits, scales=scales, offsets=offsets, negative=negative, always=always)
 
 
 def _tags(src: Any, bands: tuple[int, int, int], name: str) -> tuple[Triple, Triple]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
+from rasterio.windows import Window
 
 from geoovseg.rasters.vrt import alpha_of
 
@@ -74,3 +76,30 @@ def validity_of(src: Any, bands: Sequence[int]) -> Validity:
 def for_bands(how: How, count: int) -> dict[str, Any]:
     """How to read so many bands at once."""
     return {**how, "out_shape": (count, *how["out_shape"])} if "out_shape" in how else dict(how)
+
+
+REMEMBERED = 1 << 14
+"""Blocks, more than a row of windows touches."""
+Lacks = Callable[[Window], bool]
+
+
+def lacking(src: Any, bands: Sequence[int]) -> Lacks | None:
+    """A test whether an open raster stores nothing of a window in some bands; none for files that do not say so.
+
+    Only where missing blocks are no data: in GeoTIFFs with a nodata value.
+    """
+    if src.driver != "GTiff" or src.nodata is None:
+        return None
+    height, width = src.block_shapes[0]
+
+    @lru_cache(maxsize=REMEMBERED)
+    def stored(row: int, col: int) -> bool:
+        return any(src.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", band) for band in set(bands))
+
+    def lacks(window: Window) -> bool:
+        last = window.row_off + window.height - 1, window.col_off + window.width - 1
+        rows = range(window.row_off // height, last[0] // height + 1)
+        cols = range(window.col_off // width, last[1] // width + 1)
+        return not any(stored(row, col) for row in rows for col in cols)
+
+    return lacks

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
 
 import numpy as np
 from rasterio.windows import Window
@@ -55,7 +56,7 @@ def read_ahead(
         except BaseException as error:  # handed to the consumer, who raises it
             put(error)
 
-    thread = threading.Thread(target=work, name="geoovseg-reader", daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="geoovseg-reader", daemon=True)
     thread.start()
     try:
         while (item := ready.get()) is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -18,16 +17,13 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from geoovseg.errors import GeoOVSegWarning, SceneError, first_line
-from geoovseg.rasters.open import opened, raster_env
-from geoovseg.rasters.suitable import check_suitable
+from geoovseg.errors import SceneError, first_line
+from geoovseg.rasters.open import check_suitable, opened, raster_env
 from geoovseg.scene.bands import Band, choose_bands
-from geoovseg.scene.intensity import Light, light_of
-from geoovseg.scene.nodata import Validity, for_bands, validity_of
+from geoovseg.scene.intensity import Intensity, intensity_of
+from geoovseg.scene.nodata import Lacks, Validity, for_bands, lacking, validity_of
 from geoovseg.scene.regions import RegionFile, open_regions
-from geoovseg.scene.restated import with_nodata
-from geoovseg.scene.sparse import Lacks, lacking
-from geoovseg.scene.views import resampled, size_at
+from geoovseg.scene.views import resampled, size_at, with_nodata
 from geoovseg.windows.batch import TileBatch, filled
 
 DEMO_TAG = "GEOOVSEG_DEMO"
@@ -47,7 +43,7 @@ class Scene:
     """on disk: itself, its side files, what a VRT is made of, and its regions"""
     bands: tuple[int, int, int]
     """numbers of red, green, blue"""
-    light: Light
+    intensity: Intensity
     validity: Validity
     regions: RegionFile | None = None
     """region ids on the same grid, for methods that use regions"""
@@ -86,7 +82,7 @@ class Scene:
             check()
             return self._lenient(window) if lenient else self._of_each(window)
 
-        return replace(self, light=self.light.measured(read, self.shape, self.src.block_shapes[0]))
+        return replace(self, intensity=self.intensity.measured(read, self.shape, self.src.block_shapes[0]))
 
     def lacks(self, window: Window) -> bool:
         """Whether a file says by itself that it stores nothing of a window; false if that is not known."""
@@ -109,14 +105,14 @@ class Scene:
         return (values, valid) if known is True else (np.where(known, values, np.nan), valid)
 
     def read(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Light (3, h, w) in 0..1 and validity (h, w) of a window inside a measured scene, or resampled to a shape.
+        """Intensity (3, h, w) in 0..1 and validity (h, w) of a window inside a measured scene, or resampled to a shape.
 
         Raises SceneError.
         """
         values, valid = self._values(window, shape)
         if not valid.any():
             return np.zeros(values.shape, np.float32), valid
-        return self.light.shown(values), valid
+        return self.intensity.scaled(values), valid
 
     def _values(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Values (3, h, w) of a window and where they count (h, w)."""
@@ -127,7 +123,7 @@ class Scene:
         with self._reading(window):
             stored = _stored(self.src, self.bands, how)
             valid = self.validity.read(how, (stored.shape[1], stored.shape[2]))
-        values, known = self.light.values(stored)
+        values, known = self.intensity.values(stored)
         return values, valid & known
 
     @contextmanager
@@ -146,16 +142,20 @@ class Scene:
         if shape is None or shape == (window.height, window.width):
             return {}
         way = Resampling.average if shape[0] <= window.height else Resampling.bilinear
-        return {"out_shape": shape, "resampling": Resampling.nearest if self.light.palette is not None else way}
+        return {"out_shape": shape, "resampling": Resampling.nearest if self.intensity.palette is not None else way}
 
     def batch(self, windows: Sequence[Window]) -> TileBatch:
         """Read windows of one size as a batch; those beyond the edge are continued by reflection, as not valid."""
         tiles = list(self._tiles(windows) if self.look is None else map(self._seen, windows))
         pixels, valid = zip(*tiles, strict=True)
         regions = None if self.regions is None else np.stack([self._regions(w, self.regions) for w in windows])
-        shown = None if self.look is None else np.stack([self._shown(window) for window in windows])
+        native_valid = None if self.look is None else np.stack([self._native_valid(window) for window in windows])
         return TileBatch(
-            windows=tuple(windows), pixels=np.stack(pixels), valid=np.stack(valid), regions=regions, shown=shown
+            windows=tuple(windows),
+            pixels=np.stack(pixels),
+            valid=np.stack(valid),
+            regions=regions,
+            native_valid=native_valid,
         )
 
     @property
@@ -194,13 +194,13 @@ class Scene:
         (height, width), (high, wide) = self.look
         return max(1, round(window.height * high / height)), max(1, round(window.width * wide / width))
 
-    def _shown(self, window: Window) -> NDArray[np.bool_]:
+    def _native_valid(self, window: Window) -> NDArray[np.bool_]:
         """Where a window has data, in the scene's own pixels."""
         inside = self._clip(window)
-        shown = np.zeros((window.height, window.width), bool)
-        everywhere = self.validity.everywhere and self.light.always
-        shown[: inside.height, : inside.width] = True if everywhere else self._values(inside)[1]
-        return shown
+        native_valid = np.zeros((window.height, window.width), bool)
+        everywhere = self.validity.everywhere and self.intensity.always
+        native_valid[: inside.height, : inside.width] = True if everywhere else self._values(inside)[1]
+        return native_valid
 
     def _regions(self, window: Window, file: RegionFile) -> NDArray[np.int32]:
         """Region ids of a window, as models see it; none beyond the edge."""
@@ -259,11 +259,10 @@ def open_scene(
     """Open a raster as a scene of three bands of light, with a raster of `regions` if there is one.
 
     `bands` are numbers or names of red, green and blue; see `choose_bands`. `scale` is `auto`, `dtype` or `MIN,MAX`,
-    see `light_of`; to be read, the scene must be `measured`. With `gsd` it is seen at so many metres a pixel. `nodata`
-    takes the place of the file's own value.
+    see `intensity_of`; to be read, the scene must be `measured`. With `gsd` it is seen at so many metres a pixel.
+    `nodata` takes the place of the file's own value.
 
-    Raises SceneError for what cannot be opened or seen, UsageError for bands the file lacks; warns of a missing
-    coordinate system.
+    Raises SceneError for what cannot be opened or seen, UsageError for bands the file lacks.
     """
     name = os.fspath(path)
     with raster_env(), opened(name, f"{name!r} as a raster") as src, ExitStack() as stack:
@@ -275,8 +274,6 @@ def open_scene(
             scene = _inspect(grid, choose_bands(src, bands, name), scale, name, files)
         except CPLE_BaseError as error:
             raise SceneError(f"the georeferencing of {name!r} cannot be understood: {first_line(error)}") from error
-        if src.crs is None:
-            warnings.warn(f"{name} has no coordinate system; the outputs will have none either", GeoOVSegWarning, 3)
         if regions is not None:
             file = stack.enter_context(open_regions(regions, grid))
             scene = replace(scene, regions=file, files=(*files, *file.files))
@@ -290,7 +287,7 @@ def _inspect(src: Any, bands: tuple[int, int, int], scale: str, name: str, files
         path=name,
         files=files,
         bands=bands,
-        light=light_of(src, bands, scale, name),
+        intensity=intensity_of(src, bands, scale, name),
         validity=validity_of(src, bands),
         sparse=lacking(src, bands),
     )

@@ -31,7 +31,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Recipe:
     """What pieces are made of: a label raster, perhaps confidence, the codes that are asked for."""
 
     labels: str
@@ -66,17 +66,17 @@ class Pieces:
     """(m, 2) on the block's edges"""
 
 
-def cut_pieces(task: Task, window: Window) -> Pieces:
+def cut_pieces(recipe: Recipe, window: Window) -> Pieces:
     """Polygonise one block."""
-    codes = read_codes(task, window)
+    codes = read_codes(recipe, window)
     inner = codes[1:-1, 1:-1]
     numbered: Ints = connected(inner, background=NOTHING, connectivity=1).astype(np.int32)
     count = int(numbered.max(initial=0))
     first = np.full(count + 1, NOTHING, np.int64)
     first[numbered] = inner
-    geometries = _polygons(numbered, codes, window, task)
+    geometries = _polygons(numbered, codes, window, recipe)
     flat = numbered.ravel()
-    sure = np.zeros(flat.shape) if task.confidence is None else _confidence(task.confidence, window).ravel()
+    sure = np.zeros(flat.shape) if recipe.confidence is None else _confidence(recipe.confidence, window).ravel()
     return Pieces(
         codes=first[1:],
         geometries=geometries,
@@ -105,14 +105,14 @@ def read_window(path: str, window: Window) -> Ints:
         return codes
 
 
-def read_codes(task: Task, window: Window) -> Ints:
+def read_codes(recipe: Recipe, window: Window) -> Ints:
     """Codes of a window with a margin of one pixel (h + 2, w + 2); NOTHING for what is not asked for."""
     around = Window(window.col_off - 1, window.row_off - 1, window.width + 2, window.height + 2)
-    inside = around.intersection(Window(0, 0, *task.size))
-    found = read_window(task.labels, inside)
+    inside = around.intersection(Window(0, 0, *recipe.size))
+    found = read_window(recipe.labels, inside)
     codes = np.full((around.height, around.width), NOTHING, np.int64)
     row, col = inside.row_off - around.row_off, inside.col_off - around.col_off
-    wanted = np.isin(found, task.codes)
+    wanted = np.isin(found, recipe.codes)
     codes[row : row + inside.height, col : col + inside.width] = np.where(wanted, found, NOTHING)
     return codes
 
@@ -158,7 +158,7 @@ def crossings(codes: Ints) -> Ints:
     return np.stack([x, y], axis=1)
 
 
-def _polygons(numbered: Any, codes: Ints, window: Window, task: Task) -> NDArray[Any]:
+def _polygons(numbered: Any, codes: Ints, window: Window, recipe: Recipe) -> NDArray[Any]:
     """Polygons (n,) of numbered parts (h, w), noded and simplified, on the raster's own corners."""
     rings, sizes, order = [], [], []
     for shape, number in shapes(numbered, mask=numbered > 0, connectivity=4):
@@ -174,7 +174,7 @@ def _polygons(numbered: Any, codes: Ints, window: Window, task: Task) -> NDArray
     )
     result = np.empty(len(order), object)
     result[order] = found
-    return simplified(result, task) if task.tolerance else result
+    return simplified(result, recipe) if recipe.tolerance else result
 
 
 def noded(points: Ints, starts: Ints, where: Ints) -> tuple[Ints, Ints]:
@@ -217,11 +217,11 @@ def _sorted_keys(where: Ints, axis: int, span: int) -> tuple[Ints, int]:
     return np.sort(where[:, 1 - axis] * span + where[:, axis]), span
 
 
-def simplified(polygons: NDArray[Any], task: Task) -> NDArray[Any]:
+def simplified(polygons: NDArray[Any], recipe: Recipe) -> NDArray[Any]:
     """Polygons with fewer corners, borders still shared; the outline of the block stays, so that blocks still fit."""
-    scale = np.asarray(task.pixel)
+    scale = np.asarray(recipe.pixel)
     scaled = shapely.transform(polygons, lambda xy: xy * scale)
-    thin = shapely.coverage_simplify(scaled, task.tolerance, simplify_boundary=False)
+    thin = shapely.coverage_simplify(scaled, recipe.tolerance, simplify_boundary=False)
     return shapely.transform(thin, lambda xy: np.rint(xy / scale))
 
 

@@ -22,10 +22,10 @@ from skimage.measure import label as connected
 
 from geoovseg.labels.names import writing
 from geoovseg.rasters.open import placeless
+from geoovseg.run.executors.processes import in_processes
 from geoovseg.vectors.neighbours import Ints, Regions, clusters, given_away, grouped, summed
 from geoovseg.vectors.pieces import NOTHING, block_windows, read_window
 from geoovseg.vectors.source import Source
-from geoovseg.vectors.stream import in_processes
 
 FINE = 2**20
 """Parts of a pixel in which areas are counted."""
@@ -36,7 +36,7 @@ SIDE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Sieve:
     """What blocks are judged by."""
 
     source: Source
@@ -71,11 +71,11 @@ def without_small(
     """
     height, width = source.pixel
     step = (round(LONG * width / max(height, width)), round(LONG * height / max(height, width)))
-    job = Job(source=source, least=least * FINE / source.pixel_area, step=step)
+    sieve = Sieve(source=source, least=least * FINE / source.pixel_area, step=step)
     windows = list(chain(*block_windows(*source.shape, side)))
     try:
-        with in_processes(partial(block_regions, job), windows, workers) as found:
-            changes, count = _settled(found, windows, job)
+        with in_processes(partial(block_regions, sieve), windows, workers) as found:
+            changes, count = _settled(found, windows, sieve)
         with in_processes(partial(_redrawn, source.path), list(zip(windows, changes, strict=True)), workers) as drawn:
             _write(target, drawn, windows, source)
         yield replace(source, path=str(target)), count
@@ -88,19 +88,19 @@ def numbered(codes: Ints) -> Ints:
     return np.asarray(connected(codes, background=NOTHING, connectivity=1), np.int64) - 1
 
 
-def block_regions(job: Job, window: Window) -> BlockRegions:
+def block_regions(sieve: Sieve, window: Window) -> BlockRegions:
     """The regions of a block: small ones settled where the block alone decides."""
-    codes = read_window(job.source.path, window)
+    codes = read_window(sieve.source.path, window)
     places = numbered(codes)
-    regions = _measured(codes, places, window, job)
+    regions = _measured(codes, places, window, sieve)
     edges = (places[0], places[-1], places[:, 0], places[:, -1])
     reach = np.zeros(len(regions.codes), bool)
-    for edge, beyond in zip(edges, _goes_on(window, job.source.shape), strict=True):
+    for edge, beyond in zip(edges, _goes_on(window, sieve.source.shape), strict=True):
         if beyond:
             reach[edge[edge >= 0]] = True
-    unclear = _unclear(regions, reach, job.least)
-    mine = (regions.areas < job.least) & ~unclear
-    settled = _settle(regions, mine, job.least)
+    unclear = _unclear(regions, reach, sieve.least)
+    mine = (regions.areas < sieve.least) & ~unclear
+    settled = _settle(regions, mine, sieve.least)
     pairs = unclear[regions.pairs].any(axis=1)
     left = np.unique(np.concatenate([np.flatnonzero(reach | unclear), regions.pairs[pairs].ravel()]))
     rest = Regions(
@@ -143,18 +143,18 @@ def _unclear(regions: Regions, reach: NDArray[np.bool_], least: float) -> NDArra
     return small & np.isin(cluster, np.concatenate([cluster[small & reach], kinds[times > 1, 0]]))
 
 
-def _measured(codes: Ints, places: Ints, window: Window, job: Job) -> Regions:
+def _measured(codes: Ints, places: Ints, window: Window, sieve: Sieve) -> Regions:
     """Codes, areas, first pixels and borders of numbered regions."""
     flat, there = places.ravel(), np.flatnonzero(places.ravel() >= 0)
     count = int(flat.max(initial=-1)) + 1
-    share = np.rint(job.source.pixel_areas(window) * (FINE / job.source.pixel_area)).ravel()
+    share = np.rint(sieve.source.pixel_areas(window) * (FINE / sieve.source.pixel_area)).ravel()
     areas = np.bincount(flat[there], share[there], minlength=count).astype(np.int64)
     firsts, of = np.zeros(count, np.int64), np.zeros(count, np.int64)
     back = there[::-1]  # the first of a region is written last
-    firsts[flat[back]] = (window.row_off + back // window.width) * job.source.shape[1]
+    firsts[flat[back]] = (window.row_off + back // window.width) * sieve.source.shape[1]
     firsts[flat[back]] += window.col_off + back % window.width
     of[flat[back]] = codes.ravel()[back]
-    found = [_meeting(places[:, :-1], places[:, 1:], job.step[0]), _meeting(places[:-1], places[1:], job.step[1])]
+    found = [_meeting(places[:, :-1], places[:, 1:], sieve.step[0]), _meeting(places[:-1], places[1:], sieve.step[1])]
     pairs, borders = summed(*(np.concatenate(part) for part in zip(*found, strict=True)))
     return Regions(of, areas, firsts, pairs, borders)
 
@@ -166,9 +166,9 @@ def _meeting(one: Ints, other: Ints, step: int) -> tuple[Ints, Ints]:
     return pairs, times * step
 
 
-def _settled(found: Iterator[BlockRegions], windows: list[Window], job: Job) -> tuple[list[Ints], int]:
+def _settled(found: Iterator[BlockRegions], windows: list[Window], sieve: Sieve) -> tuple[list[Ints], int]:
     """New codes (k, 2) by number, block by block, and how many regions were given away."""
-    settled, numbers, parts, starts, seams = [], [], [], [0], _Seams(job)
+    settled, numbers, parts, starts, seams = [], [], [], [0], _Seams(sieve)
     for window, block in zip(windows, found, strict=True):
         first = starts[-1]
         settled.append(block.settled)
@@ -178,7 +178,7 @@ def _settled(found: Iterator[BlockRegions], windows: list[Window], job: Job) -> 
         starts.append(first + block.total)
     ids = np.concatenate(numbers)
     count = sum(map(len, settled))
-    changed, more = _across(ids, parts, seams, job.least)
+    changed, more = _across(ids, parts, seams, sieve.least)
     for n, (first, end) in enumerate(pairwise(starts)):
         here = changed[(changed[:, 0] >= first) & (changed[:, 0] < end)]
         settled[n] = np.concatenate([settled[n], here - np.array([first, 0])])
@@ -188,10 +188,10 @@ def _settled(found: Iterator[BlockRegions], windows: list[Window], job: Job) -> 
 class _Seams:
     """Pairs of regions on both sides of seams."""
 
-    def __init__(self, job: Job) -> None:
-        self._step = job.step
+    def __init__(self, sieve: Sieve) -> None:
+        self._step = sieve.step
         self._left: Ints = np.empty(0, np.int64)
-        self._above: Ints = np.full(job.source.shape[1], -1, np.int64)
+        self._above: Ints = np.full(sieve.source.shape[1], -1, np.int64)
         self.pairs = [np.empty((0, 2), np.int64)]
         self.borders = [np.empty(0, np.int64)]
 

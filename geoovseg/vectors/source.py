@@ -16,7 +16,7 @@ from geoovseg.errors import SceneError, UsageError
 from geoovseg.labels.read import category_names, check_codes, opaque_bands
 from geoovseg.labels.styles import LegendEntry
 from geoovseg.rasters.ground import Ellipsoid, ellipsoid_of, pixel_size
-from geoovseg.vectors.pieces import Task, read_pixels
+from geoovseg.vectors.pieces import Recipe, read_pixels
 
 COLOURS = ("#c0392b", "#7f8c8d", "#2e86de", "#1e6b2f", "#9acd5a", "#f1c40f", "#b5835a", "#8e44ad", "#16a085", "#e67e22")
 """For rasters without a palette."""
@@ -35,9 +35,9 @@ class Source:
     legend: tuple[LegendEntry, ...]
     ellipsoid: Ellipsoid | None
 
-    def task(self, confidence: str | None, tolerance: float) -> Task:
+    def recipe(self, confidence: str | None, tolerance: float) -> Recipe:
         """What the blocks are made of; a tolerance in metres."""
-        return Task(
+        return Recipe(
             labels=self.path,
             size=self.shape[::-1],
             confidence=confidence,

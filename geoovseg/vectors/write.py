@@ -25,15 +25,8 @@ from pyproj.exceptions import ProjError
 from geoovseg.errors import OutputError, UsageError, first_line
 from geoovseg.labels.names import writing
 from geoovseg.labels.styles import LegendEntry, vector_qml
+from geoovseg.vectors.targets import driver_of
 
-DRIVERS = {
-    ".gpkg": "GPKG",
-    ".fgb": "FlatGeobuf",
-    ".parquet": "Parquet",
-    ".geojsonl": "GeoJSONSeq",
-    ".geojsons": "GeoJSONSeq",
-}
-"""By the suffix of a file."""
 LAYER = "classes"
 _OUTWARD = "counterclockwise"
 """Way round of exterior rings."""
@@ -47,13 +40,6 @@ COLUMNS = pa.schema(
         ("geom", pa.binary()),
     ]
 )
-
-
-def driver_of(path: Path) -> str:
-    """The format of a file by its suffix. Raises UsageError."""
-    if path.suffix.lower() not in DRIVERS:
-        raise UsageError(f"the output {path} must end in {', '.join(DRIVERS)}")
-    return DRIVERS[path.suffix.lower()]
 
 
 def check_crs(path: Path, crs: Any) -> None:

@@ -26,13 +26,13 @@ class TileBatch:
     """(B, H, W) true where the scene has data"""
     regions: NDArray[np.int32] | None = None
     """(B, H, W) region ids, for methods that use regions"""
-    shown: NDArray[np.bool_] | None = None
+    native_valid: NDArray[np.bool_] | None = None
     """(B, h, w) true where the scene has data, in its own pixels, where models see others"""
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """(B, h, w) true where the scene has data, in its own pixels."""
-        return self.valid if self.shown is None else self.shown
+        return self.valid if self.native_valid is None else self.native_valid
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -44,20 +44,20 @@ class TileBatch:
             pixels=self.pixels[index],
             valid=self.valid[index],
             regions=None if self.regions is None else self.regions[index],
-            shown=None if self.shown is None else self.shown[index],
+            native_valid=None if self.native_valid is None else self.native_valid[index],
         )
 
 
 def join(batches: Sequence[TileBatch]) -> TileBatch:
     """Batches of windows of one size as one."""
     regions = [b.regions for b in batches if b.regions is not None]
-    shown = [b.shown for b in batches if b.shown is not None]
+    native_valid = [b.native_valid for b in batches if b.native_valid is not None]
     return TileBatch(
         windows=tuple(w for b in batches for w in b.windows),
         pixels=np.concatenate([b.pixels for b in batches]),
         valid=np.concatenate([b.valid for b in batches]),
         regions=None if not regions else np.concatenate(regions),
-        shown=None if not shown else np.concatenate(shown),
+        native_valid=None if not native_valid else np.concatenate(native_valid),
     )
 
 

@@ -37,7 +37,7 @@ class Rows:
     """(rows, columns) true where the scene has data"""
 
 
-class ScoreMosaic:
+class ScoreBlend:
     """Weighted mean of overlapping score windows over a panel, or a span of its rows, given row by row of windows.
 
     Holds (C + 1) x tile height x panel width sums on the scores' device and gives rows away as soon as they are

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoovseg import machine
 from geoovseg.errors import GeoOVSegWarning
-from geoovseg.windows.memory import machine_memory
 
 
 @dataclass
@@ -55,4 +55,4 @@ class InFlight:
 
 def device_memory(device: torch.device) -> int:
     """Bytes of memory of the device that the blend is on."""
-    return int(torch.cuda.mem_get_info(device)[1]) if device.type == "cuda" else machine_memory()
+    return int(torch.cuda.mem_get_info(device)[1]) if device.type == "cuda" else machine.memory()

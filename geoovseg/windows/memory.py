@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass
 
@@ -23,7 +22,7 @@ class Load:
     at_once: int
     """of a batch at pixel resolution: the words, where they are not merged before"""
     batch: int
-    beside: float = 0.0
+    method: float = 0.0
     """bytes that the method itself needs for a tile"""
 
     def nbytes(self, width: int) -> float:
@@ -35,7 +34,7 @@ class Load:
         tile = self.plan.tile
         columns = self.plan.strip_bytes(self.channels, width)
         columns += (4 * min(tile[0], self.plan.height) + 2 * BAND) * width
-        return columns + 3 * 4 * self.at_once * self.batch * tile[0] * tile[1] + 4 * 4 * AT_ONCE + self.beside
+        return columns + 3 * 4 * self.at_once * self.batch * tile[0] * tile[1] + 4 * 4 * AT_ONCE + self.method
 
     def panel_width(self, memory: float, max_memory: float | None) -> int:
         """Columns of a panel that keep the blend within its budget: `max_memory` MB, or a quarter of `memory` bytes.
@@ -55,8 +54,3 @@ class Load:
             )
             warnings.warn(message, GeoOVSegWarning, 5)
         return max(width, narrowest)
-
-
-def machine_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

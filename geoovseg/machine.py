@@ -1,0 +1,75 @@
+"""What this process may use of the machine: cores, memory, GPUs. Nothing here loads torch, on any system."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from glob import glob
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells the limits of a container or a job."""
+UNKNOWN = 8 * 2**30
+"""Bytes of memory taken for granted where a system does not say."""
+
+
+def cores() -> int:
+    """Processor cores for this process: those it may run on, within the quota of its container."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        count = os.cpu_count() or 1
+    return max(1, min(count, int(_quota() or count)))
+
+
+def memory() -> int:
+    """Bytes of memory for this process: the machine's, within the limit of its container."""
+    limits = (_number(CGROUP / name) for name in ("memory.max", "memory/memory.limit_in_bytes"))
+    return min([_physical(), *filter(None, limits)])
+
+
+def gpus() -> list[str]:
+    """CUDA devices of this job, as CUDA_VISIBLE_DEVICES names them; without that all there are."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        found = (re.search(r"nvidia(\d+)$", path) for path in glob("/dev/nvidia[0-9]*"))
+        return sorted((match[1] for match in found if match), key=int)
+    devices = [device.strip() for device in named.split(",")]
+    end = next((n for n, device in enumerate(devices) if device in ("", "-1")), len(devices))  # as CUDA reads it
+    return devices[:end]
+
+
+def _physical() -> int:
+    """Bytes of memory of the machine."""
+    with suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return _windows_memory() or UNKNOWN
+
+
+def _windows_memory() -> int | None:
+    """What Windows says: GlobalMemoryStatusEx, of which the total is the second number of 64 bits."""
+    import ctypes
+
+    if not hasattr(ctypes, "windll"):
+        return None
+    status = (ctypes.c_ulonglong * 8)()
+    ctypes.cast(status, ctypes.POINTER(ctypes.c_ulong))[0] = ctypes.sizeof(status)
+    return int(status[1]) if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else None
+
+
+def _quota() -> float | None:
+    """Cores that a container may keep busy, if it is limited (cgroup 2, then 1)."""
+    with suppress(OSError, ValueError):
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    quota_us, period_us = (_number(CGROUP / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    return quota_us / period_us if quota_us and period_us else None
+
+
+def _number(path: Path) -> int | None:
+    """A limit in a file; None for `max`, for the huge number that stands for it, and where there is no file."""
+    with suppress(OSError, ValueError):
+        found = int(path.read_text())
+        return found if 0 < found < 2**60 else None
+    return None

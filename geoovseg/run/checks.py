@@ -1,0 +1,85 @@
+"""Choices that cannot work together, or not on this machine: refused before anything is loaded."""
+
+from __future__ import annotations
+
+from geoovseg.errors import UsageError
+from geoovseg.methods import METHODS, MethodCard, card, read_settings
+from geoovseg.models.cards import MODELS, OWN, SOURCES, model_card
+from geoovseg.models.weights import find_weights
+from geoovseg.prompts import templates
+from geoovseg.scene.intensity import read_scale
+from geoovseg.settings import UPSAMPLERS, Settings
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse what can be refused before a model is loaded. Raises UsageError."""
+    method = card(settings.method)
+    read_settings(settings.method, settings.settings)
+    if settings.upsample not in UPSAMPLERS:
+        learned = [name for name, known in MODELS.items() if known.kind == "upsampler"]
+        if settings.upsample.partition("@")[0] not in learned:
+            names = ", ".join((*UPSAMPLERS, *learned))
+            raise UsageError(f"--upsample {settings.upsample}: choose from {names}; jbu_one@FILE uses weights on disk")
+        find_weights(model_card(settings.upsample, "upsampler"))
+    templates(settings.templates)
+    _check_context(settings, method)
+    read_scale(settings.scale)
+    if settings.aoi is None and settings.aoi_crs is not None:
+        raise UsageError(f"--aoi-crs {settings.aoi_crs} needs --aoi")
+    if settings.threshold is not None and not method.confidence:
+        able = ", ".join(n for n, c in METHODS.items() if c.confidence)
+        raise UsageError(f"{settings.method} has no score between 0 and 1 for --threshold; these have: {able}")
+    if settings.shard is not None and settings.workers > 1:
+        raise UsageError("--workers shares a run's parts on one machine, --shard between machines: use one of them")
+
+
+def _check_context(settings: Settings, method: MethodCard) -> None:
+    """Refuse --vfm, --sam, --regions and --block where a method has no use for them, and models that are not here."""
+    if "vfm" not in method.needs and settings.vfm is not None:
+        able = ", ".join(n for n, c in METHODS.items() if "vfm" in c.needs)
+        raise UsageError(f"{settings.method} uses no vision model for --vfm; these do: {able}")
+    if not method.blocks and settings.block is not None:
+        able = ", ".join(n for n, c in METHODS.items() if c.blocks)
+        raise UsageError(f"{settings.method} sees window by window, so leave --block aside; these see blocks: {able}")
+    if method.at_pixels and settings.upsample != "bilinear":
+        raise UsageError(
+            f"{settings.method} has scores at pixels already, so leave --upsample {settings.upsample} aside"
+        )
+    own = method.jbu and read_settings(settings.method, settings.settings)["jbu"]
+    if own and settings.upsample != "bilinear":
+        raise UsageError(
+            f"{settings.method} brings its answer to pixels itself; for --upsample {settings.upsample} add "
+            "--set jbu=false"
+        )
+    _check_sam(settings, method)
+    if "vfm" in method.needs:
+        _check_vfm(settings.vfm or method.vfm, settings.method, method)
+
+
+def _check_sam(settings: Settings, method: MethodCard) -> None:
+    """Refuse --sam and --regions where nothing uses them, and a Segment Anything that is not on this machine."""
+    if settings.regions is not None and settings.regions_from is None:
+        able = ", ".join(n for n, c in METHODS.items() if "regions" in c.needs)
+        raise UsageError(f"{settings.method} has no use for --regions {settings.regions}; these do: {able}")
+    of_sam = [f.name for f in method.fields if f.of_sam and f.name in settings.settings]
+    if of_sam and settings.regions_from != SOURCES[0]:
+        raise UsageError(
+            f"--set {of_sam[0]}={settings.settings[of_sam[0]]} is for regions by Segment Anything, and these come from "
+            f"{settings.regions_from}"
+        )
+    if settings.sam_name is not None:
+        find_weights(model_card(settings.sam_name, "sam"))
+    elif settings.sam is not None:
+        able = ", ".join(n for n, c in METHODS.items() if c.sam)
+        why = "uses no Segment Anything" if not method.sam else f"takes its regions from {settings.regions_from}"
+        raise UsageError(f"{settings.method} {why}, so leave --sam aside; these use it: {able}")
+
+
+def _check_vfm(name: str, method: str, card: MethodCard) -> None:
+    """Refuse a vision model that is not known, not fit, or not on this machine."""
+    if name in OWN:
+        return
+    found = model_card(name, "vfm")
+    if found.attention_only and not card.attention:
+        raise UsageError(f"--vfm {name} has attention but no features, which {method} needs; choose a DINO model")
+    find_weights(found)

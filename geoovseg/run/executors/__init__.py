@@ -1,0 +1,63 @@
+"""Where parts are computed: in this process, or by several. Nothing here loads torch.
+
+An executor hands groups of neighbouring parts to workers that hold loaded models and keep nothing else; finished parts
+come back to the driver, which alone writes them down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from geoovseg.settings import Settings, Stop
+from geoovseg.vocabulary import Vocabulary
+from geoovseg.windows.plan import Part
+
+if TYPE_CHECKING:
+    from geoovseg.labels.parts import FinishedPart
+    from geoovseg.run.job import Job
+
+
+class Step(NamedTuple):
+    """How far a worker is with a group of parts."""
+
+    windows: int
+    """that the model has seen"""
+    finished: tuple[FinishedPart, ...] = ()
+    """since the step before"""
+    ended: bool = False
+    """whether that is all of the group"""
+    together: int = 0
+    """windows that the device can hold, if it is known"""
+
+
+class Executor(Protocol):
+    """Somewhere to compute; `open_executor` makes one."""
+
+    workers: int
+
+    def job(self, scene: str, settings: Settings, stop: Stop) -> Job:
+        """What there is to do with a scene. Raises what opening it and loading the models raise."""
+
+    def prepare(self, job: Job, stop: Stop) -> bytes:
+        """What the method learns from the scene before the first window."""
+
+    def run(self, job: Job, groups: Sequence[Sequence[Part]], stop: Stop) -> Iterator[tuple[int, Step]]:
+        """Compute groups of parts; gives steps with the number of their group, as they come.
+
+        Asked to stop, it ends after the parts in hand.
+        """
+
+    def close(self) -> None:
+        """End the workers."""
+
+
+def open_executor(words: Vocabulary, settings: Settings) -> Executor:
+    """One for as many workers as settings say; models are loaded when they are first needed."""
+    if settings.workers == 1:
+        from geoovseg.run.executors.here import Here
+
+        return Here(words, settings)
+    from geoovseg.run.executors.processes import Processes
+
+    return Processes(words, settings)

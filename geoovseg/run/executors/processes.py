@@ -1,0 +1,279 @@
+"""Processes of their own on this machine: for computing parts, and for anything else that is to run side by side.
+
+They are started fresh (spawn), without the caller's main module, so that a plain script may use them; they end when
+this process does, however that ends. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import types
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from multiprocessing import current_process, get_context, parent_process
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from geoovseg import machine
+from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError, UsageError
+from geoovseg.run.executors import Step
+from geoovseg.settings import Settings, Stop
+from geoovseg.vocabulary import Vocabulary
+from geoovseg.windows.plan import Part
+
+if TYPE_CHECKING:
+    from geoovseg.run.job import Job
+    from geoovseg.run.worker import Worker
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
+LOOK = 0.2
+"""Seconds between looks at whether to stop, and that a worker computes before it tells how far it is."""
+DEATHS = 2
+"""Of workers in a row without a finished part, after which it is no accident."""
+
+
+class Processes:
+    """Several workers, one a GPU of this job, or sharing the cores; each holds its own loaded models."""
+
+    def __init__(self, words: Vocabulary, settings: Settings) -> None:
+        self.workers = settings.workers
+        self._given = (words, settings)
+        self._lanes: dict[int, Lane] = {}
+
+    def job(self, scene: str, settings: Settings, stop: Stop) -> Job:
+        """What there is to do with a scene."""
+        found: Job = self._ask("job", scene, settings, stop=stop)
+        return found
+
+    def prepare(self, job: Job, stop: Stop) -> bytes:
+        """What the method learns from the scene."""
+        found: bytes = self._ask("prepare", job, stop=stop)
+        return found
+
+    def _ask(self, name: str, *args: Any, stop: Stop) -> Any:
+        """One worker's answer. Raises InterruptedRunError when asked to stop meanwhile."""
+        answer = self._lane(0).submit(_answer, name, args)
+        while not wait([answer], LOOK).done:
+            if number := stop():
+                self.close()
+                raise InterruptedRunError("stopped before the first part; nothing is lost", number)
+        try:
+            found, said = answer.result()
+        except BrokenProcessPool as error:
+            self.close()
+            raise GeoOVSegError("a worker died while it loaded the models; is there enough memory?") from error
+        _repeat(said)
+        return found
+
+    def _lane(self, number: int) -> Lane:
+        if number not in self._lanes:
+            self._lanes[number] = Lane(number, self.workers, self._given)
+        return self._lanes[number]
+
+    def run(self, job: Job, groups: Sequence[Sequence[Part]], stop: Stop) -> Iterator[tuple[int, Step]]:
+        """Compute groups of parts; what a worker that died had in hand is given out again.
+
+        Raises GeoOVSegError when workers go on dying.
+        """
+        waiting = deque(enumerate(groups))
+        busy: dict[Future[Any], tuple[int, int, Sequence[Part]]] = {}
+        deaths, stopping = 0, bool(waiting and stop())
+        while busy or (waiting and not stopping):
+            for number in range(self.workers):
+                if waiting and not stopping and number not in (lane for lane, _, _ in busy.values()):
+                    group, parts = waiting.popleft()
+                    busy[self._lane(number).submit(_begin, job, parts)] = (number, group, parts)
+            for future in wait(busy, LOOK, FIRST_COMPLETED).done:
+                number, group, parts = busy.pop(future)
+                try:
+                    step, said = future.result()
+                except BrokenProcessPool as error:
+                    deaths += 1
+                    self._bury(number, deaths, error)
+                    waiting.appendleft((group, parts))
+                    continue
+                _repeat(said)
+                yield group, step
+                gone = {done.part for done in step.finished}
+                parts = [part for part in parts if part not in gone]
+                deaths = 0 if gone else deaths
+                if not step.ended and not (stopping and gone):
+                    busy[self._lane(number).submit(_go_on)] = (number, group, parts)
+            stopping = stopping or bool(stop())
+
+    def _bury(self, number: int, deaths: int, error: Exception) -> None:
+        """Say that a worker died, or give up."""
+        self._lanes.pop(number).close()
+        if deaths > DEATHS * self.workers:
+            raise GeoOVSegError(
+                f"workers died {deaths} times without finishing a part; is there enough memory? Finished parts are "
+                "kept for --resume"
+            ) from error
+        warnings.warn(f"worker {number + 1} died; what it had in hand is computed again", GeoOVSegWarning, 4)
+
+    def close(self) -> None:
+        """End the workers at once: what they have in hand is not needed."""
+        for lane in self._lanes.values():
+            lane.close()
+        self._lanes.clear()
+
+
+class Lane:
+    """One worker process, with its share of the cores, or its GPU."""
+
+    def __init__(self, number: int, count: int, given: tuple[Vocabulary, Settings]) -> None:
+        gpus = machine.gpus()
+        own = {"OMP_NUM_THREADS": str(max(1, machine.cores() // count))}
+        if gpus and given[1].device in ("auto", "cuda"):
+            own["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        self._pool = _pool(1, own)
+        self._given = given
+        self._loaded = False
+
+    def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Let the worker do something, after it has been told what models to load."""
+        with _starting():
+            if not self._loaded:
+                self._pool.submit(_load, *self._given)
+                self._loaded = True
+            return self._pool.submit(work, *args)
+
+    def close(self) -> None:
+        """End the process at once."""
+        for process in list((self._pool._processes or {}).values()):
+            process.kill()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def in_processes(work: Callable[[Item], Done], items: Sequence[Item], workers: int) -> Iterator[Iterator[Done]]:
+    """What `work` makes of items, in their order, by so many processes; `workers` 0 is one a core, 1 none but this.
+
+    Threads would not do for GDAL's polygons: the first two that polygonise at once can wait for each other for ever.
+    """
+    count = min(workers or machine.cores(), len(items))
+    if count <= 1:
+        yield map(work, items)
+        return
+    pool = _pool(count, {})
+    try:
+        yield _ahead(pool, work, items, 2 * count)
+    finally:
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ahead(pool: ProcessPoolExecutor, work: Callable[[Item], Done], items: Sequence[Item], most: int) -> Iterator[Done]:
+    """Results in order, at most so many of them ahead of what is taken. Raises GeoOVSegError when a process dies."""
+    with _starting():
+        waiting = deque(pool.submit(work, item) for item in items[:most])
+    for number in range(len(items)):
+        try:
+            done = waiting.popleft().result()
+            if number + most < len(items):
+                waiting.append(pool.submit(work, items[number + most]))
+        except BrokenProcessPool as error:
+            raise GeoOVSegError("a process died before it was done; is there enough memory?") from error
+        yield done
+
+
+def _pool(count: int, environment: Mapping[str, str]) -> ProcessPoolExecutor:
+    """Fresh processes that leave signals to this one and end with it. Raises UsageError where there can be none."""
+    if current_process().daemon:
+        raise UsageError("a process of a multiprocessing pool cannot start others: use workers=1 in it")
+    return ProcessPoolExecutor(count, get_context("spawn"), _begin_life, (dict(environment),))
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Processes that start in here know nothing of the caller's main module, and never hear Ctrl-C."""
+    main = sys.modules["__main__"]
+    quiet = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if quiet else None
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        if quiet:
+            signal.signal(signal.SIGINT, before)
+
+
+def _begin_life(environment: Mapping[str, str]) -> None:
+    """What a process does first: take its share of the machine, before torch is imported, and watch its parent."""
+    os.environ.update(environment)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a terminal or a batch system sends them to all; the driver decides
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+class _Here:
+    """What a worker process holds."""
+
+    worker: Worker | None = None
+    steps: Iterator[Step] = iter(())
+
+
+def _load(words: Vocabulary, settings: Settings) -> None:
+    """Be the worker of some models, which are loaded when they are first needed."""
+    from geoovseg.run.worker import Worker
+
+    _Here.worker = Worker(words, settings)
+
+
+def _answer(name: str, args: tuple[Any, ...]) -> tuple[Any, list[str]]:
+    """What the worker answers, and what it warns of."""
+    with _overheard() as said:
+        found = getattr(_Here.worker, name)(*args)
+    return found, said
+
+
+def _begin(job: Job, parts: Sequence[Part]) -> tuple[Step, list[str]]:
+    """The first step with a group of parts."""
+    assert _Here.worker is not None  # `_load` came first
+    with suppress(AttributeError):
+        _Here.steps.close()  # type: ignore[attr-defined]  # what another run left unfinished
+    _Here.steps = _Here.worker.compute(job, parts)
+    return _go_on()
+
+
+def _go_on() -> tuple[Step, list[str]]:
+    """The next step: up to a finished part, or for a moment."""
+    end = time.monotonic() + LOOK
+    with _overheard() as said:
+        for step in _Here.steps:
+            if step.finished or step.ended or time.monotonic() > end:
+                return step, said
+    raise RuntimeError("there is nothing to go on with")
+
+
+@contextmanager
+def _overheard() -> Iterator[list[str]]:
+    """Warnings for the user, to be repeated where somebody hears them."""
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", GeoOVSegWarning)
+        yield said
+        said += [str(one.message) for one in caught if isinstance(one.message, GeoOVSegWarning)]
+
+
+def _repeat(said: Sequence[str]) -> None:
+    for text in said:
+        warnings.warn(text, GeoOVSegWarning, 5)

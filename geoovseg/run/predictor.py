@@ -1,0 +1,197 @@
+"""A loaded model with its words: windows in, class scores out, codes and confidence in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from geoovseg.methods import Method, card, load_method, upsampled
+from geoovseg.methods.blocks import Cut
+from geoovseg.models.cards import SOURCES
+from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
+from geoovseg.models.regions import Regions, SamRegions, by_colour, given
+from geoovseg.models.sam import Sam, load_sam
+from geoovseg.models.text import with_background
+from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
+from geoovseg.models.vfm import Vfm, load_vfm
+from geoovseg.ops.classes import best_word, decide
+from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
+from geoovseg.run.job import Facts
+from geoovseg.run.layout import Needs
+from geoovseg.settings import Settings
+from geoovseg.vocabulary import Vocabulary
+from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.in_flight import InFlight, device_memory
+from geoovseg.windows.memory import CPU_BATCH
+
+GPU_BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """Models that are loaded, a method on them, and the words they are asked."""
+
+    settings: Settings
+    facts: Facts
+    method: Method
+    upsample: Upsample
+    """what brings class scores to pixels"""
+    device: torch.device
+    in_flight: InFlight
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words."""
+        return self.facts.vocabulary
+
+    @property
+    def depth(self) -> int:
+        """Batches the reader may be ahead; blocks are large, so one of them."""
+        return 1 if self.method.at_once else max(1, -(-self.facts.batch_size // self.facts.needs.micro_batch))
+
+    @property
+    def channels(self) -> int:
+        """Score channels: the classes, and the background if there is one."""
+        return len(self.vocabulary.groups)
+
+    def class_scores(self, batch: TileBatch) -> Tensor:
+        """Class scores (B, C, H, W) of a batch at pixel resolution, on the device."""
+        if self.method.at_once:  # blocks see to their windows themselves
+            scores = self.upsampled(self.method.scores(batch), batch)
+        else:
+            scores = self.in_flight.run(lambda index: self._class_scores(batch.take(index)), len(batch))
+        shape = batch.known.shape[-2:]
+        return scores if scores.shape[-2:] == shape else interpolate(scores, shape, mode="bilinear")
+
+    def _class_scores(self, batch: TileBatch) -> Tensor:
+        """Scores of a batch that fits into memory.
+
+        On the CPU the last, smaller batch is filled up by repetition: sums then run in the same order for every window.
+        """
+        full = batch
+        if self.device.type == "cpu" and len(batch) < CPU_BATCH:
+            full = batch.take(np.arange(CPU_BATCH) % len(batch))
+        return self.upsampled(self.method.scores(full)[: len(batch)], batch)
+
+    def upsampled(self, scores: Tensor, batch: TileBatch) -> Tensor:
+        """Class scores (B, C, H, W) at pixels of word scores (B, Q, h, w)."""
+        classes = best_word(scores, [len(g) for g in self.vocabulary.groups])
+        if classes.shape[-2:] == batch.pixels.shape[-2:]:
+            return classes
+        return self.upsample(classes, torch.from_numpy(batch.pixels).to(classes.device))
+
+    def decide(self, scores: Tensor, valid: Tensor, nodata: int) -> tuple[Tensor, Tensor]:
+        """Finished scores (C, h, w) to codes (h, w) and confidence (h, w) in 0..1."""
+        scale = self.method.scale if self.method.unit == "cosine" else None
+        best, confidence = decide(scores, scale)
+        codes = best + self.vocabulary.first_code
+        if self.settings.threshold is not None:
+            codes = torch.where(confidence < self.settings.threshold, 0, codes)
+        return torch.where(valid, codes, nodata), confidence
+
+
+def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
+    """Load the models, decide the words, build the method. Raises the errors of all of these."""
+    device = resolve_device(settings.device)
+    precision = resolve_precision(settings.precision, device)
+    model = load_clip(settings.model, device, precision, settings.templates)
+    words, dropped = with_background(vocabulary, settings.background, model.text)
+    batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)
+    in_flight = InFlight(CPU_BATCH if device.type == "cpu" else batch_size)
+    vfm, sam = _vfm(settings, model, device, precision), _sam(settings, device, precision)
+    method, upsampler = _method(settings, model, words, vfm, sam, in_flight)
+    facts = Facts(
+        vocabulary=words,
+        dropped=dropped,
+        needs=_needs(settings, method, upsampler, model, in_flight),
+        device=str(device),
+        precision=precision,
+        batch_size=batch_size,
+        planned=in_flight.planned,
+        windows=method.windows,
+        notes=method.notes,
+        digests=_digests(model, vfm, sam, upsampler),
+    )
+    upsample = UPSAMPLERS.get(settings.upsample, bilinear)
+    return Predictor(
+        settings=settings, facts=facts, method=method, upsample=upsample, device=device, in_flight=in_flight
+    )
+
+
+def _digests(model: ClipModel, vfm: Vfm | None, sam: Sam | None, upsampler: Upsampler | None) -> dict[str, str | None]:
+    """Names and SHA-256 of models, as the run record calls them."""
+    return {
+        "model": model.card.name,
+        "weights_sha256": model.sha256,
+        "vfm": vfm.name if vfm else None,
+        "vfm_sha256": vfm.sha256 if vfm else None,
+        "sam": sam.name if sam else None,
+        "sam_sha256": sam.sha256 if sam else None,
+        "upsample_sha256": upsampler.sha256 if upsampler else None,
+    }
+
+
+def _vfm(settings: Settings, model: ClipModel, device: torch.device, precision: str) -> Vfm | None:
+    method = card(settings.method)
+    return load_vfm(settings.vfm or method.vfm, model, device, precision) if "vfm" in method.needs else None
+
+
+def _sam(settings: Settings, device: torch.device, precision: str) -> Sam | None:
+    return load_sam(settings.sam_name, device, precision) if settings.sam_name else None
+
+
+def _regions(settings: Settings, sam: Sam | None) -> Regions | None:
+    """What makes region maps, for methods that use them."""
+    if settings.regions_from is None:
+        return None
+    if sam is not None:
+        return SamRegions(sam)
+    return by_colour if settings.regions_from in SOURCES else given
+
+
+def _method(
+    settings: Settings, model: ClipModel, words: Vocabulary, vfm: Vfm | None, sam: Sam | None, in_flight: InFlight
+) -> tuple[Method, Upsampler | None]:
+    """The method on its models, seeing pixels through an upsampler of features if one is asked for."""
+    device = model.vit.device
+    text = model.text.embed(words.queries).to(device)
+    cut = Cut(settings.tile, settings.stride, settings.block, in_flight)
+    models: dict[str, Any] = {"vfm": vfm, "sam": sam, "regions": _regions(settings, sam)}
+    method = load_method(settings.method, model.vit, text, words, **models, cut=cut, settings=settings.settings)
+    if settings.upsample in UPSAMPLERS:
+        return method, None
+    upsampler = load_upsampler(settings.upsample, device)
+    check_fit(upsampler.jbu, model.vit, settings.upsample)
+    return upsampled(settings.method, method, upsampler.jbu.cosines), upsampler
+
+
+def _needs(
+    settings: Settings, method: Method, upsampler: Upsampler | None, model: ClipModel, in_flight: InFlight
+) -> Needs:
+    """What the method asks for, with the user's sizes; for blocks those are of their windows."""
+    tile, stride = method.tile, method.stride
+    if method.at_once is None:
+        tile = method.tile if settings.tile is None else settings.tile
+        default = method.stride if settings.tile is None else max(1, tile // 2)
+        stride = default if settings.stride is None else settings.stride
+    return Needs(
+        tile=tile,
+        stride=stride,
+        patch=method.patch,
+        least=upsampler.jbu.least_grid * method.patch if upsampler else 0,
+        micro_batch=method.at_once or in_flight.planned,
+        by_word=method.at_pixels,
+        memory=device_memory(model.vit.device),
+        bf16_pays=bf16_would_pay(model.vit),
+    )
+
+
+def tile_bytes(method: Method) -> Callable[[tuple[int, int]], tuple[float, float]]:
+    """Bytes that tiles of a size take beside the model: fixed, and for every word."""
+    return lambda seen: method.cost(seen)[:2]

@@ -1,0 +1,163 @@
+"""A loaded model that sees many scenes, or arrays: what the command `geoovseg segment` is from Python."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from geoovseg.errors import GeoOVSegError, UsageError
+from geoovseg.pipeline import SegmentResult, segment_scene
+from geoovseg.run.checks import check_settings
+from geoovseg.run.executors import open_executor
+from geoovseg.settings import Call, Progress, Settings, Stop, StrPath, Watch
+from geoovseg.settings.keywords import on_init, on_scene
+from geoovseg.vectors.targets import check_target
+from geoovseg.vocabulary import Classes, read_classes
+
+if TYPE_CHECKING:
+    from geoovseg.run.worker import Worker
+
+
+class Segmenter:
+    """Segments scenes and arrays with models that are loaded once, when they are first needed.
+
+    `Segmenter("building=house+roof,road", model="demo")` takes classes as `segment` does, and every choice of Settings
+    as a keyword. Use it in a `with` block, or close it, where it has `workers`.
+
+    Raises GeoOVSegError for settings that cannot work.
+    """
+
+    @on_init(Settings)
+    def __init__(self, classes: Classes | None, settings: Settings) -> None:
+        self.settings = settings
+        self.words = read_classes(classes, settings.vocabulary)
+        with settings.access():
+            check_settings(settings)
+        self._executor = open_executor(self.words, settings)
+
+    @classmethod
+    def of(cls, classes: Classes | None, settings: Settings) -> Segmenter:
+        """One with settings that are made already."""
+        return cls(read_classes(classes, settings.vocabulary), **_keywords(settings))
+
+    def segment(
+        self,
+        scene: StrPath,
+        *,
+        output: StrPath | None = None,
+        confidence: StrPath | None = None,
+        vectors: StrPath | None = None,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> SegmentResult:
+        """Write the labels of a scene, as the command does; outputs that are not named are as the settings say.
+
+        Raises GeoOVSegError for everything a caller can cause; finished parts are kept then.
+        """
+        given = self.settings
+        settings = replace(
+            given,
+            output=output or given.output,
+            confidence=confidence or given.confidence,
+            vectors=vectors or given.vectors,
+        )
+        if not isinstance(scene, str | os.PathLike):
+            raise UsageError(f"{type(scene).__name__} is no name of a scene; arrays go to Segmenter.predict")
+        check_vectors(settings)
+        result = segment_scene(os.fspath(scene), self.words, settings, self._executor, Watch(progress, stop))
+        return with_vectors(result, settings, workers=settings.workers)
+
+    def predict(self, pixels: Any, valid: Any = None) -> tuple[Any, Any]:
+        """Labels of an array, without files: codes (H, W) and confidence (H, W) in 0..1, as `segment` writes them.
+
+        `pixels` are red, green, blue, (H, W, 3) or (3, H, W), uint8 or float in 0..1; `valid` (H, W) is true where they
+        have data. Of an xarray DataArray the results are DataArrays with its coordinates. Codes are uint8, 0 for the
+        background and 255 where there is no data (uint16 and 65535 above 254 classes); confidence is float32, rounded
+        to 1/250, NaN where there is no data.
+
+        Raises UsageError for arrays of another form.
+        """
+        from geoovseg.run.arrays import predict
+
+        return predict(self._worker, self.settings, pixels, valid)
+
+    def scores(self, pixels: Any, valid: Any = None) -> Any:
+        """Class scores (C, H, W) of an array, blended over windows, float32; see `names` for the channels.
+
+        Arrays are as for `predict`; of a DataArray the result is one with a dimension `class`.
+        """
+        from geoovseg.run.arrays import scores
+
+        return scores(self._worker, self.settings, pixels, valid)
+
+    @cached_property
+    def _worker(self) -> Worker:
+        """A model in this process."""
+        from geoovseg.run.worker import Worker
+
+        return getattr(self._executor, "worker", None) or Worker(self.words, self.settings)
+
+    def close(self) -> None:
+        """End the workers, if there are any."""
+        self._executor.close()
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+@on_scene(Call)
+def segment(scene: StrPath, classes: Classes | None, call: Call) -> SegmentResult:
+    """Segment a georeferenced image by words and write a finished label raster.
+
+    `scene` is any raster GDAL opens, of any size and pixel type. `classes` are texts as on the command line
+    (`"building=house+roof,road,water"`), a dictionary from names to words (`{"building": ["house", "roof"]}`), or a
+    Vocabulary; or name a list with `vocabulary`. Everything else is a choice of `Settings`, by name. `progress` is
+    called with (windows done, windows to compute); `stop` is asked between parts, and a signal's number ends the run.
+
+    Returns names of the outputs, counts and times. Raises GeoOVSegError for everything a caller can cause; finished
+    parts are kept then.
+    """
+    with Segmenter.of(classes, call.plain) as segmenter:
+        return segmenter.segment(scene, progress=call.progress, stop=call.stop)
+
+
+def _keywords(settings: Settings) -> dict[str, Any]:
+    return {name: value for name, value in vars(settings).items() if name != "vocabulary"}
+
+
+def check_vectors(settings: Settings) -> None:
+    """Refuse polygons that could not be made when the labels are done. Raises UsageError, OutputError."""
+    if settings.vectors is None:
+        return
+    if settings.shard is not None:
+        raise UsageError("--vectors needs whole labels: run `geoovseg vectorize` after `geoovseg merge`")
+    check_target(Path(settings.vectors), settings.overwrite)
+
+
+def with_vectors(result: SegmentResult, settings: Settings, *, workers: int) -> SegmentResult:
+    """Make the labels' polygons, if settings ask for them; an error says that the labels are finished."""
+    from geoovseg.vectors.vectorize import vectorize
+
+    if settings.vectors is None:
+        return result
+    try:
+        made = vectorize(
+            result.labels,
+            settings.vectors,
+            confidence=result.confidence,
+            overwrite=settings.overwrite,
+            workers=workers,
+        )
+    except GeoOVSegError as error:
+        error.add_note(f"the labels are finished: {result.labels}")
+        raise
+    spent = made.seconds["total"]
+    seconds = {**result.seconds, "vectorize": spent, "total": round(result.seconds["total"] + spent, 3)}
+    return replace(result, vectors=made.vectors, seconds=seconds, peak_rss_mb=max(result.peak_rss_mb, made.peak_rss_mb))

@@ -1,0 +1,246 @@
+"""Every choice of a run, once: its meaning, its default, what it may be, and how the command line writes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+from geoovseg.methods import METHODS, card
+from geoovseg.models.cards import DEFAULT_MODEL, MODELS, SOURCES
+from geoovseg.network import access
+from geoovseg.prompts import DEFAULT_TEMPLATES, class_lists, template_lists
+from geoovseg.settings.choice import (
+    AMOUNT,
+    PIXELS,
+    Choice,
+    bands,
+    choice,
+    flag,
+    number,
+    one_of,
+    option_of,
+    shard,
+    table,
+    text,
+)
+
+GRIDS = ("working", "scene")
+"""Where outputs lie when a scene is seen at another resolution: there, or on its own pixels."""
+UPSAMPLERS = ("bilinear", "guided")
+"""Ways from the patch grid to pixels that need no weights; `geoovseg.ops.upsample` has them."""
+ON_ERROR = ("stop", "skip")
+"""What can be done about windows that cannot be read."""
+StrPath = str | os.PathLike[str]
+"""A file or folder; kept as text."""
+Progress = Callable[[int, int], None]
+"""Called with (windows done, windows to compute)."""
+Stop = Callable[[], int | None]
+"""The number of the signal that asked to stop, if one did; asked between parts."""
+
+
+def _models(kind: str, *others: str) -> Callable[[], list[str]]:
+    return lambda: [*others, *(name for name, known in MODELS.items() if known.kind == kind)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a user decides about a run: keywords of `segment` and `Segmenter`, options of `geoovseg segment`.
+
+    Values are checked one by one here, and against each other before a run. Raises UsageError.
+    """
+
+    vocabulary: StrPath | None = choice(
+        None, "What", "A class list instead of -c: a name from `geoovseg vocabulary`, or a file.", names=class_lists
+    )
+    templates: str = choice(
+        DEFAULT_TEMPLATES,
+        "What",
+        "Sentences around each word: openai-80, openai-7, plain, or a file.",
+        names=template_lists,
+    )
+    background: str = choice("auto", "What", "What is code 0: auto, none, or word+word.")
+    threshold: float | None = choice(
+        None,
+        "What",
+        "Confidence (0..1) below which a pixel is code 0.",
+        number("lie between 0 and 1", lambda n: 0 <= n <= 1),
+    )
+    method: str = choice(
+        "segearth", "Method", "See `geoovseg methods`.", text, "-m", "--method", names=lambda: [*METHODS]
+    )
+    model: str = choice(
+        DEFAULT_MODEL, "Method", "See `geoovseg models list`; demo needs no download.", names=_models("clip")
+    )
+    settings: Mapping[str, str | bool | int | float] = choice(
+        {}, "Method", "A setting of the method; repeatable.", table, "--set", metavar="NAME=VALUE"
+    )
+    upsample: str = choice(
+        "bilinear", "Method", "From patches to pixels: bilinear, guided, jbu_one, jbu_stack, or jbu_one@FILE.",
+        names=_models("upsampler", *UPSAMPLERS),
+    )  # fmt: skip
+    tile: int | None = choice(None, "Method", "Side of a window in pixels; default: as the model was trained.", PIXELS)
+    stride: int | None = choice(None, "Method", "Step between windows in pixels; default: half a tile.", PIXELS)
+    block: int | None = choice(
+        None, "Method", "Side of a block in pixels, for methods that see many windows at once.", PIXELS
+    )
+    vfm: str | None = choice(
+        None, "Method", "Vision model for methods that use one besides CLIP: a name, clip (the model itself) or demo.",
+        metavar="NAME", names=_models("vfm", "clip", "demo"),
+    )  # fmt: skip
+    sam: str | None = choice(
+        None, "Method", "Segment Anything for methods that use it: sam_vit_b, sam_vit_l, sam_vit_h, or ARCH@FILE.",
+        metavar="NAME", names=_models("sam"),
+    )  # fmt: skip
+    regions: StrPath | None = choice(
+        None, "Method", "Source of regions for methods that use them: sam, felzenszwalb (colours), or a raster of ids.",
+        metavar="SOURCE", names=lambda: SOURCES,
+    )  # fmt: skip
+    bands: tuple[int | str, ...] | None = choice(
+        None,
+        "Image",
+        "Bands for red, green, blue by number or name, as in 3,2,1 or nir,red,green.",
+        bands,
+        metavar="R,G,B",
+    )
+    scale: str = choice(
+        "auto", "Image", "What is black and white: auto (8-bit as is, else percentiles), dtype, or MIN,MAX.",
+        metavar="auto|dtype|MIN,MAX", names=lambda: ("auto", "dtype"),
+    )  # fmt: skip
+    nodata: float | None = choice(
+        None, "Image", "Pixels with this value in all three bands have no data, whatever the file says.",
+        number("be a number; NaN is no data anyway", lambda n: True),
+    )  # fmt: skip
+    gsd: float | None = choice(
+        None, "Image", "Metres per pixel at which to see the scene; default: its own.",
+        number("be a number of metres", lambda n: n > 0), metavar="METRES",
+    )  # fmt: skip
+    grid: str = choice(
+        "working", "Image", "With --gsd, where outputs lie: working (there) or scene (the image's own pixels).",
+        one_of(*GRIDS), names=lambda: GRIDS,
+    )  # fmt: skip
+    aoi: StrPath | None = choice(
+        None, "Place", "Label only inside this area: a polygon file, or W,S,E,N.", metavar="FILE|W,S,E,N"
+    )
+    aoi_crs: str | None = choice(None, "Place", "Coordinate system of --aoi; default: the file's or the scene's.")
+    device: str = choice("auto", "Speed and memory", "auto, cpu, cuda or cuda:N.")
+    precision: str = choice(
+        "auto", "Speed and memory", "auto, fp32, bf16 or fp16.", names=lambda: ("auto", "fp32", "bf16", "fp16")
+    )
+    batch_size: int | None = choice(
+        None, "Speed and memory", "Windows in flight; on a CPU no result depends on it.", PIXELS
+    )
+    max_memory: float | None = choice(
+        None, "Speed and memory", "MB for the blend; default: a quarter of the memory.", AMOUNT
+    )
+    workers: int = choice(
+        1, "Speed and memory", "Processes on this machine that share the work: one a GPU, or sharing the cores.",
+        number("be at least 1", lambda n: n >= 1, whole=True),
+    )  # fmt: skip
+    resume: bool = choice(False, "Run", "Continue a run that did not finish.", flag)
+    overwrite: bool = choice(
+        False, "Run", "Replace existing outputs, and the parts of a run that did not finish.", flag
+    )
+    shard: tuple[int, int] | None = choice(
+        None, "Run", "Compute share I of N only, or slurm; then run `geoovseg merge`.", shard, metavar="I/N"
+    )
+    on_error: str = choice(
+        "stop", "Run", "What to do about windows that cannot be read: stop, or skip them (exit code 3).",
+        one_of(*ON_ERROR), names=lambda: ON_ERROR,
+    )  # fmt: skip
+    work_dir: StrPath | None = choice(None, "Run", "Folder for the parts; default: beside the labels.")
+    model_dir: StrPath | None = choice(
+        None, "Run", "Folder of weights made by `models fetch --bundle`; also GEOOVSEG_MODEL_DIR."
+    )
+    offline: bool = choice(False, "Run", "Never open a connection; also GEOOVSEG_OFFLINE=1.", flag)
+    output: StrPath | None = choice(
+        None, "Output", "Label raster (.tif) or folder; default: <scene>_labels.tif.", text, "-o", "--output"
+    )
+    vectors: StrPath | None = choice(
+        None, "Output", "Also make polygons, as vectorize does: a .gpkg, .fgb, .parquet or .geojsonl."
+    )
+    confidence: StrPath | None = choice(None, "Output", "Also write confidence (0..1) to this .tif.")
+
+    def __post_init__(self) -> None:
+        for name, known in choices().items():
+            value = getattr(self, name)
+            kept = known.default if value is None else known.check(option_of(name), value)
+            object.__setattr__(self, name, kept)
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """How a scene is to be opened."""
+        gsd = self.gsd if self.grid == "working" else None
+        own = {"bands": self.bands, "scale": self.scale, "nodata": self.nodata}
+        return {**own, "gsd": gsd, "regions": self.regions_file}
+
+    @property
+    def regions_from(self) -> str | None:
+        """Where region maps come from, if the method uses them: `sam` unless told otherwise."""
+        if "regions" not in card(self.method).needs:
+            return None
+        return SOURCES[0] if self.regions is None else os.fspath(self.regions)
+
+    @property
+    def regions_file(self) -> str | None:
+        """The raster of regions, if they come from one."""
+        return None if self.regions_from in (None, *SOURCES) else self.regions_from
+
+    @property
+    def sam_name(self) -> str | None:
+        """The Segment Anything that is needed, if any is."""
+        method = card(self.method)
+        used = "sam" in method.needs or self.regions_from == SOURCES[0]
+        return (self.sam or method.sam) if used else None
+
+    @contextmanager
+    def access(self) -> Iterator[None]:
+        """In here, network and weights are as these settings say."""
+        with access(offline=self.offline, model_dir=None if self.model_dir is None else os.fspath(self.model_dir)):
+            yield
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how far a run is, and who may stop it; nobody by default."""
+
+    progress: Progress | None = None
+    stop: Stop | None = None
+
+    def tell(self, done: int, total: int) -> None:
+        """Say how far it is."""
+        if self.progress is not None:
+            self.progress(done, total)
+
+    def stopped(self) -> int | None:
+        """The number of the signal that asked to stop, if one did."""
+        return None if self.stop is None else self.stop()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Settings):
+    """Settings of a call, and who watches it."""
+
+    progress: Progress | None = None
+    """called with (windows done, windows to compute)"""
+    stop: Stop | None = None
+    """asked between parts; a signal's number ends the run there, with what is finished kept"""
+
+    @property
+    def watch(self) -> Watch:
+        """Who watches."""
+        return Watch(self.progress, self.stop)
+
+    @property
+    def plain(self) -> Settings:
+        """The settings alone, which can go to another process."""
+        return Settings(**{name: getattr(self, name) for name in choices()})
+
+
+@cache
+def choices() -> dict[str, Choice]:
+    """What is said of every choice, by its name."""
+    return {each.name: each.metadata["choice"] for each in fields(Settings)}
