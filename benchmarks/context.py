@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from geoovseg.demo.files import write_scene
 from geoovseg.evaluation import evaluate
-from geoovseg.pipeline import segment
+from geoovseg.segmenter import segment
 from geoovseg.windows.plan import origins
 
 SIDE, STEP = 7 * 224, 6 * 224

@@ -13,10 +13,11 @@ from dataclasses import replace
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import GeoOVSegError
 from geoovseg.methods import METHODS
+from geoovseg.run.checks import check_settings
 from geoovseg.run.rehearsal import rehearse
 from geoovseg.run.timings import PACKAGED, product_seconds
 from geoovseg.scene.scene import open_scene
-from geoovseg.settings import Settings, check_settings
+from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_classes
 
 TRIES = 3

@@ -22,7 +22,8 @@ from geoovseg.demo.files import write_scene
 from geoovseg.demo.scenes import CLASSES
 from geoovseg.evaluation import evaluate
 from geoovseg.ops.upsample import UPSAMPLERS
-from geoovseg.pipeline import SegmentResult, segment
+from geoovseg.pipeline import SegmentResult
+from geoovseg.segmenter import segment
 
 RESULT = Path(__file__).parents[1] / "docs" / "demo_scenes.json"
 RUNNABLE = [name for name, card in METHODS.items() if "sam" not in card.needs]

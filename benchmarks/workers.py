@@ -18,8 +18,7 @@ import rasterio
 import torch
 
 from geoovseg.demo.files import write_scene
-from geoovseg.distributed import segment_with
-from geoovseg.pipeline import segment
+from geoovseg.segmenter import segment
 
 GIVEN = {"vocabulary": "demo", "model": "demo", "background": "none", "overwrite": True}
 
@@ -34,7 +33,7 @@ def main() -> None:
         scene, _ = write_scene(folder, 1000, args.size, args.size)
         ways = {
             "one process": lambda out: segment(scene, output=out, **GIVEN),
-            "two workers": lambda out: segment_with(scene, workers=2, output=out, **GIVEN),
+            "two workers": lambda out: segment(scene, workers=2, output=out, **GIVEN),
         }
         times: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(args.rounds):

@@ -28,9 +28,9 @@ from rasterio.transform import from_origin
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
 from geoovseg.labels.record import RUN_TAG
-from geoovseg.pipeline import segment
-from geoovseg.run.job import Job
+from geoovseg.run.predictor import Predictor
 from geoovseg.scene.scene import open_scene
+from geoovseg.segmenter import segment
 from geoovseg.windows.batch import TileBatch
 
 HEAD = """# What happens to which raster
@@ -303,11 +303,11 @@ def observe(case: Case, folder: Path) -> list[Seen]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         rasters = list(case.write(folder))
-    with patch.object(Job, "class_scores", _alike):
+    with patch.object(Predictor, "class_scores", _alike):
         return [_observed(raster, folder / f"labels{n}.tif") for n, raster in enumerate(rasters)]
 
 
-def _alike(job: Job, batch: TileBatch) -> torch.Tensor:
+def _alike(job: Predictor, batch: TileBatch) -> torch.Tensor:
     return torch.zeros(len(batch), job.channels, *batch.known.shape[-2:])
 
 

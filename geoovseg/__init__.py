@@ -34,7 +34,7 @@ _HOMES = {
     "segment": "segmenter",
     "vectorize": "vectors.vectorize",
 }
-__all__ = [*_HOMES, "__version__"]
+__all__ = sorted([*_HOMES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

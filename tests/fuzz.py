@@ -35,9 +35,9 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
-from geoovseg.pipeline import segment
-from geoovseg.run.job import Job, prepare_job
-from geoovseg.scene.scene import open_scene
+from geoovseg.run.predictor import Predictor
+from geoovseg.run.worker import Worker
+from geoovseg.segmenter import segment
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_classes
 from geoovseg.windows.batch import TileBatch
@@ -268,7 +268,7 @@ def run(sound: list[bytes], folder: Path, numbers: range) -> Iterator[Outcome]:
         yield {"number": number, **_outcome(answer, status), **{key: round(value, 2) for key, value in spent.items()}}
 
 
-def _constant(job: Job, batch: TileBatch) -> torch.Tensor:
+def _constant(job: Predictor, batch: TileBatch) -> torch.Tensor:
     """Scores without a model, so that files take milliseconds."""
     return torch.zeros(len(batch), job.channels, *batch.known.shape[-2:])
 
@@ -278,10 +278,11 @@ def prepare(folder: Path) -> list[bytes]:
     faulthandler.enable()
     torch.set_num_threads(1)
     found = seeds(folder / "sound")
-    with warnings.catch_warnings(), open_scene(folder / "sound" / "strips.tif") as scene:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", GeoOVSegWarning)
-        prepare_job(scene, read_classes(WORDS, None), Settings(model="demo"))
-    Job.class_scores = _constant  # type: ignore[method-assign]
+        settings = Settings(model="demo")
+        Worker(read_classes(WORDS, None), settings).job(str(folder / "sound" / "strips.tif"), settings)
+    Predictor.class_scores = _constant  # type: ignore[method-assign]
     gc.freeze()
     return found
 

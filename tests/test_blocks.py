@@ -16,19 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from windows import random_batch
 
+from geoovseg import machine
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import UsageError
 from geoovseg.evaluation import evaluate
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.methods.blocks import Blocks, Cut, lay_blocks
 from geoovseg.models.vit import ClipVit
-from geoovseg.pipeline import segment
-from geoovseg.run.job import prepare_job
-from geoovseg.scene.scene import open_scene
+from geoovseg.run.worker import Worker
+from geoovseg.segmenter import segment
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_classes
 from geoovseg.windows.in_flight import InFlight
-from geoovseg.windows.memory import Load, machine_memory
+from geoovseg.windows.memory import Load
 from geoovseg.windows.plan import plan_tiles
 
 CPU = torch.device("cpu")
@@ -184,14 +184,13 @@ def test_memory_is_counted_for_what_is_at_pixels(demo_scene: str, method: str, a
     """Classes, or all their words where a method brings its answer to pixels itself; and what it needs beside."""
     words = read_classes(["road=road+street+lane,water=water+lake"], None)
     given = Settings(method=method, model="demo", background="none", vfm=None if method == "segearth" else "demo")
-    with open_scene(demo_scene) as scene:
-        job = prepare_job(scene, words, given)
-    assert job.load.at_once == at_once
-    assert (job.load.beside > 0) is (method != "segearth")
+    load = Worker(words, given).job(demo_scene, given).layout.load
+    assert load.at_once == at_once
+    assert (load.method > 0) is (method != "segearth")
 
 
 def test_panels_are_not_narrower_than_a_block() -> None:
     plan = plan_tiles(3000, 20_000, tile=1568, stride=1344, patch=8)
     with pytest.warns(UserWarning, match="cannot be blended in 1 MB"):
-        width = Load(plan, 8, 8, 1).panel_width(machine_memory(), 1)
+        width = Load(plan, 8, 8, 1).panel_width(machine.memory(), 1)
     assert width == 1568

@@ -14,11 +14,11 @@ import torch
 from golden_cases import TINY_SAM, small_sam
 
 from geoovseg.demo.scenes import render
-from geoovseg.distributed import segment_with
 from geoovseg.errors import InterruptedRunError
 from geoovseg.models import sam
-from geoovseg.pipeline import SegmentResult, merge, segment
+from geoovseg.pipeline import SegmentResult, merge
 from geoovseg.scene.scene import DEMO_TAG
+from geoovseg.segmenter import segment
 
 SAM = "sam_vit_b@SAM"
 LOOSE = {"iou": 0, "stability": 0}
@@ -145,5 +145,5 @@ def test_a_signal_while_the_scene_is_looked_at_ends_the_run(scene: Path, tmp_pat
 def test_workers_do_not_change_labels(scene: Path, tmp_path: Path, whole: tuple[str, Any]) -> None:
     name, expected = whole
     outputs = {"output": tmp_path / "labels.tif", "confidence": str(tmp_path / "sure.tif")}
-    segment_with(scene, workers=2, **{**GIVEN, **METHODS[name], **outputs})
+    segment(scene, workers=2, **{**GIVEN, **METHODS[name], **outputs})
     _same(tmp_path, expected)

@@ -22,10 +22,11 @@ from geoovseg.models.load import load_clip
 from geoovseg.models.upsamplers import build_jbu, check_fit, load_upsampler
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.jbu import Jbu, doubled_with_margin
-from geoovseg.pipeline import segment
-from geoovseg.run import job
-from geoovseg.run.job import Settings
-from geoovseg.scene.scene import DEMO_TAG, open_scene
+from geoovseg.run import predictor
+from geoovseg.run.worker import Worker
+from geoovseg.scene.scene import DEMO_TAG
+from geoovseg.segmenter import segment
+from geoovseg.settings import Settings
 from geoovseg.vocabulary import parse_classes, read_classes
 
 CPU = torch.device("cpu")
@@ -192,7 +193,7 @@ def patch_16(monkeypatch: pytest.MonkeyPatch) -> ClipVit:
     """The demo model's text with an untrained tower of patch 16 instead of its own."""
     demo = load_clip("demo", CPU, "fp32")
     vit = _vit(16, demo.vit.dim)
-    monkeypatch.setattr(job, "load_clip", lambda *a: replace(demo, vit=vit))
+    monkeypatch.setattr(predictor, "load_clip", lambda *a: replace(demo, vit=vit))
     return vit
 
 
@@ -229,12 +230,11 @@ def test_words_that_are_not_merged_before_are_in_the_estimate(demo_scene: str, w
     """Three classes of four words: a batch of 8 windows holds a channel more at pixel resolution, three times."""
     words = read_classes("building=house+roof,road,water", None)
     settings = Settings(model="demo", background="none")
-    with open_scene(demo_scene) as scene:
-        plain_job = job.prepare_job(scene, words, settings)
-        more = job.prepare_job(scene, words, replace(settings, upsample=weights))
+    learned = replace(settings, upsample=weights)
+    plain, more = (Worker(words, each).job(demo_scene, each).layout for each in (settings, learned))
     tile = more.plan.tile
-    assert plain_job.plan == more.plan
-    assert more.memory_mb - plain_job.memory_mb == pytest.approx(3 * 4 * 8 * tile[0] * tile[1] / 1e6)
+    assert plain.plan == more.plan
+    assert more.memory_mb - plain.memory_mb == pytest.approx(3 * 4 * 8 * tile[0] * tile[1] / 1e6)
 
 
 def test_windows_too_small_to_mirror_are_refused(

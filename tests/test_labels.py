@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -25,7 +26,7 @@ from geoovseg.labels.parts import open_store
 from geoovseg.labels.profile import LabelProfile, label_dtype
 from geoovseg.labels.read import category_names
 from geoovseg.labels.record import RUN_TAG
-from geoovseg.labels.write import LabelWriter
+from geoovseg.labels.write import PartsBuilder, assemble
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.windows.plan import Part
 
@@ -39,12 +40,19 @@ def _create(outputs: Outputs, grid: RasterGrid, classes: Sequence[tuple[str, str
     """Write rows with what this yields; at the end the parts are put together. Leaves as a run does."""
     with open_store(outputs.parts, {}, resume=False, shared=False) as store:
         parts: list[Part] = []
-        writer = LabelWriter(outputs, LabelProfile(grid, tuple(classes)), store)
+        profile = LabelProfile(grid, tuple(classes))
+        builder = PartsBuilder(profile, confidence=outputs.confidence is not None)
+
+        def write(*rows: Any) -> None:
+            for done in builder.write(*rows):
+                store.commit(done)
+                parts.append(done.part)
+
         try:
-            yield lambda *rows: parts.extend(writer.write(*rows))
-            writer.commit(RECORD, parts)
+            yield write
+            assemble(outputs, profile, store, RECORD, parts)
         finally:
-            writer.close()
+            builder.close()
             store.remove()
 
 
@@ -232,7 +240,7 @@ def test_a_failing_rename_puts_everything_back(
     real = os.replace
 
     def replace(src: Path, dst: Path) -> None:
-        new = Path(src).parent.name.endswith(".assembly") and not Path(src).name.startswith("old_")
+        new = Path(dst).parent == tmp_path != Path(src).parent and not Path(src).name.startswith("old_")
         calls.extend([dst] * new)
         if new and len(calls) == fails_at + 1:
             raise OSError(28, "No space left on device")

@@ -12,11 +12,11 @@ import pytest
 ROOT = Path(__file__).parents[1] / "geoovseg"
 SMALL = frozenset({"errors", "files", "machine", "network", "prompts", "signals", "usage", "vocabulary"})
 RANKS = (
-    {"__main__"},
     {"cli"},
     {"demo"},
-    {"pipeline", "segmenter"},
-    {"run", "vectors", "evaluation"},
+    {"pipeline"},
+    {"vectors", "evaluation"},
+    {"run"},
     {"settings", "tiles"},
     {"methods", "labels"},
     {"models", "scene"},
@@ -42,11 +42,8 @@ HOMES = {
     "scipy": {"ops", "vectors"},
     "pyarrow": {"vectors"},
 }
-ROOMS = {
-    "small": SMALL,
-    "demo": {"distributed"},
-}
-"""Where modules that still lie flat belong."""
+ROOMS = {"small": SMALL, "pipeline": {"segmenter"}, "cli": {"__main__"}}
+"""Modules of the root that stand together."""
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 
 

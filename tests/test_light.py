@@ -14,9 +14,9 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, SceneError, UsageError
-from geoovseg.pipeline import segment
 from geoovseg.scene.intensity import read_scale
 from geoovseg.scene.scene import Scene, open_scene
+from geoovseg.segmenter import segment
 
 RNG = np.random.default_rng(8)
 WriteRaster = Callable[..., str]

@@ -19,11 +19,12 @@ from geoovseg.demo.scenes import CLASSES, render
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, WeightsMissingError
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.methods.dense import DenseMethod
-from geoovseg.pipeline import SegmentResult, segment
+from geoovseg.pipeline import SegmentResult
 from geoovseg.run.estimate import dry_run
-from geoovseg.run.job import CPU_BATCH
 from geoovseg.scene.scene import DEMO_TAG, Scene
+from geoovseg.segmenter import segment
 from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.memory import CPU_BATCH
 
 WriteRaster = Callable[..., str]
 EIGHT = ",".join(CLASSES)
@@ -315,3 +316,10 @@ def test_the_default_model_segments_a_real_scene(tmp_path: Path) -> None:
     except WeightsMissingError as error:
         pytest.skip(str(error).splitlines()[0])
     assert len(np.unique(_read(result.labels))) > 2
+
+
+def test_a_missing_coordinate_system_is_warned_of_once(write_raster: Callable[..., str], tmp_path: Path) -> None:
+    scene = write_raster(np.full((3, 40, 40), 90, np.uint8), crs=None)
+    with pytest.warns(GeoOVSegWarning, match="no coordinate system; the outputs will have none either") as told:
+        segment(scene, "road", model="demo", output=tmp_path / "labels.tif")
+    assert sum("no coordinate system" in str(one.message) for one in told) == 1

@@ -19,9 +19,9 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError
-from geoovseg.pipeline import segment
-from geoovseg.run.job import Job
+from geoovseg.run.predictor import Predictor
 from geoovseg.scene.scene import open_scene
+from geoovseg.segmenter import segment
 from geoovseg.windows.batch import TileBatch
 
 FOLDER = Path(os.environ.get("GEOOVSEG_RASTERS", SHARED / "rasters"))
@@ -53,7 +53,7 @@ def _pixels(path: Path) -> int:
         return 0
 
 
-def _first_class(job: Job, batch: TileBatch) -> torch.Tensor:
+def _first_class(job: Predictor, batch: TileBatch) -> torch.Tensor:
     scores = torch.zeros(len(batch), job.channels, *batch.known.shape[-2:])
     scores[:, 0] = 1
     return scores
@@ -74,7 +74,7 @@ def test_a_raster_is_segmented_on_its_grid_or_refused(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if _pixels(path) > 4e6:  # too many for a model: every pixel is of the first class
-        monkeypatch.setattr(Job, "class_scores", _first_class)
+        monkeypatch.setattr(Predictor, "class_scores", _first_class)
     refusal = None
     try:
         result = segment(path, "road,water", model="demo", output=tmp_path / "labels.tif", stride=112)

@@ -30,9 +30,10 @@ from geoovseg.models.regions import SamRegions, by_colour, region_maps
 from geoovseg.models.regions import given as given_regions
 from geoovseg.models.sam import Sam
 from geoovseg.ops.regions import components, linked, painted, patch_ids, vote
-from geoovseg.pipeline import segment
+from geoovseg.run.checks import check_settings
 from geoovseg.scene.scene import DEMO_TAG, open_scene
-from geoovseg.settings import Settings, check_settings
+from geoovseg.segmenter import segment
+from geoovseg.settings import Settings
 from geoovseg.windows.batch import TileBatch
 
 DEMO: dict[str, Any] = {"model": "demo", "vfm": "demo"}

@@ -25,14 +25,15 @@ from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
 from geoovseg.demo.scenes import render
-from geoovseg.distributed import segment_with
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, OutputError, ResumeError, SceneError, UsageError
 from geoovseg.labels.parts import PartStore
 from geoovseg.methods.dense import DenseMethod
-from geoovseg.pipeline import SegmentResult, merge, segment
-from geoovseg.run import job
+from geoovseg.pipeline import SegmentResult, merge
+from geoovseg.run import predictor
 from geoovseg.scene.scene import DEMO_TAG, Scene
-from geoovseg.settings import Settings, settings_of
+from geoovseg.segmenter import segment
+from geoovseg.settings import Settings
+from geoovseg.settings.keywords import made
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.in_flight import InFlight
 from geoovseg.windows.plan import BLOCK
@@ -75,7 +76,7 @@ def _read(path: Path) -> np.ndarray:
 def _same(folder: Path, expected: tuple[np.ndarray, np.ndarray]) -> None:
     np.testing.assert_array_equal(_read(folder / "labels.tif"), expected[0])
     np.testing.assert_array_equal(_read(folder / "sure.tif"), expected[1])
-    assert not [p for p in folder.iterdir() if ".parts" in p.name or "assembly" in p.name]
+    assert not [p for p in folder.iterdir() if ".parts" in p.name or p.name.endswith(".tmp")]
 
 
 def _stop_after(count: int) -> Callable[[], int | None]:
@@ -134,12 +135,13 @@ def test_settings_that_are_refused_cost_no_finished_parts(tall: Path, tmp_path: 
     _run(tall, tmp_path, shard=(1, 2))
     parts = sorted((tmp_path / "labels.tif.parts").iterdir())
     with pytest.raises(UsageError, match="--threshold 7"):
-        segment_with(tall, workers=2, overwrite=True, output=tmp_path / "labels.tif", **GIVEN, threshold=7)
+        segment(tall, workers=2, overwrite=True, output=tmp_path / "labels.tif", **GIVEN, threshold=7)
     assert sorted((tmp_path / "labels.tif.parts").iterdir()) == parts
 
 
 def test_settings_that_are_none_are_the_default() -> None:
-    assert settings_of({"settings": None, "bands": None, "method": "gem", "output": "x.tif"}) == Settings(method="gem")
+    given = {"settings": None, "bands": None, "method": "gem", "workers": None}
+    assert made(Settings, (), given) == Settings(method="gem")
 
 
 def test_overwrite_begins_again(tall: Path, tmp_path: Path) -> None:
@@ -187,8 +189,8 @@ def test_a_changed_scene_is_refused(tall: Path, tmp_path: Path) -> None:
 def test_changed_weights_are_refused(tall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InterruptedRunError):
         _run(tall, tmp_path, stop=_stop_after(1))
-    loaded = job.load_clip
-    monkeypatch.setattr(job, "load_clip", lambda *a: replace(loaded(*a), sha256="other"))
+    loaded = predictor.load_clip
+    monkeypatch.setattr(predictor, "load_clip", lambda *a: replace(loaded(*a), sha256="other"))
     with pytest.raises(ResumeError, match='record weights_sha256 was ".*" and is now "other"'):
         _run(tall, tmp_path, resume=True)
 
@@ -301,7 +303,7 @@ def test_workers_make_the_labels_of_one(
     tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, workers: int
 ) -> None:
     outputs = {"output": tmp_path / "labels.tif", "confidence": str(tmp_path / "sure.tif")}
-    result = segment_with(tall, workers=workers, **GIVEN, **outputs)
+    result = segment(tall, workers=workers, **GIVEN, **outputs)
     assert (result.parts, result.windows) == (PARTS, 2 * -(-(HEIGHT - 112) // 112 + 1 - 1) + 2)
     _same(tmp_path, undisturbed)
 
@@ -309,27 +311,27 @@ def test_workers_make_the_labels_of_one(
 def test_the_parts_of_a_dying_worker_are_taken_over(
     tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
-    """One of two is killed as soon as it has a claim."""
+    """One of two is killed as soon as a part is there."""
     parts, seen = tmp_path / "labels.tif.parts", []
 
     def kill_one(done: int, total: int) -> None:
         children = [int(p) for p in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()]
         workers = [pid for pid in children if b"multiprocessing.spawn" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        if not seen and len(workers) == 2 and list(parts.glob("claim_*")):
+        if not seen and len(workers) == 2 and list(parts.glob("part_*.json")):
             seen.append(workers[0])
             os.kill(workers[0], signal.SIGKILL)
 
     outputs = {"output": tmp_path / "labels.tif", "confidence": str(tmp_path / "sure.tif")}
-    with pytest.warns(UserWarning, match="died .exit code -9.; the others take over"):
-        segment_with(tall, workers=2, progress=kill_one, **GIVEN, **outputs)
+    with pytest.warns(UserWarning, match="worker [12] died; what it had in hand is computed again"):
+        segment(tall, workers=2, progress=kill_one, **GIVEN, **outputs)
     _same(tmp_path, undisturbed)
 
 
 def test_an_error_of_a_worker_is_the_runs(tmp_path: Path, tall: Path) -> None:
     with pytest.raises(GeoOVSegError, match="no model named"):
-        segment_with(tall, workers=2, **{**GIVEN, "model": "nothing", "output": tmp_path / "l.tif"})
+        segment(tall, workers=2, **{**GIVEN, "model": "nothing", "output": tmp_path / "l.tif"})
     with pytest.raises(UsageError, match="use one of them"):
-        segment_with(tall, workers=2, shard=(1, 2), **GIVEN, output=tmp_path / "l.tif")
+        segment(tall, workers=2, shard=(1, 2), **GIVEN, output=tmp_path / "l.tif")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -610,7 +612,7 @@ def test_a_shard_at_work_keeps_its_parts_from_everyone_but_other_shards(tall: Pa
         for others in (
             lambda: _run(tall, tmp_path, overwrite=True),
             lambda: _run(tall, tmp_path, resume=True),
-            lambda: segment_with(tall, workers=2, overwrite=True, **GIVEN, **outputs),
+            lambda: segment(tall, workers=2, overwrite=True, **GIVEN, **outputs),
             lambda: merge(parts),
         ):
             with pytest.raises(OutputError, match="another process is working in"):
@@ -623,12 +625,12 @@ def test_a_lock_of_a_folder_that_was_replaced_is_none(tmp_path: Path, monkeypatc
     store = PartStore(tmp_path / "x.parts")
     store.folder.mkdir()
 
-    def replace_folder(file: Any, kind: int) -> None:
+    def replace_folder(file: Any, flags: Any) -> None:
         store.remove()
         store.folder.mkdir()
         (store.folder / "lock").touch()
 
-    monkeypatch.setattr("geoovseg.labels.parts.fcntl.flock", replace_folder)
+    monkeypatch.setattr("geoovseg.files.portalocker.lock", replace_folder)
     with pytest.raises(OutputError, match="another process"), store.locked():
         pass
 
@@ -729,14 +731,14 @@ def test_a_shortened_preparation_is_damage(tall: Path, tmp_path: Path) -> None:
 def test_windows_that_fit_the_model_but_not_the_upsampling_are_halved(
     tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upsample = job.UPSAMPLERS["bilinear"]
+    upsample = predictor.UPSAMPLERS["bilinear"]
 
     def small(scores: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         if len(scores) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return upsample(scores, pixels)
 
-    monkeypatch.setitem(job.UPSAMPLERS, "bilinear", small)
+    monkeypatch.setitem(predictor.UPSAMPLERS, "bilinear", small)
     with pytest.warns(UserWarning, match="cannot hold 8 windows; going on with 4"):
         _run(tall, tmp_path)
     _same(tmp_path, undisturbed)

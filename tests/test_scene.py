@@ -160,14 +160,6 @@ def test_a_file_cut_short_is_an_error_where_it_is_read(write_raster: WriteRaster
         list(read_ahead(scene, windows, batch=1, depth=1))
 
 
-def test_a_missing_coordinate_system_is_warned_of(write_raster: WriteRaster) -> None:
-    with (
-        pytest.warns(GeoOVSegWarning, match="no coordinate system"),
-        open_scene(write_raster(_noise(3, 8, 8), crs=None)),
-    ):
-        pass
-
-
 def test_what_cannot_be_used_is_refused_with_its_name(write_raster: WriteRaster) -> None:
     with pytest.raises(SceneError, match=r"cannot open 'nowhere.tif'"), open_scene("nowhere.tif"):
         pass

@@ -18,10 +18,10 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError
-from geoovseg.pipeline import segment
 from geoovseg.scene.scene import DEMO_TAG, open_scene
-from geoovseg.tiles.join import as_one, vrt_of
+from geoovseg.segmenter import segment
 from geoovseg.tiles.cut import per_tile
+from geoovseg.tiles.join import as_one, vrt_of
 
 Write = Callable[..., str]
 Run = Callable[..., tuple[int, str, str]]
@@ -111,7 +111,7 @@ def test_labels_of_a_tile_are_its_window_and_as_finished_as_the_whole(
             counted = int((dst.read(1) == 1).sum())
         assert f"<F>{counted}</F>" in Path(f"{labels}.aux.xml").read_text()
         assert "building" in Path(labels).with_suffix(".qml").read_text()
-    assert not [path for path in tmp_path.iterdir() if "assembly" in path.name]
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
 
 
 def test_labels_are_not_cut_where_they_would_replace_something_or_do_not_reach(
@@ -327,7 +327,9 @@ def test_a_stopped_mosaic_goes_on_and_leaves_no_vrt_behind(
     arguments = ("segment", folder, *OPTIONS, "--mosaic")
     with monkeypatch.context() as patch:
         parts = target.with_name(f"{target.name}.parts")
-        patch.setattr(signals.Stop, "__call__", lambda self: signal.SIGTERM if list(parts.glob("part*.json")) else None)
+        patch.setattr(
+            signals.StopSignals, "__call__", lambda self: signal.SIGTERM if list(parts.glob("part*.json")) else None
+        )
         code, _, err = geoovseg(*arguments)
     assert (code, vrt_of(target).exists()) == (143, True)
     assert "--resume" in err

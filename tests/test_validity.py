@@ -19,8 +19,8 @@ from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
 from geoovseg.network import is_remote
-from geoovseg.pipeline import segment
 from geoovseg.scene.scene import DEMO_TAG, open_scene
+from geoovseg.segmenter import segment
 
 WriteRaster = Callable[..., str]
 C = ColorInterp

@@ -24,7 +24,7 @@ from rasterio.features import rasterize, shapes
 from rasterio.transform import from_origin
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError
-from geoovseg.vectors.pieces import Task, block_windows, cut_pieces
+from geoovseg.vectors.pieces import Recipe, block_windows, cut_pieces
 from geoovseg.vectors.seams import Groups, Seams
 from geoovseg.vectors.vectorize import vectorize
 
@@ -41,7 +41,7 @@ def _write(path: Path, codes: np.ndarray, **profile: Any) -> str:
 
 def _polygons(path: str, shape: tuple[int, int], codes: tuple[int, ...], block: int, tolerance: float = 0) -> Any:
     """Codes and polygons in corners of pixels."""
-    task = Task(labels=path, size=shape[::-1], confidence=None, codes=codes, tolerance=tolerance, pixel=(1, 1))
+    task = Recipe(labels=path, size=shape[::-1], confidence=None, codes=codes, tolerance=tolerance, pixel=(1, 1))
     seams, found = Seams(), []
     for row in block_windows(*shape, block):
         found += list(seams.row([cut_pieces(task, window) for window in row], row[0].row_off))

@@ -21,9 +21,10 @@ from geoovseg.demo.scenes import render
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.evaluation import evaluate
 from geoovseg.labels.preview import preview
-from geoovseg.pipeline import merge, segment
+from geoovseg.pipeline import merge
 from geoovseg.rasters.open import placeless
 from geoovseg.scene.scene import DEMO_TAG, open_scene
+from geoovseg.segmenter import segment
 from geoovseg.vectors.vectorize import vectorize
 
 RNG = np.random.default_rng(12)

@@ -59,7 +59,7 @@ QuietOpt = Annotated[
 
 
 def of(name: str) -> Any:
-    """Make the option of one setting, as in `Annotated[str, of("method")]`."""
+    """Make an option of a setting, to annotate a parameter with."""
     known = choices()[name]
     flags = known.flags or (option_of(name),)
     complete = _completion(known) if known.names else None

@@ -19,7 +19,7 @@ from geoovseg.demo.scenes import CLASSES
 from geoovseg.evaluation import evaluate
 from geoovseg.models.cards import DEMO_DIR
 from geoovseg.models.load import load_clip
-from geoovseg.pipeline import segment
+from geoovseg.segmenter import segment
 
 
 def test_it_is_a_real_open_clip_model_of_12_blocks() -> None:
