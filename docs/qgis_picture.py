@@ -2,6 +2,8 @@
 
     QT_QPA_PLATFORM=offscreen python3 docs/qgis_picture.py demo/scene.tif demo/scene_classes.gpkg docs/qgis.jpg
 
+With `--photo` the scene alone is drawn beside it, as in docs/real.jpg.
+
 Needs QGIS 3.22 or newer with PyQGIS, so it is run by hand, with the Python that QGIS is installed for. Nothing is
 styled here: names and colours are what QGIS finds in the GeoPackage by itself, as when a user drops the file on it.
 """
@@ -12,11 +14,12 @@ import os
 import sys
 
 from qgis import core
-from qgis.PyQt.QtCore import QSize
-from qgis.PyQt.QtGui import QFont
+from qgis.PyQt.QtCore import QSize, Qt
+from qgis.PyQt.QtGui import QFont, QImage, QPainter
 
 os.environ["GDAL_PAM_ENABLED"] = "NO"  # or QGIS lays a file of statistics beside the scene
-WIDTH, HEIGHT, LEGEND = 304, 236, 68  # millimetres, of which one is four pixels
+HEIGHT, LEGEND, GAP, DOTS = 236, 68, 6, 4  # millimetres, and pixels of one
+WIDEST = 1400  # pixels
 
 
 def opened(path: str) -> core.QgsVectorLayer:
@@ -48,28 +51,47 @@ def check(layer: core.QgsVectorLayer) -> None:
     print("every feature is drawn under its class_name")
 
 
-def picture(scene: core.QgsRasterLayer, layer: core.QgsVectorLayer, path: str) -> None:
-    """Lay out the map and, beside it, the legend of the layer."""
+def picture(scene: core.QgsRasterLayer, layer: core.QgsVectorLayer, path: str, *, photo: bool) -> None:
+    """A picture of the map and its legend, with `photo` after one of the scene alone."""
+    panes = [drawn(scene, [layer, scene], layer)]
+    if photo:
+        panes.insert(0, drawn(scene, [scene]))
+    page = QImage(sum(pane.width() for pane in panes), panes[0].height(), QImage.Format_RGB32)
+    painter, left = QPainter(page), 0
+    for pane in panes:
+        painter.drawImage(left, 0, pane)
+        left += pane.width()
+    painter.end()
+    assert page.scaledToWidth(min(page.width(), WIDEST), Qt.SmoothTransformation).save(path, quality=85), path
+
+
+def drawn(
+    scene: core.QgsRasterLayer, layers: list[core.QgsMapLayer], named: core.QgsVectorLayer | None = None
+) -> QImage:
+    """A map, as wide as the scene is at its height, and beside it the legend of the layer `named`."""
+    width = round(HEIGHT * scene.extent().width() / scene.extent().height())
+    page = width + (LEGEND if named else GAP)
     layout = core.QgsLayout(core.QgsProject.instance())
     layout.initializeDefaults()
-    layout.pageCollection().page(0).setPageSize(core.QgsLayoutSize(WIDTH, HEIGHT))
-    items = {core.QgsLayoutItemMap(layout): 0, core.QgsLayoutItemLegend(layout): WIDTH - LEGEND + 6}
-    for item, left in items.items():
-        layout.addLayoutItem(item)
-        item.attemptMove(core.QgsLayoutPoint(left, 0))
-    drawing, legend = items
-    drawing.attemptResize(core.QgsLayoutSize(WIDTH - LEGEND, HEIGHT))
-    drawing.setLayers([layer, scene])
+    layout.pageCollection().page(0).setPageSize(core.QgsLayoutSize(page, HEIGHT))
+    drawing = core.QgsLayoutItemMap(layout)
+    layout.addLayoutItem(drawing)
+    drawing.attemptMove(core.QgsLayoutPoint(0, 0))
+    drawing.attemptResize(core.QgsLayoutSize(width, HEIGHT))
+    drawing.setLayers(layers)
     drawing.zoomToExtent(scene.extent())
-    legend.setAutoUpdateModel(False)
-    legend.model().rootGroup().clear()
-    legend.model().rootGroup().addLayer(layer)
-    legend.setStyleFont(core.QgsLegendStyle.Subgroup, QFont("DejaVu Sans", 20, QFont.Bold))
-    legend.setStyleFont(core.QgsLegendStyle.SymbolLabel, QFont("DejaVu Sans", 18))
-    legend.setSymbolWidth(12)
-    legend.setSymbolHeight(8)
-    image = core.QgsLayoutExporter(layout).renderPageToImage(0, QSize(4 * WIDTH, 4 * HEIGHT))
-    assert image.save(path, quality=85), f"cannot write {path}"
+    if named:
+        legend = core.QgsLayoutItemLegend(layout)
+        layout.addLayoutItem(legend)
+        legend.attemptMove(core.QgsLayoutPoint(width + GAP, 0))
+        legend.setAutoUpdateModel(False)
+        legend.model().rootGroup().clear()
+        legend.model().rootGroup().addLayer(named)
+        legend.setStyleFont(core.QgsLegendStyle.Subgroup, QFont("DejaVu Sans", 20, QFont.Bold))
+        legend.setStyleFont(core.QgsLegendStyle.SymbolLabel, QFont("DejaVu Sans", 18))
+        legend.setSymbolWidth(12)
+        legend.setSymbolHeight(8)
+    return core.QgsLayoutExporter(layout).renderPageToImage(0, QSize(DOTS * page, DOTS * HEIGHT))
 
 
 application = core.QgsApplication([], False)
@@ -78,6 +100,6 @@ project = core.QgsProject.instance()
 scene, layer = core.QgsRasterLayer(sys.argv[1], "scene"), opened(sys.argv[2])
 project.addMapLayers([scene, layer])
 check(layer)
-picture(scene, layer, sys.argv[3])
+picture(scene, layer, sys.argv[3], photo="--photo" in sys.argv)
 project.clear()
 application.exitQgis()
