@@ -35,10 +35,10 @@ from geoovseg.windows.batch import TileBatch
 
 HEAD = """# What happens to which raster
 
-Written by `make docs`: every raster below is made, 50 x 40 pixels of it, and given to `geoovseg segment` as it is,
-without `--bands` or `--scale`. The labels have the coordinate system, transform and size of the raster, which a test
-compares. Values between black and white, as the run record keeps them, are what the model sees; of 8-bit pixels they
-are the range of the type, of others the 2nd and 98th percentile. No data is what became nodata in the labels.
+Written by `make docs`, which makes every raster below, 50 x 40 pixels of it, and gives it to `geoovseg segment` without
+`--bands` or `--scale`. A test checks that the labels have the coordinate system, transform and size of the raster.
+"Black" and "white" are the values that the model sees as such: for 8-bit pixels the range of the type, for others the
+2nd and 98th percentile. "No data" is the share of the labels that has no data.
 
 | trait | what happens |
 |---|---|

@@ -1,6 +1,7 @@
 """Write the generated parts of the documentation: `make docs`. With --check, only say whether they are up to date.
 
-Between `<!-- NAME -->` and `<!-- /NAME -->` in README.md, and all of docs/cli.md and docs/formats.md.
+Between `<!-- NAME -->` and `<!-- /NAME -->` in README.md and the pages of docs/, and all of docs/cli.md and
+docs/formats.md.
 """
 
 from __future__ import annotations
@@ -89,16 +90,16 @@ def _help(root: object, path: tuple[str, ...]) -> str:
 
 
 def targets() -> dict[Path, str]:
-    """Files and what they should hold."""
-    readme, methods = ROOT / "README.md", ROOT / "docs" / "methods.md"
-    tables = {"methods": methods_table(), "scenes": scenes_table(), "lists": lists_line()}
-    settings = {f"settings {name}": settings_table(name) for name in METHODS}
-    return {
-        readme: filled(readme.read_text(), tables),
-        methods: filled(methods.read_text(), settings),
-        ROOT / "docs" / "cli.md": cli_reference(),
-        ROOT / "docs" / "formats.md": formats.page(),
-    }
+    """Files and what they should hold. Every part must have its marks in one page."""
+    whole = {ROOT / "docs" / "cli.md": cli_reference(), ROOT / "docs" / "formats.md": formats.page()}
+    parts = {"methods": methods_table(), "scenes": scenes_table(), "lists": lists_line()}
+    parts |= {f"settings {name}": settings_table(name) for name in METHODS}
+    pages = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+    for name in parts:
+        found = [path.name for path, text in pages.items() if f"<!-- {name} -->" in text and path not in whole]
+        if len(found) != 1:
+            sys.exit(f"the marks <!-- {name} --> belong in one page, but are in {', '.join(found) or 'none'}")
+    return {path: filled(text, parts) for path, text in pages.items()} | whole
 
 
 def main() -> None:
