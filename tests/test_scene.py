@@ -14,7 +14,7 @@ from conftest import shared_file
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
+from geoovseg.errors import SceneError, UsageError
 from geoovseg.rasters.open import raster_env
 from geoovseg.scene.reader import read_ahead
 from geoovseg.scene.scene import open_scene
