@@ -51,6 +51,7 @@ class Segmenter:
         output: StrPath | None = None,
         confidence: StrPath | None = None,
         vectors: StrPath | None = None,
+        overwrite: bool | None = None,
         progress: Progress | None = None,
         stop: Stop | None = None,
     ) -> SegmentResult:
@@ -64,6 +65,7 @@ class Segmenter:
             output=output or given.output,
             confidence=confidence or given.confidence,
             vectors=vectors or given.vectors,
+            overwrite=given.overwrite if overwrite is None else overwrite,
         )
         if not isinstance(scene, str | os.PathLike):
             raise UsageError(f"{type(scene).__name__} is no name of a scene; arrays go to Segmenter.predict")

@@ -191,7 +191,7 @@ def _warn_alone(vocabulary: Vocabulary) -> None:
     if len(vocabulary.classes) == 1:
         message = (
             f"{vocabulary.names[0]} is the only class and --background is none, so every pixel will be "
-            f"{vocabulary.names[0]}, unless --threshold leaves some out; name more classes, or leave --background away"
+            f"{vocabulary.names[0]}, unless --threshold leaves some out; name more classes, or leave out --background"
         )
         warnings.warn(message, GeoOVSegWarning, 4)
 
@@ -259,7 +259,7 @@ def _split_colour(text: str) -> tuple[str, str | None]:
 def _words(parts: Iterable[str], where: str) -> tuple[str, ...]:
     words = [" ".join(p.split()) for p in parts]
     if not all(words):
-        raise VocabularyError(f"{where}: an empty word; look for a doubled or trailing separator")
+        raise VocabularyError(f"{where}: empty word; check for a doubled or trailing separator")
     if not all(word.isprintable() for word in words):
         raise VocabularyError(f"{where}: a word with characters that cannot be printed; is the text UTF-8?")
     return tuple({_fold(word): word for word in reversed(words)}.values())[::-1]

@@ -224,7 +224,7 @@ def test_a_palette_that_is_not_there_is_refused(tmp_path: Path, write_raster: Wr
 
 @pytest.mark.parametrize(
     ("place", "size", "message"),
-    [("480000,0.5,0,nan,0,-0.5", 9, "placed by numbers that are none"), ("0,1,0,0,0,-1", 2**21, "more than can be")],
+    [("480000,0.5,0,nan,0,-0.5", 9, "values that are not numbers"), ("0,1,0,0,0,-1", 2**21, "more than can be")],
 )
 def test_places_and_sizes_that_cannot_be_are_refused(tmp_path: Path, place: str, size: int, message: str) -> None:
     vrt = tmp_path / "scene.vrt"

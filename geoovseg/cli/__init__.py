@@ -65,7 +65,7 @@ def main() -> NoReturn:
         talk("\n".join((f"error: {error}", *getattr(error, "__notes__", ()))))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        talk("interrupted; what was unfinished is removed")
+        talk("interrupted; unfinished files were removed")
         sys.exit(130)
     except MemoryError:
         talk("error: out of memory; try a smaller --tile, --batch-size or --max-memory")

@@ -17,7 +17,7 @@ _PACKAGES = ("geoovseg", "torch", "open_clip_torch", "timm", "rasterio", "geopan
 
 
 def command(json: o.JsonOpt = False) -> None:
-    """Say what this machine has.
+    """Report what this machine has.
 
     Versions, devices, memory, weights, and what may be in the way.
     """

@@ -21,7 +21,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--map",
-            help="truth=label: which label class a truth class (or code) is; '*=background' takes all that have none.",
+            help="Count a truth class (or code) as a label class; '*=background' covers all classes without a match.",
             metavar="TRUTH=LABEL",
         ),
     ] = None,
@@ -48,7 +48,7 @@ def command(
         listed = ", ".join(f"{name} {pixels}" for name, pixels in result.ignored.items())
         rest = sum(result.ignored.values())
         share = rest / (rest + sum(map(sum, result.confusion)))
-        talk(f"not compared: {share:.0%} of the pixels ({listed}); what labels say there counts neither way.")
+        talk(f"not compared: {share:.0%} of the pixels ({listed}); labels there count neither as right nor as wrong.")
         talk("To count classes you did not ask for as background: --map '*=background'")
 
 

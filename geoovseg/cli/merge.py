@@ -27,5 +27,5 @@ def command(
     merged = merge(parts, overwrite=overwrite, per_tile=per_tile)
     data(jsonlib.dumps(merged._asdict()) if json else "\n".join((merged.labels, *merged.per_tile)))
     if merged.failed_windows:
-        talk(f"{merged.failed_windows} windows could not be read; where no other covers them there is no data")
+        talk(f"{merged.failed_windows} windows could not be read; areas that no other window covers have no data")
         raise typer.Exit(3)

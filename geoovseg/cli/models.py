@@ -61,7 +61,7 @@ def fetch(
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
 ) -> None:
-    """Download models' weights, once; what broke off is gone on with."""
+    """Download model weights; an interrupted download continues where it stopped."""
     for name in names:
         card = _card(name)
         here = local_weights(card)
@@ -84,7 +84,7 @@ def compose_models(
     overwrite: Annotated[bool, o.of("overwrite")] = False,
     json: o.JsonOpt = False,
 ) -> None:
-    """Average models into one, weighed by how well they keep classes apart (PVSM); use it as --model FILE.
+    """Average models into one, weighted by how well each separates the classes (PVSM).
 
     geoovseg models compose RemoteCLIP-ViT-L-14 GeoRSCLIP-ViT-L-14 -o fused.safetensors
     """

@@ -18,7 +18,10 @@ SceneArg = Annotated[
 ]
 ScenesArg = Annotated[
     list[str],
-    typer.Argument(help="Georeferenced images, anything GDAL opens; folders of them; - for a list.", metavar="SCENE"),
+    typer.Argument(
+        help="Georeferenced images (anything GDAL opens), folders of images, or - for a list on standard input.",
+        metavar="SCENE",
+    ),
 ]
 LabelsArg = Annotated[Path, typer.Argument(help="A label raster.", metavar="LABELS")]
 ClassesOpt = Annotated[
@@ -26,7 +29,7 @@ ClassesOpt = Annotated[
     typer.Option(
         "-c",
         "--classes",
-        help="Classes: commas separate them, a=b+c gives a the words b and c, @FILE is a list.",
+        help="Classes, separated by commas; a=b+c looks for the words b and c and calls them a; @FILE reads a list.",
         metavar="CLASSES",
         rich_help_panel="What",
     ),
@@ -35,7 +38,7 @@ MosaicOpt = Annotated[
     bool,
     typer.Option(
         "--mosaic",
-        help="The scenes are tiles of one scene: no seams, one scaling, one label raster.",
+        help="Treat the images as tiles of one scene: no seams, one scaling, one label raster.",
         rich_help_panel="Image",
     ),
 ]
@@ -54,7 +57,7 @@ DryRunOpt = Annotated[
 ]  # fmt: skip
 JsonOpt = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.", rich_help_panel="Output")]
 QuietOpt = Annotated[
-    bool, typer.Option("--quiet", help="Nothing on stderr but warnings and errors.", rich_help_panel="Output")
+    bool, typer.Option("--quiet", help="Show only warnings and errors on standard error.", rich_help_panel="Output")
 ]
 
 

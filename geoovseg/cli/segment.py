@@ -109,7 +109,7 @@ class _Runs:
         if not any(entry["pixels"] for entry in result.classes.values()):
             talk("no pixel has a label", quiet=self.quiet)
         if result.failed_windows:
-            talk(f"{result.failed_windows} windows could not be read; where no other covers them there is no data")
+            talk(f"{result.failed_windows} windows could not be read; areas that no other window covers have no data")
 
 
 def _segmenter(classes: Any, settings: Settings) -> Segmenter:
@@ -158,7 +158,7 @@ def _remarks(result: SegmentResult) -> Iterator[str]:
     if result.background:
         yield f"code 0 (background): {', '.join(result.background)}"
     if result.dropped_background:
-        yield f"too close to your words, so not background: {', '.join(result.dropped_background)}"
+        yield f"left out of the background, too similar to your words: {', '.join(result.dropped_background)}"
     if result.skipped_windows:
         yield f"{result.skipped_windows} of {result.windows} windows have no data and were skipped"
     if result.outside_windows:

@@ -16,23 +16,24 @@ def command(
     labels: o.LabelsArg,
     output: Annotated[str, typer.Argument(help="A .gpkg, .fgb, .parquet or .geojsonl file.", metavar="OUT")],
     classes: Annotated[
-        str | None, typer.Option(help="Only these classes, by name; default all but background.")
+        str | None, typer.Option(help="Write only these classes, by name; default: all but background.")
     ] = None,
     names: Annotated[
-        list[str] | None, typer.Option(help="Names of codes that the raster does not name.", metavar="CODE=NAME")
+        list[str] | None,
+        typer.Option(help="Name of a code, where the raster has none; may be repeated.", metavar="CODE=NAME"),
     ] = None,
-    confidence: Annotated[
-        str | None, typer.Option(help="A raster of confidence, for the mean of every polygon.")
-    ] = None,
+    confidence: Annotated[str | None, typer.Option(help="A confidence raster; polygons get its mean.")] = None,
     min_area: Annotated[
         float,
         typer.Option(
             help="Square metres; smaller regions go to the neighbour with the longest border, before --simplify."
         ),
     ] = 0.0,
-    simplify: Annotated[float, typer.Option(help="Metres by which corners may move; borders stay shared.")] = 0.0,
-    split_grid: Annotated[float | None, typer.Option(help="Cut polygons along a grid of so many metres.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes; 0 for one a core.", min=0)] = 0,
+    simplify: Annotated[
+        float, typer.Option(help="Move corners by at most this many metres; shared borders stay shared.")
+    ] = 0.0,
+    split_grid: Annotated[float | None, typer.Option(help="Cut polygons along a grid of this many metres.")] = None,
+    workers: Annotated[int, typer.Option(help="Number of processes; 0 means one per core.", min=0)] = 0,
     overwrite: Annotated[bool, o.of("overwrite")] = False,
     json: o.JsonOpt = False,
 ) -> None:
@@ -55,7 +56,7 @@ def command(
         overwrite=overwrite,
     )
     if min_area:
-        talk(f"{result.given_away} small regions were given to their neighbours")
+        talk(f"{result.given_away} small regions were merged into their neighbours")
     if not result.polygons:
         talk("no polygon was made: no pixel has one of the classes")
     if result.hint:

@@ -29,10 +29,11 @@ def command(
     name: Annotated[str | None, typer.Argument(help="A class list by name, or a file.", metavar="NAME")] = None,
     classes: o.ClassesOpt = None,
     model: Annotated[
-        str | None, typer.Option(help="Also say which classes this model's text tower can hardly tell apart.")
+        str | None, typer.Option(help="Also list the classes that this model's text encoder can hardly tell apart.")
     ] = None,
     close: Annotated[
-        float, typer.Option(help="Cosine from which two classes count as hardly told apart.", min=-1, max=1)
+        float,
+        typer.Option(help="Cosine similarity above which two classes count as hard to tell apart.", min=-1, max=1),
     ] = 0.92,
     templates: Annotated[str, o.of("templates")] = DEFAULT_TEMPLATES,
     json: o.JsonOpt = False,
@@ -95,7 +96,7 @@ def _text(about: str, words: Vocabulary) -> str:
         listed = ", ".join(entry.words) if entry.words != (entry.name,) else ""
         lines.append(f"{code:>4}  {entry.colour}  {entry.name:<{width}}  {listed}".rstrip())
     if not words.background:
-        lines.append("no class named background: see --background; none gives every pixel one of these")
+        lines.append("no class is named background; with --background none every pixel gets one of these classes")
     return "\n".join(lines)
 
 

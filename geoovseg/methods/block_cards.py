@@ -54,7 +54,8 @@ def _direct(
     )
     return MethodCard(
         title=title,
-        paper="Direct segmentation without logits optimisation, arXiv 2604.07723 (code not released)",
+        paper="Li et al. 2026, Direct Segmentation without Logits Optimization for Training-Free Open-Vocabulary "
+        "Semantic Segmentation, arXiv 2604.07723 (code not available to us)",
         about=about,
         unit="probability",
         needs=("clip", "vfm"),
@@ -71,9 +72,9 @@ def _direct(
 BLOCK_METHODS: dict[str, MethodCard] = {
     "coninfer": MethodCard(
         title="ConInfer",
-        paper="Yang et al. 2026, ConInfer: Context-Aware Inference for Training-Free Open-Vocabulary Remote Sensing "
+        paper="Chen et al. 2026, ConInfer: Context-Aware Inference for Training-Free Open-Vocabulary Remote Sensing "
         "Segmentation",
-        about="Patches of 49 windows that look alike to a vision model correct each other's words.",
+        about="Patches of 49 windows that a vision model finds similar correct each other's labels.",
         unit="posterior",
         needs=("clip", "vfm"),
         vfm="dinov3_vitl16_sat",
@@ -92,7 +93,7 @@ BLOCK_METHODS: dict[str, MethodCard] = {
             Field(
                 "temperature",
                 50.0,
-                "how little likeness counts beside words (ConInfer release, gmm_temp; 150 on iSAID)",
+                "how little similarity counts beside words (ConInfer release, gmm_temp; 150 on iSAID)",
                 at_least=0.1,
                 at_most=100_000,
             ),
@@ -133,7 +134,7 @@ BLOCK_METHODS: dict[str, MethodCard] = {
             Field(
                 "reach",
                 0.3,
-                "share of its largest value at which a class has arrived (paper's tau; criterion of M2N2)",
+                "share of its maximum at which a class counts as arrived (paper's tau; criterion of M2N2)",
                 at_least=0.001,
                 at_most=0.999,
             ),
@@ -144,7 +145,9 @@ BLOCK_METHODS: dict[str, MethodCard] = {
                 at_least=1,
                 at_most=10_000,
             ),
-            Field("sweeps", 15, "times columns and rows are made to add to 1 (paper)", at_least=0, at_most=1000),
+            Field(
+                "sweeps", 15, "rounds of normalising columns and rows to a sum of 1 (paper)", at_least=0, at_most=1000
+            ),
         ),
         build="geoovseg.methods.direct:maximum_velocity_method",
     ),

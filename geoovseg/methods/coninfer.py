@@ -1,4 +1,4 @@
-"""ConInfer (Yang et al. 2026): patches of a context that look alike to a vision model correct each other's words."""
+"""ConInfer (Chen et al. 2026): patches of a context that look alike to a vision model correct each other's words."""
 
 from __future__ import annotations
 

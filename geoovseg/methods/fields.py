@@ -84,7 +84,9 @@ class MethodCard:
 
 def residual(default: bool, source: str) -> Field:
     """The setting most methods have."""
-    return Field("residual", default, f"keep the last block's skip connections and feed-forward part ({source})")
+    return Field(
+        "residual", default, f"keep the skip connections and the feed-forward part of the last block ({source})"
+    )
 
 
 def scale(default: float, source: str) -> Field:

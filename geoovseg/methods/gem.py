@@ -49,7 +49,7 @@ class Gem:
     def ensemble(self, i: int, x: Tensor) -> Tensor:
         """Values (B, heads, L, d) of block i under the mean of its v-v, k-k and q-q attentions.
 
-        Each attends on unit vectors sharpened by beta, after `iterations` rounds that pull like tokens together;
+        Each attends on unit vectors sharpened by beta, after `iterations` rounds that pull similar tokens together;
         beta is the mean length of the block's normalised tokens over sqrt d, per image (release, gem_utils.py).
         """
         q, k, v = self.clip.qkv(i, x)

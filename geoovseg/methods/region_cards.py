@@ -97,7 +97,7 @@ REGION_METHODS: dict[str, MethodCard] = {
         title="CorrCLIP",
         paper="Zhang et al. 2024, CorrCLIP: Reconstructing Patch Correlations in CLIP for Open-Vocabulary Semantic "
         "Segmentation",
-        about="Patches attend within regions, by how alike they are to a vision model.",
+        about="Patches attend within regions, weighted by how similar a vision model finds them.",
         unit="probability",
         needs=("clip", "vfm", "regions"),
         vfm="dino_vitb8",
@@ -111,7 +111,7 @@ REGION_METHODS: dict[str, MethodCard] = {
             Field(
                 "distance",
                 0.2,
-                "regions whose likeness is this near to that of the most alike are one (CorrCLIP release, DBSCAN eps)",
+                "merge regions whose similarity is this close to the highest (CorrCLIP release, DBSCAN eps)",
                 at_least=0,
                 at_most=2,
             ),
@@ -144,7 +144,8 @@ REGION_METHODS: dict[str, MethodCard] = {
     ),
     "resegclip": MethodCard(
         title="ReSeg-CLIP",
-        paper="ReSeg-CLIP (code: aemrhb/ReSeg-CLIP)",
+        paper="Heidarianbaei et al. 2026, Open-Vocabulary Semantic Segmentation in Remote Sensing via Hierarchical "
+        "Attention Masking and Model Composition",
         about="In the last blocks patches attend only within regions of Segment Anything.",
         unit="cosine",
         needs=("clip", "regions"),
@@ -164,7 +165,7 @@ REGION_METHODS: dict[str, MethodCard] = {
                 "output",
                 "paper",
                 "paper: cosines of patches brought to pixels; code: features brought to pixels, then shares of bare "
-                "cosines, which are all near 1 / words and no use for --threshold",
+                "cosines, which are all close to 1 / words and useless for --threshold",
                 choices=("paper", "code"),
             ),
             Field(

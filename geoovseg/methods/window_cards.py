@@ -27,7 +27,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
             Field(
                 "denoise",
                 0.0,
-                "words that no patch of a window is surer of than this score -100; 0 is off (release, pd_thresh, "
+                "words whose best share in a window stays below this score -100; 0 is off (release, pd_thresh, "
                 "suggested 0.5)",
                 at_least=0,
                 at_most=1,
@@ -35,8 +35,8 @@ WINDOW_METHODS: dict[str, MethodCard] = {
             Field(
                 "smooth",
                 0.0,
-                "patches less sure than this take scores from patches with like keys; 0 is off (release, ks_thresh, "
-                "suggested 1.0); scores are then no cosines, so leave confidence aside",
+                "patches less sure than this take scores of patches with similar keys; 0 is off (release, ks_thresh, "
+                "suggested 1.0); scores are then not cosines, so confidence means little",
                 at_least=0,
                 at_most=1,
             ),
@@ -54,7 +54,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
     "clearclip": MethodCard(
         title="ClearCLIP",
         paper="Lan et al. 2024, ClearCLIP: Decomposing CLIP Representations for Dense Vision-Language Inference",
-        about="Patches attend to patches that ask alike; no skip connection, no feed-forward part.",
+        about="Patches attend to patches with similar queries; no skip connection, no feed-forward part.",
         unit="cosine",
         fields=(residual(False, "the paper's main point"), scale(50, "ClearCLIP release")),
         build="geoovseg.methods.last_block:clearclip",
@@ -98,7 +98,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
             Field(
                 "iterations",
                 1,
-                "rounds that pull like tokens together (GEM release, ss_attn_iter)",
+                "rounds that pull similar tokens together (GEM release, ss_attn_iter)",
                 at_least=1,
                 at_most=100,
             ),
@@ -171,7 +171,8 @@ WINDOW_METHODS: dict[str, MethodCard] = {
     ),
     "segearth": MethodCard(
         title="SegEarth-OV",
-        paper="Li et al. 2024, SegEarth-OV: Towards Training-Free Open-Vocabulary Segmentation for Remote Sensing",
+        paper="Li et al. 2024, SegEarth-OV: Towards Training-Free Open-Vocabulary Segmentation for Remote Sensing "
+        "Images",
         about="Sum of three self-attentions, less the class token's global bias.",
         unit="cosine",
         fields=(
@@ -180,7 +181,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
             Field(
                 "class_token_weight",
                 -0.3,
-                "how much of the whole window's own score patches are given; negative takes it off, 0 ignores it "
+                "weight of the whole window's score added to every patch; negative subtracts it, 0 ignores it "
                 "(SegEarth-OV release, cls_token_lambda)",
             ),
         ),
@@ -189,7 +190,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
     "proxyclip": MethodCard(
         title="ProxyCLIP",
         paper="Lan et al. 2024, ProxyCLIP: Proxy Attention Improves CLIP for Open-Vocabulary Segmentation",
-        about="CLIP's values gathered by how alike patches are to a vision model.",
+        about="CLIP's values, averaged over patches that a vision model finds similar.",
         unit="cosine",
         needs=("clip", "vfm"),
         vfm="dino_vitb8",
@@ -202,7 +203,8 @@ WINDOW_METHODS: dict[str, MethodCard] = {
     ),
     "reattnclip": MethodCard(
         title="ReAttnCLIP",
-        paper="ReAttnCLIP, CVPR 2026 (code not released)",
+        paper="Niu et al. 2026, ReAttnCLIP: Training-Free Open-Vocabulary Remote Sensing Image Segmentation via "
+        "Re-defined Attention in CLIP (code not released)",
         about="Patches attend to patches that stay alike when the image is turned.",
         unit="cosine",
         cost=4.4,
@@ -211,7 +213,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
             Field(
                 "class_token_weight",
                 -0.3,
-                "how much of the whole window's own score patches are given; negative takes it off (not in the paper; "
+                "weight of the whole window's score added to every patch; negative subtracts it (not in the paper; "
                 "SegEarth-OV's)",
             ),
             Field("alpha", 0.2, "share of the turned images' similarity (paper)", at_least=0.001, at_most=1000),
@@ -241,7 +243,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
                 at_least=0,
                 at_most=10_000,
             ),
-            Field("exclude_self", False, "no patch counts its likeness with itself (ours)"),
+            Field("exclude_self", False, "leave out the similarity of a patch with itself (ours)"),
         ),
         build="geoovseg.methods.reattnclip:build",
     ),

@@ -89,7 +89,7 @@ def _fetch(url: str, file: IO[bytes], progress: Progress) -> None:
             progress(here, max(whole, 0))
     file.flush()
     if here < whole:
-        raise OSError(f"it broke off after {here} of {whole} bytes")
+        raise OSError(f"the connection broke after {here} of {whole} bytes")
 
 
 def unpack(archive: Path, member: str, target: Path) -> Path:

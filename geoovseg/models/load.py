@@ -104,7 +104,7 @@ def _architecture(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
     config = open_clip.get_model_config(card.arch)
     vision, text = config["vision_cfg"], config["text_cfg"]
     if config.get("custom_text") or "timm_model_name" in vision or not isinstance(vision["layers"], int):
-        raise ModelError(f"{card.arch} is no plain CLIP of transformers; choose one such as {DEFAULT_MODEL}")
+        raise ModelError(f"{card.arch} is not a plain CLIP with transformers; choose one such as {DEFAULT_MODEL}")
     if "hf_model_name" in text or "hf_tokenizer_name" in text:
         raise ModelError(f"{card.arch} needs a text model from the hub, which is not supported")
     return open_clip.CLIP(**config), open_clip.get_tokenizer(card.arch)
@@ -147,7 +147,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     state = _checkpoint(path)
     state = state.get("state_dict", state.get("teacher", state)) if isinstance(state, dict) else state
     if not isinstance(state, dict):
-        raise TypeError("no table of tensors")
+        raise TypeError("it does not hold named tensors")
     return {k.removeprefix("module."): _full(v) for k, v in state.items() if isinstance(v, Tensor)}
 
 

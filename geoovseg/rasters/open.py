@@ -72,7 +72,7 @@ def check_suitable(src: Any, name: str) -> None:
 def _check_place(src: Any, name: str) -> None:
     """Refuse what is placed on the ground in a way that pixels cannot follow."""
     if not all(map(math.isfinite, src.transform)):
-        raise SceneError(f"{name} is placed by numbers that are none: {tuple(src.transform)[:6]}")
+        raise SceneError(f"the geotransform of {name} has values that are not numbers: {tuple(src.transform)[:6]}")
     if not src.transform.is_identity:
         return
     if src.gcps[0]:
@@ -82,4 +82,4 @@ def _check_place(src: Any, name: str) -> None:
     else:
         return
     line = f"gdalwarp {how} -r bilinear {shlex.quote(name)} warped.tif"
-    raise SceneError(f"{name} {reason}, not by a grid; warp it first: {line}")
+    raise SceneError(f"{name} {reason}, so it has no pixel grid; warp it first: {line}")

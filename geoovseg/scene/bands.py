@@ -78,8 +78,8 @@ def _check_kinds(src: Any, light: Sequence[int], name: str) -> None:
     odd = [kinds[n - 1] for n in light[:4] if kinds[n - 1] in NO_LIGHT]
     if odd:
         raise SceneError(
-            f"the bands of {name} are {', '.join(odd)}, not red, green and blue; make these of them, or say which to "
-            "see as that, as in --bands 1,2,3"
+            f"the bands of {name} are {', '.join(odd)}, not red, green and blue; convert them, or say which to "
+            "use as such, as in --bands 1,2,3"
         )
 
 

@@ -106,7 +106,9 @@ def intensity_of(src: Any, bands: tuple[int, int, int], scale: str, name: str) -
     asked = read_scale(scale)
     odd = [src.dtypes[band - 1] for band in bands if src.dtypes[band - 1].startswith("complex")]
     if odd:
-        raise SceneError(f"{name} has complex pixels ({odd[0]}), which are no picture; make amplitudes of them first")
+        raise SceneError(
+            f"{name} has complex pixels ({odd[0]}), which cannot be seen as an image; convert them to amplitudes first"
+        )
     if any(src.colorinterp[band - 1] == ColorInterp.palette for band in bands):
         return Intensity(limits=(0, 255), palette=_palette(src, bands, name), always=False)
     negative = is_negative(src)

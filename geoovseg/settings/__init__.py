@@ -66,7 +66,7 @@ class Settings:
     threshold: float | None = choice(
         None,
         "What",
-        "Confidence (0..1) below which a pixel is code 0.",
+        "Pixels with a lower confidence (0 to 1) become code 0.",
         number("lie between 0 and 1", lambda n: 0 <= n <= 1),
     )
     method: str = choice(
@@ -76,7 +76,7 @@ class Settings:
         DEFAULT_MODEL, "Method", "See `geoovseg models list`; demo needs no download.", names=_models("clip")
     )
     settings: Mapping[str, str | bool | int | float] = choice(
-        {}, "Method", "A setting of the method; repeatable.", table, "--set", metavar="NAME=VALUE"
+        {}, "Method", "A setting of the method; may be repeated.", table, "--set", metavar="NAME=VALUE"
     )
     upsample: str = choice(
         "bilinear", "Method", "From patches to pixels: bilinear, guided, jbu_one, jbu_stack, or jbu_one@FILE.",
@@ -102,7 +102,7 @@ class Settings:
     bands: tuple[int | str, ...] | None = choice(
         None,
         "Image",
-        "Bands for red, green, blue by number or name, as in 3,2,1 or nir,red,green.",
+        "Bands to use as red, green and blue, by number or name, as in 3,2,1 or nir,red,green.",
         bands,
         metavar="R,G,B",
     )
@@ -119,7 +119,7 @@ class Settings:
         number("be a number of metres", lambda n: n > 0), metavar="METRES",
     )  # fmt: skip
     grid: str = choice(
-        "working", "Image", "With --gsd, where outputs lie: working (there) or scene (the image's own pixels).",
+        "working", "Image", "With --gsd, the grid of the outputs: working (that resolution) or scene (the image's).",
         one_of(*GRIDS), names=lambda: GRIDS,
     )  # fmt: skip
     aoi: StrPath | None = choice(
@@ -131,7 +131,7 @@ class Settings:
         "auto", "Speed and memory", "auto, fp32, bf16 or fp16.", names=lambda: ("auto", "fp32", "bf16", "fp16")
     )
     batch_size: int | None = choice(
-        None, "Speed and memory", "Windows in flight; on a CPU no result depends on it.", PIXELS
+        None, "Speed and memory", "Windows processed together; on a CPU it does not change any result.", PIXELS
     )
     max_memory: float | None = choice(
         None, "Speed and memory", "MB for the blend; default: a quarter of the memory.", AMOUNT
@@ -142,7 +142,7 @@ class Settings:
     )  # fmt: skip
     resume: bool = choice(False, "Run", "Continue a run that did not finish.", flag)
     overwrite: bool = choice(
-        False, "Run", "Replace existing outputs, and the parts of a run that did not finish.", flag
+        False, "Run", "Replace existing outputs, and discard the parts of an unfinished run.", flag
     )
     shard: tuple[int, int] | None = choice(
         None, "Run", "Compute share I of N only, or slurm; then run `geoovseg merge`.", shard, metavar="I/N"

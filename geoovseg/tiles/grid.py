@@ -157,7 +157,9 @@ def joined(tiles: Sequence[Tile]) -> tuple[RasterGrid, list[Window]]:
     ]
     height, width = max(w.row_off + w.height for w in windows), max(w.col_off + w.width for w in windows)
     if max(height, width) > LONGEST:
-        raise UsageError(f"the tiles would be a scene of {width} x {height} pixels; does each of them belong to it?")
+        raise UsageError(
+            f"the tiles would be a scene of {width} x {height} pixels; do all of them belong to the same scene?"
+        )
     corner = [tile.grid.transform for tile, at in zip(tiles, places, strict=True) if at == (top, left)]
     transform = corner[0] if corner else first.grid.transform @ Affine.translation(left, top)
     return RasterGrid(height=height, width=width, crs=first.grid.crs, transform=transform), windows

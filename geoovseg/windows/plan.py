@@ -74,7 +74,7 @@ def runs(parts: Iterable[Part]) -> list[tuple[Part, ...]]:
 def share(parts: Sequence[Part], number: int, count: int) -> tuple[Part, ...]:
     """Part of the parts: the `number`-th (from 1) of `count` shares of neighbours, alike in size."""
     if not 1 <= number <= count:
-        raise UsageError(f"--shard {number}/{count}: the first number runs from 1 to the second")
+        raise UsageError(f"--shard {number}/{count}: I must be from 1 to N")
     first, end = ((n * len(parts)) // count for n in (number - 1, number))
     return tuple(parts[first:end])
 
