@@ -342,7 +342,8 @@ def _bands(bands: list[int], raster: str) -> str:
     if len(set(bands)) > 1:
         return f"bands {', '.join(map(str, bands))}"
     with warnings.catch_warnings(), open_scene(raster) as scene:
-        return f"band {bands[0]}, {'in the colours of its palette' if scene.intensity.palette is not None else 'as grey'}"
+        how = "as grey" if scene.intensity.palette is None else "in the colours of its palette"
+    return f"band {bands[0]}, {how}"
 
 
 def row(case: Case, seen: list[Seen]) -> str:

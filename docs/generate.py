@@ -18,7 +18,7 @@ import formats
 import typer
 
 from geoovseg.cli import app
-from geoovseg.methods import METHODS
+from geoovseg.methods.cards import OWN as METHODS
 from geoovseg.prompts import class_lists
 
 ROOT = Path(__file__).parents[1]

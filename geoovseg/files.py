@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import portalocker
 from portalocker import LockFlags
@@ -86,10 +86,15 @@ def try_lock(path: Path, *, shared: bool = False, create: bool = True) -> Iterat
     """
     flags = os.O_RDWR | (os.O_CREAT if create else 0) | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(path, flags, 0o666), "r+") as file:
-        try:
-            portalocker.lock(file, (LockFlags.SHARED if shared else LockFlags.EXCLUSIVE) | LockFlags.NON_BLOCKING)
-        except portalocker.AlreadyLocked as error:
-            raise OutputError(f"another process is working in {path.parent}; wait for it, or stop it") from error
-        except portalocker.LockException:
-            pass  # a file system without locks
+        lock(file, f"another process is working in {path.parent}; wait for it, or stop it", shared=shared)
         yield file
+
+
+def lock(file: IO[Any], message: str, *, shared: bool = False) -> None:
+    """Lock an open file until it is closed. Raises OutputError with the message where another process has the lock."""
+    try:
+        portalocker.lock(file, (LockFlags.SHARED if shared else LockFlags.EXCLUSIVE) | LockFlags.NON_BLOCKING)
+    except portalocker.AlreadyLocked as error:
+        raise OutputError(message) from error
+    except (portalocker.LockException, ImportError):
+        pass  # a file system without locks; shared ones on Windows need one more package

@@ -33,7 +33,6 @@ from geoovseg.run import predictor
 from geoovseg.scene.scene import DEMO_TAG, Scene
 from geoovseg.segmenter import segment
 from geoovseg.settings import Settings
-from geoovseg.settings.keywords import made
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.in_flight import InFlight
 from geoovseg.windows.plan import BLOCK
@@ -141,7 +140,7 @@ def test_settings_that_are_refused_cost_no_finished_parts(tall: Path, tmp_path: 
 
 def test_settings_that_are_none_are_the_default() -> None:
     given = {"settings": None, "bands": None, "method": "gem", "workers": None}
-    assert made(Settings, (), given) == Settings(method="gem")
+    assert Settings(**given) == Settings(method="gem")
 
 
 def test_overwrite_begins_again(tall: Path, tmp_path: Path) -> None:

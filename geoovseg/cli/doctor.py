@@ -7,6 +7,7 @@ import os
 import platform
 from typing import Any
 
+from geoovseg import machine
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS
@@ -43,8 +44,8 @@ def _facts() -> dict[str, Any]:
         "python": f"{platform.python_version()} on {platform.platform()}",
         "packages": {name: package_version(name) for name in _PACKAGES},
         "gdal": rasterio.__gdal_version__,
-        "cpu_cores": os.cpu_count(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "cpu_cores": machine.cores(),
+        "memory_gb": round(machine.memory() / 1e9, 1),
         "devices": ["cpu", *gpus],
         "weights_here": [name for name, card in MODELS.items() if local_weights(card)],
         "weights_cache": HF_HUB_CACHE,

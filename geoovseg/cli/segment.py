@@ -20,7 +20,6 @@ from geoovseg.errors import GeoOVSegError, InterruptedRunError
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import model_card
 from geoovseg.settings import Settings
-from geoovseg.settings.keywords import made
 from geoovseg.signals import StopSignals
 from geoovseg.vocabulary import read_classes
 
@@ -47,7 +46,7 @@ def command(
 
     Many scenes: several names, folders of rasters, or - for a list on standard input.
     """
-    settings = made(Settings, (), given)
+    settings = Settings(**given)
     _check_early(classes, settings)
     asked = Asked(settings=settings, per_tile=per_tile, mosaic=mosaic, dry_run=dry_run)
     with settings.access(), tasks(scenes, asked, quiet=quiet) as todo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rasterio.windows import Window
 
 from geoovseg.demo.scenes import CLASSES, COLOURS, GSD, render
 from geoovseg.errors import OutputError
+from geoovseg.files import bench
 from geoovseg.labels.styles import LegendEntry, label_aux_xml, label_qml
 from geoovseg.rasters.open import raster_env
 from geoovseg.scene.scene import DEMO_TAG
@@ -36,25 +36,22 @@ def write_scene(folder: str | os.PathLike[str], seed: int, height: int, width: i
     place = Path(folder)
     scene, truth = place / "scene.tif", place / "truth.tif"
     targets = (truth.with_suffix(".qml"), truth.with_name("truth.tif.aux.xml"), truth, scene)
-    parts = [path.with_name(f".part.{path.name}") for path in targets]
     try:
         place.mkdir(parents=True, exist_ok=True)
         _check_ours(place)
-        counts = _draw(parts[3], parts[2], seed, height, width)
-        legend = [LegendEntry(0, "", "#000000")]
-        legend += [LegendEntry(n, c, COLOURS[n - 1], int(counts[n])) for n, c in enumerate(CLASSES, start=1)]
-        parts[0].write_text(label_qml(legend[1:]), encoding="utf-8")
-        parts[1].write_text(label_aux_xml(legend), encoding="utf-8")
-        for part, path in zip(parts, targets, strict=True):
-            os.replace(part, path)
+        with bench(scene) as work:
+            parts = [work / path.name for path in targets]
+            counts = _draw(parts[3], parts[2], seed, height, width)
+            legend = [LegendEntry(0, "", "#000000")]
+            legend += [LegendEntry(n, c, COLOURS[n - 1], int(counts[n])) for n, c in enumerate(CLASSES, start=1)]
+            parts[0].write_text(label_qml(legend[1:]), encoding="utf-8")
+            parts[1].write_text(label_aux_xml(legend), encoding="utf-8")
+            for part, path in zip(parts, targets, strict=True):
+                os.replace(part, path)
     except OutputError:
         raise
     except (OSError, RasterioError) as error:
         raise OutputError(f"cannot write a scene into {place}: {error}") from error
-    finally:
-        for part in parts:
-            with suppress(OSError):
-                part.unlink()
     return str(scene), str(truth)
 
 

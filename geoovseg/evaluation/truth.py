@@ -15,9 +15,7 @@ import pyogrio
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Resampling
-from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
@@ -26,6 +24,7 @@ from shapely.errors import ShapelyError
 
 from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.labels.read import Reader, category_names, check_unscaled, open_labels, raster_reader
+from geoovseg.rasters.open import GDAL_ERRORS
 
 _VECTORS = (".gpkg", ".geojson", ".json", ".geojsonl", ".geojsons", ".shp", ".fgb", ".parquet")
 _FIELD = "class_name"
@@ -72,7 +71,7 @@ def _resampled(src: Any, grid: dict[str, Any]) -> Iterator[Any]:
     outside = {} if has_mask else {"add_alpha": True}
     try:
         vrt = WarpedVRT(src, resampling=Resampling.nearest, **grid, **outside)
-    except (RasterioError, CPLE_BaseError) as error:
+    except GDAL_ERRORS as error:
         raise UsageError(f"{src.name} cannot be brought to the grid of the labels: {first_line(error)}") from error
     with vrt:
         yield vrt

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePath
 
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
-
 from geoovseg.errors import GeoOVSegError, OutputError, UsageError, first_line
+from geoovseg.rasters.open import GDAL_ERRORS
 
 StrPath = str | os.PathLike[str]
 
@@ -152,7 +150,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except GeoOVSegError:
         raise
-    except (RasterioError, CPLE_BaseError, OSError, OverflowError, UnicodeError) as error:
+    except (*GDAL_ERRORS, OverflowError, UnicodeError) as error:
         reason = f"{first_line(error)}; check free space and permissions of {path.parent}"
         raise OutputError(f"cannot write {path}: {reason}") from error
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line
+from geoovseg.files import whole
 from geoovseg.labels.names import is_one_of
 from geoovseg.labels.read import category_names
 from geoovseg.labels.record import RUN_TAG
@@ -57,15 +57,11 @@ def preview(
         metres = (metres_per_pixel(src.src) or (0.0, 0.0))[0] * src.shape[1] / shape[1]
     over = np.where((codes > 0)[..., None], pixels * (1 - OPACITY) + colours[codes] * OPACITY, pixels).astype(np.uint8)
     page = _compose([Image.fromarray(pixels), Image.fromarray(over)], legend, metres)
-    part = target.with_name(f".{target.stem}.part{target.suffix}")
     try:
-        page.save(part, pnginfo=_marked())  # other formats leave it out
-        part.replace(target)
+        with whole(target, target.suffix) as part:
+            page.save(part, pnginfo=_marked())  # other formats leave it out
     except OSError as error:
         raise OutputError(f"cannot write the picture {target}: {first_line(error)}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
     return str(target)
 
 

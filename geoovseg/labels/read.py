@@ -11,14 +11,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line
 from geoovseg.labels.record import RunRecord
-from geoovseg.rasters.open import opened
+from geoovseg.rasters.open import GDAL_ERRORS, opened
 
 Reader = Callable[[Window], NDArray[np.int64]]
 """Codes of a window of the labels' grid; -1 where unknown."""
@@ -77,7 +75,7 @@ def raster_reader(src: Any) -> Reader:
         try:
             data = src.read(1, window=window)
             valid = (src.dataset_mask(window=window) > 0) & np.isfinite(data)
-        except (RasterioError, CPLE_BaseError, OSError) as error:
+        except GDAL_ERRORS as error:
             raise SceneError(f"cannot read {src.name}: {first_line(error)}") from error
         codes = np.where(valid, data, 0).astype(np.int64)
         if (codes[valid] != data[valid]).any():

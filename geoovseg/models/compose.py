@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg.errors import ModelError, OutputError, UsageError
+from geoovseg.files import whole, write_whole
 from geoovseg.models.cards import ModelCard, model_card
 from geoovseg.models.download import file_sha256
 from geoovseg.models.load import load_whole
@@ -164,14 +165,11 @@ def _checked(
 def _write(
     output: Path, state: dict[str, Tensor], card: ModelCard, members: list[Member], prompts: dict[str, Any]
 ) -> None:
-    part = output.with_name(f"{output.name}.part")
     try:
-        save_file(state, part)
-        said = {"arch": card.arch, "mean": card.mean, "std": card.std, "prompts": prompts}
-        said |= {"members": [asdict(member) for member in members], "sha256": file_sha256(part)}
-        output.with_suffix(".json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-        part.replace(output)
+        with whole(output) as part:
+            save_file(state, part)
+            said = {"arch": card.arch, "mean": card.mean, "std": card.std, "prompts": prompts}
+            said |= {"members": [asdict(member) for member in members], "sha256": file_sha256(part)}
+            write_whole(output.with_suffix(".json"), json.dumps(said, indent=1) + "\n")
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)

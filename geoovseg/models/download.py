@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from geoovseg.errors import GeoOVSegError, first_line
+from geoovseg.files import lock
 
 PIECE = 1 << 20
 """Bytes read at once."""
@@ -53,10 +53,7 @@ def download(url: str, target: Path, *, sha256: str | None = None, progress: Pro
 def _alone(part: Path) -> Iterator[IO[bytes]]:
     """The unfinished file, kept from other processes; nothing is left of it if nothing came."""
     with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise GeoOVSegError(f"another process is downloading {part}; wait for it") from error
+        lock(file, f"another process is downloading {part}; wait for it")
         try:
             yield file
         finally:

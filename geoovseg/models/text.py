@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geoovseg.errors import GeoOVSegWarning
+from geoovseg.files import whole
 from geoovseg.models.weights import cache_dir
 from geoovseg.vocabulary import Vocabulary, parse_background
 
@@ -60,9 +60,8 @@ class TextEncoder:
             feature = self.encode(word)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.stem}.{os.getpid()}.npy")
-            np.save(part, feature.numpy())
-            part.replace(path)
+            with whole(path, ".npy") as part:
+                np.save(part, feature.numpy())
         except OSError:
             pass
         return feature

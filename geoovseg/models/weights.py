@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, OutputError, WeightsMissingError, first_line
+from geoovseg.files import whole
 from geoovseg.models.cards import ModelCard
 from geoovseg.models.download import Progress, check, download, file_sha256, unpack
-from geoovseg.network import is_offline
+from geoovseg.network import is_offline, model_dir
 
 _OFFLINE = (
     "For a machine without network: `geoovseg models fetch NAME --bundle DIR` on another one, carry DIR over and use "
@@ -44,10 +44,10 @@ def local_weights(card: ModelCard) -> Path | None:
 
 
 def _in_model_dir(card: ModelCard) -> Path | None:
-    """The file in $GEOOVSEG_MODEL_DIR, as `bundle` lays it there."""
-    root = os.environ.get("GEOOVSEG_MODEL_DIR")
+    """The file in the user's folder of weights, as `bundle` lays it there."""
+    root = model_dir()
     names = [_kept_name(card)] if card.url else card.files
-    found = (Path(root) / safe_name(card.name) / name for name in names) if root else ()
+    found = (root / safe_name(card.name) / name for name in names) if root else ()
     return next((path for path in found if path.is_file()), None)
 
 
@@ -150,14 +150,11 @@ def bundle(card: ModelCard, folder: Path) -> list[Path]:
 
 def _copied(source: Path, target: Path) -> Path:
     """A copy that is there only when it is whole."""
-    part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, part)
-        part.replace(target)
+        with whole(target) as part:
+            shutil.copyfile(source, part)
     except OSError as error:
-        with suppress(OSError):  # of what could not even be begun there is nothing to remove
-            part.unlink(missing_ok=True)
         raise OutputError(f"cannot copy {source.name} to {target}: {first_line(error)}") from error
     return target
 

@@ -18,6 +18,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from geoovseg.errors import SceneError, first_line
 from geoovseg.network import is_offline, is_remote
 
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
+"""What GDAL and rasterio raise: not all of it has one root."""
+LARGEST = 2**40
+"""Pixels; more are a damaged file's, or years of work."""
+
 
 def raster_env() -> rasterio.Env:
     """GDAL settings of a run: a block cache of 64 MB, unless the user set GDAL_CACHEMAX, and offline no network."""
@@ -49,14 +54,10 @@ def opened(name: str, what: str) -> Iterator[Any]:
     try:
         with placeless():
             src = rasterio.open(name)
-    except (RasterioError, CPLE_BaseError, OSError, UnicodeError) as error:
+    except (*GDAL_ERRORS, UnicodeError) as error:
         raise SceneError(f"cannot open {what}: {first_line(error)}") from error
     with src:
         yield src
-
-
-LARGEST = 2**40
-"""Pixels; more are a damaged file's, or years of work."""
 
 
 def check_suitable(src: Any, name: str) -> None:

@@ -12,14 +12,12 @@ import numpy as np
 import rasterio
 import rasterio.warp
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.rasters.open import opened
+from geoovseg.rasters.open import GDAL_ERRORS, opened
 
 LARGEST = 2**31 - 1
 
@@ -40,7 +38,7 @@ class RegionFile:
         """
         try:
             ids = self.src.read(1, window=window, masked=True).filled(0).astype(np.int64)
-        except (RasterioError, CPLE_BaseError, OSError) as error:
+        except GDAL_ERRORS as error:
             raise SceneError(f"cannot read the regions of {self.path}: {first_line(error)}") from error
         if ids.size and not 0 <= ids.min() <= ids.max() <= LARGEST:
             found = f"region ids from {ids.min()} to {ids.max()}"
@@ -75,13 +73,13 @@ def _on_grid(src: Any, scene: Any, name: str) -> Iterator[Any]:
     try:
         west, south, east, north = rasterio.warp.transform_bounds(src.crs, scene.crs, *_upright(src.bounds))
         left, bottom, right, top = _upright(scene.bounds)
-        if west >= right or east <= left or south >= top or north <= bottom:
-            raise SceneError(f"{name} lies nowhere on the scene")
         grid = {"crs": scene.crs, "transform": scene.transform, "height": scene.height, "width": scene.width}
         warped = WarpedVRT(src, resampling=Resampling.nearest, **grid)
-    except (RasterioError, CPLE_BaseError) as error:
+    except GDAL_ERRORS as error:
         raise SceneError(f"{name} cannot be brought to the scene's grid: {first_line(error)}") from error
     with warped:
+        if west >= right or east <= left or south >= top or north <= bottom:
+            raise SceneError(f"{name} lies nowhere on the scene")
         yield warped
 
 

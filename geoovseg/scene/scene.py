@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line
-from geoovseg.rasters.open import check_suitable, opened, raster_env
+from geoovseg.rasters.open import GDAL_ERRORS, check_suitable, opened, raster_env
 from geoovseg.scene.bands import Band, choose_bands
 from geoovseg.scene.intensity import Intensity, intensity_of
 from geoovseg.scene.nodata import Lacks, Validity, for_bands, lacking, validity_of
@@ -131,7 +130,7 @@ class Scene:
         """Whatever goes wrong in here is a SceneError that says where."""
         try:
             yield
-        except (RasterioError, CPLE_BaseError, OSError) as error:
+        except GDAL_ERRORS as error:
             last = window.row_off + window.height, window.col_off + window.width
             where = f"rows {window.row_off}..{last[0]} and columns {window.col_off}..{last[1]} of {self.path}"
             reason = first_line(error.__cause__ or error)

@@ -18,6 +18,7 @@ from geoovseg.settings.choice import (
     PIXELS,
     Choice,
     bands,
+    by_name,
     choice,
     flag,
     number,
@@ -46,6 +47,7 @@ def _models(kind: str, *others: str) -> Callable[[], list[str]]:
     return lambda: [*others, *(name for name, known in MODELS.items() if known.kind == kind)]
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a user decides about a run: keywords of `segment` and `Segmenter`, options of `geoovseg segment`.
@@ -220,6 +222,7 @@ class Watch:
         return None if self.stop is None else self.stop()
 
 
+@by_name
 @dataclass(frozen=True, kw_only=True)
 class Call(Settings):
     """Settings of a call, and who watches it."""

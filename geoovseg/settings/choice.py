@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import wraps
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
-from geoovseg.errors import UsageError
+from geoovseg.errors import UsageError, did_you_mean
 
+Kind = TypeVar("Kind")
 GROUPS = ("What", "Method", "Image", "Place", "Speed and memory", "Run", "Output")
 """What choices are about, in the order of help."""
 Check = Callable[[str, Any], Any]
@@ -120,6 +122,22 @@ def shard(option: str, value: Any) -> tuple[int, int]:
     if not 1 <= number <= count:
         raise UsageError(f"{option} {number}/{count}: I must be from 1 to N")
     return number, count
+
+
+def by_name(kind: type[Kind]) -> type[Kind]:
+    """Let a dataclass be made by names alone, and refuse others with the nearest. Raises UsageError."""
+    make, known = kind.__init__, [each.name for each in fields(kind)]  # type: ignore[arg-type]
+
+    @wraps(make)
+    def checked(self: Any, *args: Any, **given: Any) -> None:
+        if args:
+            raise UsageError(f"{args[0]!r} is one value too many: give settings by name, as in tile=224")
+        if unknown := [name for name in given if name not in known]:
+            raise UsageError(f"there is no setting {unknown[0]!r}{did_you_mean(unknown[0], known)}")
+        make(self, **given)
+
+    kind.__init__ = checked  # type: ignore[method-assign]
+    return kind
 
 
 def choice(default: Any, group: str, about: str, check: Check = text, *flags: str, **more: Any) -> Any:

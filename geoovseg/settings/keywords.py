@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from geoovseg.errors import UsageError, did_you_mean
 from geoovseg.settings import Settings, StrPath
 from geoovseg.vocabulary import Classes
 
@@ -32,7 +30,7 @@ def on_scene(of: Callable[P, S]) -> Callable[[Callable[[StrPath, Classes | None,
     def decorate(body: Callable[[StrPath, Classes | None, S], R]) -> OnScene[P, R]:
         @wraps(body)
         def call(scene: StrPath, classes: Classes | None = None, *args: P.args, **kwargs: P.kwargs) -> R:
-            return body(scene, classes, made(of, args, kwargs))
+            return body(scene, classes, of(*args, **kwargs))
 
         return _signed(call, of)
 
@@ -49,22 +47,11 @@ def on_init(
     ) -> Callable[Concatenate[Self, Classes | None, P], None]:
         @wraps(body)
         def call(self: Self, classes: Classes | None = None, *args: P.args, **kwargs: P.kwargs) -> None:
-            body(self, classes, made(of, args, kwargs))
+            body(self, classes, of(*args, **kwargs))
 
         return _signed(call, of)
 
     return decorate
-
-
-def made(of: Callable[..., S], args: tuple[Any, ...], given: Mapping[str, Any]) -> S:
-    """Settings of keywords. Raises UsageError for names that are no choice, with the nearest."""
-    if args:
-        raise UsageError(f"{args[0]!r} is one value too many: give settings by name, as in tile=224")
-    known = [each.name for each in fields(of)]  # type: ignore[arg-type]  # a dataclass, called to make one
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise UsageError(f"there is no setting {unknown[0]!r}{did_you_mean(unknown[0], known)}")
-    return of(**given)
 
 
 def _signed(call: Any, of: Callable[..., Any]) -> Any:

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 from rasterio.features import shapes
 from rasterio.windows import Window
 from skimage.measure import label as connected
 
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.rasters.open import opened, raster_env
+from geoovseg.rasters.open import GDAL_ERRORS, opened, raster_env
 
 NOTHING = -(2**31)
 """Code of what is not asked for: other classes, no data, and everything beyond the raster."""
@@ -94,7 +92,7 @@ def read_pixels(src: Any, window: Window) -> Any:
     """The first band of a window of an open raster (h, w), masked where it has no data. Raises SceneError."""
     try:
         return src.read(1, window=window, masked=True)
-    except (RasterioError, CPLE_BaseError, OSError) as error:
+    except GDAL_ERRORS as error:
         raise SceneError(f"cannot read {src.name}: {first_line(error)}") from error
 
 

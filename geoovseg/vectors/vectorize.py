@@ -21,6 +21,7 @@ import pyarrow as pa
 import shapely
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError
+from geoovseg.files import bench
 from geoovseg.labels.names import is_one_of
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.usage import Usage, peak_rss_mb
@@ -73,7 +74,7 @@ def vectorize(
     min_area: float = 0.0,
     simplify: float = 0.0,
     split_grid: float | None = None,
-    workers: int = 0,
+    workers: int = 1,
     overwrite: bool = False,
     block: int = BLOCK,
 ) -> VectorResult:
@@ -92,7 +93,7 @@ def vectorize(
         simplify: metres by which corners may move; 0 keeps the pixels' own outlines. Shared borders stay shared,
             borders with what has no polygon stay as they are.
         split_grid: metres; polygons are cut along a grid of this width.
-        workers: processes; 0 for one a core.
+        workers: processes; 1 is this one alone, so that a plain call starts none, and 0 is one a core.
         overwrite: replace an existing file.
         block: pixels on a side of what is polygonised at a time; changes no polygon but, with `simplify`, near seams.
 
@@ -111,9 +112,9 @@ def vectorize(
         cell, side = (None, block) if split_grid is None else split(source, split_grid, block)
         totals = _Totals(source)
         if min_area:
-            bench = target.with_name(f".{target.stem}.labels.tif")
+            scratch = stack.enter_context(bench(target)) / "labels.tif"
             with watch.stage("small"):
-                source, totals.given = stack.enter_context(without_small(source, min_area, bench, workers))
+                source, totals.given = stack.enter_context(without_small(source, min_area, scratch, workers))
         with watch.stage("polygons"), blocks(source.recipe(confidence, simplify), side, workers) as rows:
             finished = joined_rows(rows, Seams(cell=cell))
             write_polygons(target, totals.batches(finished, confidence), crs=source.crs, legend=source.legend)

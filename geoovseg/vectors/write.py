@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import math
 import os
@@ -23,6 +22,7 @@ from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureErr
 from pyproj.exceptions import ProjError
 
 from geoovseg.errors import OutputError, UsageError, first_line
+from geoovseg.files import bench, to_disk
 from geoovseg.labels.names import writing
 from geoovseg.labels.styles import LegendEntry, vector_qml
 from geoovseg.vectors.targets import driver_of
@@ -60,24 +60,20 @@ def write_polygons(path: Path, batches: Iterable[pa.RecordBatch], *, crs: Any, l
 
     Raises OutputError.
     """
-    driver, part = driver_of(path), path.with_name(f".{path.stem}.part{path.suffix}")
+    driver = driver_of(path)
     write = _write_parquet if driver == "Parquet" else partial(_write, driver)
     if driver == "GeoJSONSeq" and pyproj.CRS.from_user_input(crs).is_geographic:
         batches = map(_wrapped, batches)  # GDAL does it for all other coordinates
-    try:
-        with writing(path):
-            part.unlink(missing_ok=True)
-            held = _Held(batches)
-            try:
-                write(part, held, crs)
-            finally:
-                held.check()
-            if driver == "GPKG":
-                _add_style(part, legend)
-            part.replace(path)
-    finally:
-        for left in path.parent.glob(f"{glob.escape(part.name)}*"):  # with what SQLite lays beside it
-            left.unlink(missing_ok=True)
+    with writing(path), bench(path) as work:
+        part, held = work / path.name, _Held(batches)
+        try:
+            write(part, held, crs)
+        finally:
+            held.check()
+        if driver == "GPKG":
+            _add_style(part, legend)
+        to_disk(part)
+        os.replace(part, path)
 
 
 class _Held:
