@@ -8,10 +8,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
 
-import portalocker
-from portalocker import LockFlags
+from filelock import FileLock, Timeout
 
 from geoovseg.errors import OutputError
 
@@ -68,8 +66,10 @@ def bench(target: Path) -> Iterator[Path]:
 def sweep(target: Path) -> None:
     """Remove the benches of a target whose processes died."""
     for folder in target.parent.glob(f".{_literal(target.name)}.????????????.tmp"):
-        with suppress(OSError, OutputError), try_lock(folder / LOCK, create=False):
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another process is at work in it, or it is no folder
+            if (folder / LOCK).is_file():
+                with try_lock(folder / LOCK):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _literal(name: str) -> str:
@@ -78,23 +78,38 @@ def _literal(name: str) -> str:
 
 
 @contextmanager
-def try_lock(path: Path, *, shared: bool = False, create: bool = True) -> Iterator[IO[str]]:
-    """The lock of a file, or at once OutputError where another process has it.
+def try_lock(path: Path, message: str | None = None, *, wait: float = 0) -> Iterator[None]:
+    """The lock that a file stands for, held until the block ends; a process that dies loses it.
 
-    A process that dies loses its locks. With `shared`, others that ask for that may have it too. On a file system
-    without locks everybody has it. With `create` the file is made if it is not there; its content stays.
+    Raises OutputError with the message, after so many seconds, where another process has it, and where the path is a
+    link or lies in a folder that was replaced meanwhile.
     """
-    flags = os.O_RDWR | (os.O_CREAT if create else 0) | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags, 0o666), "r+") as file:
-        lock(file, f"another process is working in {path.parent}; wait for it, or stop it", shared=shared)
-        yield file
-
-
-def lock(file: IO[Any], message: str, *, shared: bool = False) -> None:
-    """Lock an open file until it is closed. Raises OutputError with the message where another process has the lock."""
+    busy = OutputError(message or f"another process is working in {path.parent}; wait for it, or stop it")
+    if path.is_symlink():
+        raise OutputError(f"{path} is a link, not a lock of geoovseg; remove it")
+    held = FileLock(path, timeout=wait, thread_local=False)
     try:
-        portalocker.lock(file, (LockFlags.SHARED if shared else LockFlags.EXCLUSIVE) | LockFlags.NON_BLOCKING)
-    except portalocker.AlreadyLocked as error:
-        raise OutputError(message) from error
-    except (portalocker.LockException, ImportError):
-        pass  # a file system without locks; shared ones on Windows need one more package
+        held.acquire()
+    except Timeout as error:
+        raise busy from error
+    except NotImplementedError:  # a file system without locks has none to take
+        yield
+        return
+    try:
+        if _is_free(path):
+            raise busy
+        yield
+    finally:
+        held.release()
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a lock could be taken, or its folder is gone."""
+    other = FileLock(path, timeout=0, thread_local=False)
+    try:
+        with other:
+            return True
+    except Timeout:
+        return False
+    except FileNotFoundError:
+        return True

@@ -45,7 +45,7 @@ def templates(name_or_file: str = DEFAULT_TEMPLATES) -> tuple[str, ...]:
     found = _listed(path, "set of templates")
     wrong = [line for line in found if line.count("{}") != 1]
     if wrong:
-        raise VocabularyError(f"{path}: {wrong[0]!r} needs exactly one {{}}, where the word goes")
+        raise VocabularyError(f"{path}: {wrong[0]!r} has no single {{}}, which is where a word goes")
     if not found:
         raise VocabularyError(f"{path} has no sentences; write one a line, as in: an aerial photo of a {{}}.")
     return found

@@ -21,6 +21,7 @@ import pytest
 import rasterio
 import shapely
 import torch
+from filelock import FileLock
 from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
@@ -624,12 +625,16 @@ def test_a_lock_of_a_folder_that_was_replaced_is_none(tmp_path: Path, monkeypatc
     store = PartStore(tmp_path / "x.parts")
     store.folder.mkdir()
 
-    def replace_folder(file: Any, flags: Any) -> None:
+    acquire = FileLock.acquire
+
+    def replace_folder(self: FileLock) -> Any:
+        found = acquire(self)
+        monkeypatch.setattr(FileLock, "acquire", acquire)
         store.remove()
         store.folder.mkdir()
-        (store.folder / "lock").touch()
+        return found
 
-    monkeypatch.setattr("geoovseg.files.portalocker.lock", replace_folder)
+    monkeypatch.setattr(FileLock, "acquire", replace_folder)
     with pytest.raises(OutputError, match="another process"), store.locked():
         pass
 

@@ -65,9 +65,7 @@ def _rasters(folder: str, quiet: bool) -> list[str]:
     if not found:
         return [_as_raster(folder, len(rasters))]
     if len(found) < len(rasters):
-        talk(
-            f"{folder}: left out {_wrote(len(rasters) - len(found))}; name a file explicitly to include it", quiet=quiet
-        )
+        talk(f"{folder}: left out {_wrote(len(rasters) - len(found))}; name a file itself to take it", quiet=quiet)
     return found
 
 

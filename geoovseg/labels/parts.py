@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ JOURNAL, PANELS, GRID = "run.json", "panels.json", "grid.tif"
 """What the run is; how its columns are cut; one pixel with the scene's place, exactly as GDAL keeps it."""
 PREPARED = "prepared.safetensors"
 """What the method learned from the scene before the first window."""
+ENTERING = 5.0
+"""Seconds for several shards to begin one after the other."""
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What file systems without hard links answer."""
 
@@ -149,14 +152,20 @@ class PartStore:
 
         Raises OutputError where others are at work, or have removed the folder.
         """
+        gate = self.folder / LOCK
+        busy = OutputError(f"another process is working in {self.folder}; wait for it, or stop it")
+        if not self.folder.is_dir():
+            raise busy
         with ExitStack() as stack:
-            try:
-                file = stack.enter_context(try_lock(self.folder / LOCK, shared=shared))
-                there = os.path.samestat(os.fstat(file.fileno()), (self.folder / LOCK).stat())
-            except FileNotFoundError:
-                there = False
-            if not there:
-                raise OutputError(f"another process is working in {self.folder}; wait for it, or stop it")
+            with ExitStack() as entering:
+                entering.enter_context(try_lock(gate, wait=ENTERING if shared else 0))
+                if shared:
+                    stack.enter_context(try_lock(self.folder / f"{LOCK}.{uuid.uuid4().hex[:12]}"))
+                else:
+                    for other in self.folder.glob(f"{LOCK}.*"):
+                        with try_lock(other):
+                            other.unlink()  # of one that died
+                    stack.push(entering.pop_all())
             yield
 
     def remove(self) -> None:

@@ -64,7 +64,7 @@ def warn_unknown(card: ModelCard, vocabulary: Vocabulary) -> None:
     known = set((DEMO_DIR / "words.txt").read_text().split("\n"))
     asked = (word for entry in vocabulary.classes for word in entry.words)
     if unknown := [word for word in asked if word.casefold() not in known]:
-        message = f"the {card.name} model does not know these words: {', '.join(unknown)}"
+        message = f"the {card.name} model was never told of: {', '.join(unknown)}"
         warnings.warn(message, GeoOVSegWarning, 4)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from geoovseg.errors import GeoOVSegError, first_line
-from geoovseg.files import lock
+from geoovseg.files import try_lock
 
 PIECE = 1 << 20
 """Bytes read at once."""
@@ -52,11 +52,12 @@ def download(url: str, target: Path, *, sha256: str | None = None, progress: Pro
 @contextmanager
 def _alone(part: Path) -> Iterator[IO[bytes]]:
     """The unfinished file, kept from other processes; nothing is left of it if nothing came."""
-    with part.open("ab") as file:
-        lock(file, f"another process is downloading {part}; wait for it")
+    lock = part.with_name(f"{part.name}.lock")
+    with try_lock(lock, f"another process is downloading {part}; wait for it"), part.open("ab") as file:
         try:
             yield file
         finally:
+            lock.unlink(missing_ok=True)
             if part.exists() and not part.stat().st_size:
                 part.unlink()
 

@@ -43,7 +43,7 @@ def _check_context(settings: Settings, method: MethodCard) -> None:
         raise UsageError(f"{settings.method} sees window by window, so leave --block aside; these see blocks: {able}")
     if method.at_pixels and settings.upsample != "bilinear":
         raise UsageError(
-            f"{settings.method} already has scores at pixels; leave out --upsample {settings.upsample} aside"
+            f"{settings.method} has scores at pixels already, so leave --upsample {settings.upsample} aside"
         )
     own = method.jbu and read_settings(settings.method, settings.settings)["jbu"]
     if own and settings.upsample != "bilinear":
@@ -72,7 +72,7 @@ def _check_sam(settings: Settings, method: MethodCard) -> None:
     elif settings.sam is not None:
         able = ", ".join(n for n, c in METHODS.items() if c.sam)
         why = "uses no Segment Anything" if not method.sam else f"takes its regions from {settings.regions_from}"
-        raise UsageError(f"{settings.method} {why}, so leave out --sam; these methods use it: {able}")
+        raise UsageError(f"{settings.method} {why}, so leave --sam aside; these use it: {able}")
 
 
 def _check_vfm(name: str, method: str, card: MethodCard) -> None:

@@ -143,7 +143,7 @@ def caution(scene: Scene, settings: Settings, words: Vocabulary, needs: Needs) -
         warnings.warn(message, GeoOVSegWarning, 3)
     card = model_card(settings.model)
     if card.name == DEMO and not scene.is_demo:
-        message = f"the demo model knows drawn scenes only; its labels of {scene.path} mean nothing"
+        message = f"the demo model was trained on drawn scenes only; on {scene.path} its labels mean nothing"
         warnings.warn(message, GeoOVSegWarning, 3)
     warn_unknown(card, words)
     if needs.bf16_pays:

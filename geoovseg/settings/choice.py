@@ -120,7 +120,7 @@ def shard(option: str, value: Any) -> tuple[int, int]:
     except (ValueError, TypeError) as error:
         raise UsageError(f"{option} {value}: write I/N, as in 2/5, or slurm") from error
     if not 1 <= number <= count:
-        raise UsageError(f"{option} {number}/{count}: I must be from 1 to N")
+        raise UsageError(f"{option} {number}/{count}: the first number runs from 1 to the second")
     return number, count
 
 

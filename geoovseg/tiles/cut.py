@@ -80,7 +80,7 @@ def _window(src: Any, tile: RasterGrid, path: str) -> Window:
     whole = RasterGrid(height=src.height, width=src.width, crs=src.crs, transform=src.transform)
     row, col = place(tile, path, whole, src.name)
     if min(row, col) < 0 or row + tile.height > whole.height or col + tile.width > whole.width:
-        raise UsageError(f"{path} lies outside of {src.name}, which therefore has no labels for it")
+        raise UsageError(f"{path} does not lie in {src.name}, so there are no labels to cut out for it")
     return Window(col, row, tile.width, tile.height)
 
 

@@ -46,9 +46,7 @@ class InFlight:
                     raise
                 self.count = len(piece) // 2
                 torch.cuda.empty_cache()
-                message = (
-                    f"the device memory is too small for {len(piece)} windows; continuing with {self.count} at a time"
-                )
+                message = f"the device cannot hold {len(piece)} windows; going on with {self.count} at a time"
                 warnings.warn(message, GeoOVSegWarning, 4)
             else:
                 done += len(piece)

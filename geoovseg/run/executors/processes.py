@@ -98,7 +98,10 @@ class Processes:
                 except BrokenProcessPool as error:
                     deaths += 1
                     self._bury(number, deaths, error)
-                    waiting.appendleft((group, parts))
+                    if parts:
+                        waiting.appendleft((group, parts))
+                    else:  # it had only not said that it was done
+                        yield group, Step(0, ended=True)
                     continue
                 _repeat(said)
                 yield group, step

@@ -1,0 +1,169 @@
+"""Every choice is listed once: keywords, options and the signature follow from it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geoovseg import Segmenter, segment
+from geoovseg.cli.options import of
+from geoovseg.errors import GeoOVSegError, UsageError
+from geoovseg.network import access, is_offline, model_dir
+from geoovseg.run.estimate import dry_run
+from geoovseg.settings import Settings, choices
+from geoovseg.settings.choice import GROUPS, option_of
+
+ROOT = Path(__file__).parents[1]
+Run = Callable[..., tuple[int, str, str]]
+TYPED = """
+from geoovseg import Segmenter, Settings, segment
+segment("a.tif", {"building": ["house"]}, tile=224, output="x.tif", progress=lambda done, total: None)
+segment("a.tif", vocabulary="loveda", bands=(3, 2, 1))
+Segmenter("road", model="demo").segment("a.tif", output="b.tif").labels.upper()
+segment("a.tif", "road", tile="wide")
+segment("a.tif", "road", tlie=224)
+Segmenter("road", tlie=224)
+Settings(gsd="fine")
+"""
+
+
+def test_every_field_is_a_choice_with_a_group_and_a_word_on_it() -> None:
+    assert [field.name for field in fields(Settings)] == list(choices())
+    for name, choice in choices().items():
+        assert choice.group in GROUPS, name
+        assert choice.about.endswith("."), name
+
+
+@pytest.mark.parametrize("name", list(choices()))
+def test_a_choice_is_a_keyword_of_everything_that_takes_settings(name: str) -> None:
+    for callee in (segment, Segmenter, dry_run):
+        parameter = inspect.signature(callee).parameters[name]
+        assert parameter.kind is parameter.KEYWORD_ONLY
+
+
+def test_the_help_of_segment_lists_every_choice_under_its_group(geoovseg: Run) -> None:
+    code, out, _ = geoovseg("segment", "-h")
+    assert code == 0
+    places = [out.index(f"\n{group}:") for group in GROUPS]
+    assert places == sorted(places)
+    for name, choice in choices().items():
+        after = out[out.index(f"\n{choice.group}:") :]
+        following = [g for g in GROUPS if f"\n{g}:" in after[1:]]
+        own = after[: min((after.index(f"\n{g}:") for g in following), default=len(after))]
+        assert option_of(name) in own, name
+
+
+def test_names_are_written_once_in_the_package() -> None:
+    """A field of Settings, and the places that use it: nowhere else an option or keyword list of them."""
+    for name in ("max_memory", "aoi_crs", "work_dir", "on_error", "upsample"):
+        listed = [
+            path.relative_to(ROOT)
+            for path in (ROOT / "geoovseg").rglob("*.py")
+            if any(line.strip().startswith(f"{name}:") for line in path.read_text().splitlines())
+            and path.name not in ("record.py", "names.py")  # what is recorded, and where parts lie
+        ]
+        assert listed == [Path("geoovseg/settings/__init__.py")], name
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tlie": 3}, r"no setting 'tlie' \(did you mean tile\?\)"),
+        ({"tile": -1}, "--tile -1 must be a positive number"),
+        ({"tile": 7.5}, "--tile 7.5 must be a positive number"),
+        ({"tile": True}, "--tile True must be a positive number"),
+        ({"gsd": float("nan")}, "--gsd nan must be a number of metres"),
+        ({"method": 3}, "--method 3 must be text"),
+        ({"settings": 5}, "--set 5: write name=value"),
+        ({"settings": ["scale"]}, "--set scale: write name=value"),
+        ({"grid": "both"}, "--grid both: choose working or scene"),
+        ({"shard": "3/2"}, "--shard 3/2: the first number runs from 1 to the second"),
+        ({"shard": (1, 2, 3)}, "write I/N"),
+        ({"workers": 0}, "--workers 0 must be at least 1"),
+        ({"overwrite": "yes"}, "--overwrite 'yes' must be true or false"),
+        ({"bands": 321}, "name three bands"),
+        ({"threshold": 1.5}, "--threshold 1.5 must lie between 0 and 1"),
+    ],
+)
+def test_what_a_choice_cannot_be_is_refused_everywhere(given: dict[str, Any], message: str) -> None:
+    for make in (Settings, lambda **more: Segmenter("road", model="demo", **more)):
+        with pytest.raises(UsageError, match=message):
+            make(**given)
+
+
+def test_values_by_position_are_refused() -> None:
+    with pytest.raises(UsageError, match="one value too many"):
+        Settings("segearth")  # type: ignore[call-arg]
+
+
+def test_texts_of_the_command_line_and_values_of_python_are_the_same() -> None:
+    texts = Settings(bands="3,nir,1", settings=["scale=9"], shard="2/3", output=Path("x.tif"))  # type: ignore[arg-type]
+    values = Settings(bands=(3, "nir", 1), settings={"scale": "9"}, shard=(2, 3), output="x.tif")
+    assert texts == values
+
+
+def test_slurm_says_which_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    for end, value in (("ID", "7"), ("MIN", "5"), ("COUNT", "4")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{end}", value)
+    assert Settings(shard="slurm").shard == (3, 4)  # type: ignore[arg-type]
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
+    with pytest.raises(UsageError, match="works in a job array"):
+        Settings(shard="slurm")  # type: ignore[arg-type]
+
+
+def test_mistakes_of_callers_are_errors_of_ours(tmp_path: Path) -> None:
+    for classes in (5, [1], {"a": 5}, {"a": ["b", 3]}, {3: "x"}, {}, "", {" ": "x"}, {"a": ["b"], "c": ["b"]}):
+        with pytest.raises(GeoOVSegError):
+            Segmenter(classes, model="demo")  # type: ignore[arg-type]
+    for scene in (None, 7, b"scene.tif", tmp_path / "none.tif"):
+        with pytest.raises(GeoOVSegError):
+            segment(scene, "road", model="demo")  # type: ignore[arg-type]
+
+
+def test_shells_complete_names_of_methods_models_and_lists() -> None:
+    for name, start, found in (("method", "seg", "segearth"), ("model", "de", "demo"), ("vocabulary", "lov", "loveda")):
+        assert found in of(name).autocompletion(start)
+        assert of(name).autocompletion("nothing like it") == []
+
+
+def test_settings_forbid_the_network_without_touching_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GEOOVSEG_MODEL_DIR", raising=False)
+    before = dict(os.environ)
+    with Settings(offline=True, model_dir="carried").access():
+        assert is_offline()
+        assert model_dir() == Path("carried")
+        with access():
+            assert is_offline(), "what is forbidden stays forbidden inside"
+    assert not is_offline()
+    assert model_dir() is None
+    assert dict(os.environ) == before
+
+
+def test_a_command_leaves_the_environment_as_it_was(geoovseg: Run, tmp_path: Path) -> None:
+    before = dict(os.environ)
+    code, _, err = geoovseg(
+        "segment", tmp_path / "no.tif", "-c", "road", "--model", "demo", "--offline", "--model-dir", "x"
+    )
+    assert (code, dict(os.environ) == before) == (4, True), err
+
+
+def test_keywords_are_typed(tmp_path: Path) -> None:
+    """mypy finds wrong types and names in calls, and nothing else to complain of."""
+    path = tmp_path / "calls.py"
+    path.write_text(TYPED)
+    config = tmp_path / "mypy.ini"
+    config.write_text(
+        "[mypy]\nstrict = true\n[mypy-rasterio.*,affine.*,shapely.*,geopandas.*]\nignore_missing_imports = true\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", ROOT / ".mypy_cache", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    wrong = [line.split(":")[1] for line in done.stdout.splitlines() if line.startswith(str(path)) and "error" in line]
+    assert wrong == ["6", "7", "8", "9"], done.stdout
