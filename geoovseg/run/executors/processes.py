@@ -198,17 +198,19 @@ def _pool(count: int, environment: Mapping[str, str]) -> ProcessPoolExecutor:
 
 @contextmanager
 def _starting() -> Iterator[None]:
-    """Processes that start in here know nothing of the caller's main module, and never hear Ctrl-C."""
+    """Processes that start in here know nothing of the caller's main module, and never hear Ctrl-C.
+
+    They inherit which signals are blocked; here these wait until the block ends.
+    """
     main = sys.modules["__main__"]
-    quiet = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if quiet else None
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if hasattr(signal, "pthread_sigmask") else None
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
         yield
     finally:
         sys.modules["__main__"] = main
-        if quiet:
-            signal.signal(signal.SIGINT, before)
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_life(environment: Mapping[str, str]) -> None:
