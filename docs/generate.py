@@ -6,6 +6,8 @@ docs/formats.md.
 
 from __future__ import annotations
 
+import ast
+import itertools
 import json
 import os
 import re
@@ -53,6 +55,18 @@ def settings_table(name: str) -> str:
     return "\n".join(lines)
 
 
+def record_table() -> str:
+    """The fields of the run record, with the strings under them."""
+    tree = ast.parse((ROOT / "geoovseg" / "labels" / "record.py").read_text())
+    (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef))
+    lines = ["| key | type | what |", "|---|---|---|"]
+    for node, after in itertools.pairwise(body):
+        if isinstance(node, ast.AnnAssign):
+            kind = ast.unparse(node.annotation).replace("|", "or").replace("tuple", "list").replace("Mapping", "object")
+            lines.append(f"| `{ast.unparse(node.target)}` | {kind} | {ast.literal_eval(after.value)} |")
+    return "\n".join(lines)
+
+
 def lists_line() -> str:
     own = [name for name in class_lists() if not name.endswith("-coninfer")]
     return "Lists in the package: " + ", ".join(f"`{name}`" for name in own) + "; and ConInfer's as `NAME-coninfer`."
@@ -92,7 +106,7 @@ def _help(root: object, path: tuple[str, ...]) -> str:
 def targets() -> dict[Path, str]:
     """Files and what they should hold. Every part must have its marks in one page."""
     whole = {ROOT / "docs" / "cli.md": cli_reference(), ROOT / "docs" / "formats.md": formats.page()}
-    parts = {"methods": methods_table(), "scenes": scenes_table(), "lists": lists_line()}
+    parts = {"methods": methods_table(), "scenes": scenes_table(), "lists": lists_line(), "record": record_table()}
     parts |= {f"settings {name}": settings_table(name) for name in METHODS}
     pages = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
     for name in parts:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import platform
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from geoovseg import machine
@@ -53,8 +57,36 @@ def _facts() -> dict[str, Any]:
     }
 
 
+def _gpu_problems() -> Iterator[str]:
+    """What keeps PyTorch from the GPUs that there are, or makes it larger than it need be."""
+    import torch
+
+    cpu_build = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+    if torch.cuda.is_available():
+        return
+    if machine.gpus() and torch.version.cuda is None:
+        yield "this is the CPU build of PyTorch, and there is a GPU: install the CUDA build (see pytorch.org)"
+    elif machine.gpus():
+        driver = _driver()
+        yield (
+            f"PyTorch {torch.__version__} for CUDA {torch.version.cuda} cannot use the GPU: its driver ({driver}) may "
+            "be too old for this build; update the driver, or install PyTorch for an older CUDA (see pytorch.org)"
+        )
+    elif torch.version.cuda is not None:
+        yield f"no GPU, but the CUDA build of PyTorch, several GB; the CPU build does the same here: {cpu_build}"
+
+
+def _driver() -> str:
+    """The version of the NVIDIA driver, as Linux tells it."""
+    with suppress(OSError):
+        found = re.search(r"Kernel Module\D*([\d.]+)", Path("/proc/driver/nvidia/version").read_text())
+        return found[1] if found else "unknown"
+    return "unknown"
+
+
 def _problems() -> list[str]:
-    problems = [
+    problems = [*_gpu_problems()]
+    problems += [
         f"{name} is set to {os.environ[name]}: rasterio brings its own and may clash with it"
         for name in ("GDAL_DATA", "PROJ_LIB", "PROJ_DATA")
         if name in os.environ

@@ -21,29 +21,41 @@ class RunRecord:
     """What decides the labels of a run, and how many windows that took; no times, no paths but the scene's name."""
 
     version: int = VERSION
-    """of this form"""
+    """of the form of this record"""
     scene: str = ""
+    """file name of the image"""
     method: str = ""
+    """a name of `geoovseg methods`"""
     settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    """every setting of the method"""
     model: str = ""
+    """the CLIP model"""
     weights_sha256: str = ""
+    """of its weights"""
     vfm: str | None = None
-    """the vision model besides, and its weights"""
+    """the vision model besides, for methods that use one"""
     vfm_sha256: str | None = None
+    """of its weights"""
     sam: str | None = None
-    """Segment Anything, and its weights"""
+    """Segment Anything, if it was used"""
     sam_sha256: str | None = None
+    """of its weights"""
     regions: str | None = None
     """where region maps come from: `sam`, `felzenszwalb`, or a file"""
     classes: tuple[tuple[str, tuple[str, ...], str], ...]
     """name, words, colour of codes 1..N"""
     templates: str = ""
+    """the sentences around each word, by name or file"""
     background: tuple[str, ...]
+    """the words of code 0"""
     threshold: float | None
+    """confidence below which pixels are code 0"""
     upsample: str = ""
+    """how scores came from patches to pixels"""
     upsample_sha256: str | None = None
     """of the weights of a learned upsampler"""
     bands: tuple[int, ...] = ()
+    """that were seen as red, green, blue"""
     scale: tuple[float, float] | None = None
     """values that were seen as black and white"""
     nodata: float | None = None
@@ -51,19 +63,27 @@ class RunRecord:
     gsd: float | None = None
     """metres a pixel at which the scene was seen, where that is not its own"""
     grid: str = "working"
+    """where outputs lie, with a resolution of their own: there, or on the image's pixels (`scene`)"""
     tile: tuple[int, ...] = ()
+    """height and width of a window, or of a block, in pixels of the outputs"""
     stride: int = 0
+    """step between them"""
     windows_of_blocks: tuple[int, int] | None = None
     """(side, step) of the windows in a tile, for methods that see blocks"""
     device: str = ""
+    """cpu or cuda"""
     precision: str = ""
+    """of the image tower"""
     windows: int = 0
+    """of the whole image"""
     skipped_windows: int = 0
+    """those without any data"""
     notes: tuple[str, ...] = ()
     """what the method changed to fit the model"""
     versions: Mapping[str, str] = field(
         default_factory=lambda: {n: package_version(n) for n in ("geoovseg", "torch", "open_clip_torch", "rasterio")}
     )
+    """of what ran"""
 
     @property
     def names(self) -> dict[int, str]:
