@@ -6,10 +6,10 @@ DONE := .venv/.done
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test style check docs bench clean
+.PHONY: help venv demo test test-lowest style check docs bench clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
 
 venv: $(DONE) ## create .venv with the package and everything for development
 
@@ -26,6 +26,17 @@ demo: $(DONE) ## draw a scene, segment it, compare it with its ground truth
 test: $(DONE) ## run the tests: no network, no GPU, no downloaded weights
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
+LOWEST := .venv-lowest
+test-lowest: $(LOWEST)/.done ## run the tests with the lowest versions the package asks for (constraints-lowest.txt)
+	$(LOWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal
+
+$(LOWEST)/.done: pyproject.toml constraints-lowest.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "the lowest versions are those for Python 3.11; say where it is: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[dev]'
+	@touch $@
+
 style: $(DONE) ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,5 +51,5 @@ bench: $(DONE) ## measure memory and speed; prints Markdown
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/demo_scenes.py
 
-clean: ## remove .venv and what the demo wrote
-	rm -rf .venv demo
+clean: ## remove .venv, .venv-lowest and what the demo wrote
+	rm -rf .venv $(LOWEST) demo

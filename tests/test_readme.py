@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,9 @@ def test_every_page_is_in_the_index() -> None:
 
 
 def test_generated_parts_are_up_to_date() -> None:
+    pinned = re.findall(r"^typer==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
+    if version("typer") not in pinned:
+        pytest.skip(f"docs/cli.md is what typer {pinned[0]} writes")
     done = subprocess.run(
         [sys.executable, ROOT / "docs" / "generate.py", "--check"], capture_output=True, text=True, check=False
     )

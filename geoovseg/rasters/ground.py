@@ -47,7 +47,8 @@ class Ellipsoid:
 
     def degrees(self, xy: Floats) -> Floats:
         """Longitude and latitude (n, 2) of points."""
-        found = xy if self.to_degrees is None else np.stack(self.to_degrees.transform(*xy.T), axis=1)
+        columns = xy.T if len(xy) > 1 else xy.T.tolist()  # pyproj takes an array of one for a number, and numpy warns
+        found = xy if self.to_degrees is None else np.stack(self.to_degrees.transform(*columns), axis=1)
         return found if self.unit == 1 else found * self.unit
 
     def pixel_areas(self, transform: Any, cols: Floats, rows: Floats) -> Floats:

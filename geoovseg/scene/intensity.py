@@ -65,7 +65,8 @@ class Intensity:
         """Values (3, h, w) of stored numbers, and where they are any (h, w), or true for everywhere."""
         if self.palette is not None:
             last = len(self.palette) - 1
-            colours = self.palette[np.where((stored[0] >= 0) & (stored[0] < last), stored[0], last)]
+            number = stored[0].astype(np.intp)  # numpy 2.5 keeps the pixels' type, in which `last` may have no room
+            colours = self.palette[np.where((number >= 0) & (number < last), number, last)]
             return np.moveaxis(colours[..., :3], -1, 0), colours[..., 3] > 0
         if self.scales != (1.0, 1.0, 1.0) or self.offsets != (0.0, 0.0, 0.0):
             by, plus = (np.asarray(tags)[:, None, None] for tags in (self.scales, self.offsets))

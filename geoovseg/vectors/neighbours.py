@@ -32,7 +32,8 @@ class Regions(NamedTuple):
 def grouped(count: int, pairs: Ints) -> Ints:
     """Group number (count,) of each region, where pairs (m, 2) belong together."""
     ones = np.ones(len(pairs), np.int8)
-    links = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    one, other = pairs.T.astype(np.int32)  # all that csgraph takes; scipy before 1.15 does not see to it
+    links = coo_array((ones, (one, other)), shape=(count, count))
     return np.asarray(connected_components(links, directed=False)[1], np.int64)
 
 
