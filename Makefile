@@ -4,9 +4,11 @@ BIN := .venv/bin
 DONE := .venv/.done
 # processes of tests, each with its share of the cores: make test JOBS=8
 JOBS ?= 2
+# damaged files that `make fuzz` tries; `make test` tries the first 200 of them
+GEOOVSEG_FUZZ ?= 2000
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-lowest style check docs bench clean
+.PHONY: help venv demo test fuzz test-lowest style check docs bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -26,6 +28,9 @@ demo: $(DONE) ## draw a scene, segment it, compare it with its ground truth
 test: $(DONE) ## run the tests: no network, no GPU, no downloaded weights
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
+fuzz: $(DONE) ## try 2,000 damaged files; GEOOVSEG_FUZZ says how many
+	GEOOVSEG_FUZZ=$(GEOOVSEG_FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py
+
 LOWEST := .venv-lowest
 test-lowest: $(LOWEST)/.done ## run the tests with the lowest versions the package asks for (constraints-lowest.txt)
 	$(LOWEST)/bin/python -m pytest -n $(JOBS) --dist worksteal
@@ -42,7 +47,7 @@ style: $(DONE) ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: style test ## everything CI checks
+check: style test ## style, types and tests
 
 docs: $(DONE) ## write the generated parts of the README and docs
 	$(BIN)/python docs/generate.py

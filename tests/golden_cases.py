@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import pytest
 import torch
 from safetensors.torch import load_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
@@ -153,9 +154,36 @@ KINDS = {
 }
 
 
+def kinds(case: Case) -> list[str]:
+    """What a case is, told by what its case.json lists and not by its folder's name."""
+    return [kind for kind, fits in KINDS.items() if fits(case.meta)]
+
+
 def find(kind: str) -> list[Case]:
-    """Cases of a kind, told by what their case.json lists and not by their folder's name."""
-    return [case for case in map(Case, folders()) if KINDS[kind](case.meta)]
+    """Cases of a kind. Raises LookupError where there is none, unless $GEOOVSEG_GOLDEN names folders of some kinds."""
+    found = [case for case in map(Case, folders()) if kind in kinds(case)]
+    if not found and not os.environ.get("GEOOVSEG_GOLDEN"):
+        raise LookupError(f"no golden case of the kind {kind}: a test of none would pass")
+    return found
+
+
+def each(kind: str, names: Callable[[Case], Iterable[Any]]) -> list[Any]:
+    """Parameters (case, name), or (case, *name), for all that is to be compared of every case of a kind.
+
+    Raises LookupError for a case in which there is nothing.
+    """
+    found = []
+    for case in find(kind):
+        rows = [name if isinstance(name, tuple) else (name,) for name in names(case)]
+        if not rows:
+            raise LookupError(f"nothing is compared of {case.path}, a case of the kind {kind}")
+        found += [pytest.param(case, *row, id=f"{case.path.name}-{row[-1]}") for row in rows]
+    return found
+
+
+def compared(case: Case, parameters: Iterable[Any]) -> set[str]:
+    """Outputs of a case that parameters of `each` are for."""
+    return {str(one.values[-1]) for one in parameters if one.values[0].path == case.path}
 
 
 def build(

@@ -9,7 +9,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from golden_cases import Case, assert_close, assert_labels, build, case_id, find, sampled
+from golden_cases import Case, assert_close, assert_labels, build, case_id, each, find, sampled
 from rasterio.windows import Window
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -24,12 +24,9 @@ from geoovseg.models.vit import ClipVit
 from geoovseg.ops.context import Mixture, fit, log_shares, posterior
 from geoovseg.windows.batch import TileBatch
 
-MIXTURES = [
-    pytest.param(case, name.removesuffix(".features"), id=f"{case.path.name}-{name}")
-    for case in find("coninfer_gmm")
-    for name in case.inputs
-    if name.endswith(".features")
-]
+MIXTURES = each(
+    "coninfer_gmm", lambda case: (n.removesuffix(".features") for n in case.inputs if n.endswith(".features"))
+)
 
 
 def _temperature(case: Case, name: str) -> float:
@@ -46,6 +43,7 @@ def test_the_mixture_equals_the_release(case: Case, name: str) -> None:
     shares = log_shares(case.inputs[f"{name}.scores"])
     mixture = fit(features, shares, temperature)
     found = {"z": posterior(features, shares, mixture, temperature), "mu": mixture.means, "var_diag": mixture.variance}
+    assert {key for key in case.outputs if key.startswith(f"{name}.")} <= {f"{name}.{k}" for k in (*found, "z_trace")}
     for key, value in found.items():
         assert value.isfinite().all(), "also where the release gives none"
         if f"{name}.{key}" in case.outputs:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
+import golden_cases
 import open_clip
 import pytest
 import torch
-from golden_cases import Case, assert_close, build, case_id, find, sampled
+from golden_cases import HERE, KINDS, Case, assert_close, build, case_id, compared, each, find, folders, kinds, sampled
 
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.methods.feedback import feedback
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
+from geoovseg.ops.attention import neighbourhood
 from geoovseg.prompts import templates
 
 pytestmark = pytest.mark.golden
@@ -96,12 +99,13 @@ def _released_tower(case: Case, hyper: dict[str, Any]) -> ClipVit:
     return ClipVit(tower)
 
 
-DENSE = [
-    pytest.param(case, entry, output, id=f"{case.path.name}-{output}")
+DENSE = each("dense", lambda case: ((entry, output) for entry, output in case.entries() if output.count("/") == 2))
+OMEGA = [
+    pytest.param(case, output, id=f"{case.path.name}-{output}")
     for case in find("dense")
-    for entry, output in case.entries()
-    if output.count("/") == 2
-]
+    for output in case.outputs
+    if output.startswith("naclip_omega")
+]  # of some cases only
 
 
 @pytest.mark.parametrize(("case", "entry", "output"), DENSE)
@@ -121,6 +125,14 @@ def test_dense_outputs_equal_the_release(case: Case, entry: dict[str, Any], outp
         assert features.grid[0] * features.grid[1] == features.patches.shape[1]
         found = {"tokens": features.patches, "cls": features.cls}[what]
     assert_close(found, expected, case.tolerance(output))
+
+
+@pytest.mark.parametrize(("case", "output"), OMEGA)
+def test_the_gaussian_of_naclip_equals_the_release(case: Case, output: str) -> None:
+    found = re.fullmatch(r"naclip_omega_(\d+)x(\d+)_std([\d.]+)", output)
+    assert found is not None, output
+    gaussian = neighbourhood((int(found[1]), int(found[2])), float(found[3]))
+    assert_close(gaussian, case.outputs[output], case.tolerance(output))
 
 
 def _maskclip_logits(case: Case, hyper: dict[str, Any], pixels: torch.Tensor, what: str) -> torch.Tensor:
@@ -165,10 +177,44 @@ def test_word_features_equal_the_release(case: Case) -> None:
     assert_close(features, case.outputs["query_features"], case.tolerance("query_features"))
 
 
-def test_there_are_golden_cases() -> None:
+@pytest.mark.parametrize("case", find("dense"), ids=case_id)
+def test_every_output_of_a_dense_case_is_compared(case: Case) -> None:
+    """Here, or as a whole image with its windows, in test_golden_published.py."""
+    others = set(case.outputs) - compared(case, DENSE) - compared(case, OMEGA)
+    assert all(output.count("/") == 1 for output in others), others
+    assert not others or "slide" in kinds(case)
+
+
+def test_every_golden_case_is_of_a_kind_that_a_test_compares() -> None:
     """Of the folders given, or of this tree: a run on nothing must not look like a success."""
-    kinds = {kind: len(find(kind)) for kind in ("dense", "segearth", "text", "jbu", "pamr", "slide")}
-    assert any(kinds.values())
-    if "GEOOVSEG_GOLDEN" not in os.environ:
-        assert all(kinds.values()), kinds
-        assert len(DENSE) > 200
+    sources = [file.read_text() for file in HERE.glob("test_*.py")]
+    asked = {kind for text in sources for kind in re.findall(r"\b(?:find|each)\(\s*\"(\w+)\"", text)}
+    assert asked == set(KINDS)
+    cases = [Case(path) for path in folders()]
+    assert cases
+    assert [case.path.name for case in cases if not kinds(case)] == []
+
+
+def test_a_folder_that_is_named_for_golden_cases_holds_some() -> None:
+    """A name that was mistyped must not look like a success beside another one."""
+    given = os.environ.get("GEOOVSEG_GOLDEN")
+    for root in given.split(os.pathsep) if given else [HERE / "golden"]:
+        assert list(Path(root).glob("*/case.json")), root
+
+
+def test_kinds_without_a_case_and_cases_without_a_comparison_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be parameters of no test at all, which a runner skips."""
+    kind, other = "pamr", "jbu"
+    monkeypatch.delenv("GEOOVSEG_GOLDEN", raising=False)
+    monkeypatch.setattr(golden_cases, "HERE", tmp_path / "tests")
+    with pytest.raises(LookupError, match="no golden case of the kind pamr"):
+        find(kind)
+    folder = tmp_path / "tests" / "golden" / "some"
+    folder.mkdir(parents=True)
+    (folder / "case.json").write_text('{"outputs": ["iter1.dil1.out"]}')
+    with pytest.raises(LookupError, match="nothing is compared of .*some"):
+        each(kind, lambda case: ())
+    monkeypatch.setenv("GEOOVSEG_GOLDEN", str(folder.parent))
+    assert (len(find(kind)), find(other)) == (1, [])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from golden_cases import Case, assert_close, assert_labels, build, case_id, find, sampled
+from golden_cases import Case, assert_close, assert_labels, build, case_id, compared, each, find, sampled
 from safetensors.torch import load_file
 
 from geoovseg.methods import upsampled
@@ -28,12 +28,9 @@ def _hyper(case: Case, prefix: str) -> dict[str, Any]:
     return {k.lower(): v for k, v in case.meta["hyper"].items()}[prefix]
 
 
-SLIDES = [
-    pytest.param(case, output, id=f"{case.path.name}-{output}")
-    for case in find("slide")
-    for output in case.outputs
-    if output.count("/") == 1 and not output.endswith("/query_features")
-]
+SLIDES = each(
+    "slide", lambda case: (o for o in case.outputs if o.count("/") == 1 and not o.endswith("/query_features"))
+)
 
 
 def _protocol(name: str, hyper: dict[str, Any], **changed: Any) -> Protocol:
@@ -101,9 +98,6 @@ def _compare(case: Case, output: str, kind: str, labels: torch.Tensor, scores: t
         assert_close(found if expected.dim() == 4 else found[0], expected, case.tolerance(output))
 
 
-SEGEARTH = find("segearth")
-
-
 def _jbu(case: Case) -> Jbu:
     return build_jbu(load_file(case.path / "jbu_one.safetensors"), "jbu_one", CPU)
 
@@ -131,12 +125,10 @@ def _segearth_output(case: Case, image: str, what: str) -> torch.Tensor:
     return logits.argmax(1) if what == "argmax" else logits
 
 
-WHOLE = [
-    pytest.param(case, output, id=f"{case.path.name}-{output}")
-    for case in SEGEARTH
-    for output in case.outputs
-    if f"u8_{output.partition('.')[0]}" in case.inputs and not output.startswith("slide")
-]
+WHOLE = each(
+    "segearth",
+    lambda case: (o for o in case.outputs if f"u8_{o.partition('.')[0]}" in case.inputs and not o.startswith("slide")),
+)
 
 
 @pytest.mark.parametrize(("case", "output"), WHOLE)
@@ -151,12 +143,7 @@ def test_segearth_equals_the_release_on_whole_images(case: Case, output: str) ->
     assert_close(found, case.outputs[output], case.tolerance(output))
 
 
-RUNS = [
-    pytest.param(case, output, id=f"{case.path.name}-{output}")
-    for case in SEGEARTH
-    for output in case.outputs
-    if output.startswith(("slide", "predict"))
-]
+RUNS = each("segearth", lambda case: (o for o in case.outputs if o.startswith(("slide", "predict"))))
 
 
 @pytest.mark.parametrize(("case", "output"), RUNS)
@@ -183,7 +170,20 @@ def test_segearth_equals_the_release_end_to_end(case: Case, output: str) -> None
         _compare(case, output, kind, logits.argmax(1), logits)
 
 
-@pytest.mark.parametrize("case", SEGEARTH, ids=case_id)
+@pytest.mark.parametrize("case", find("segearth"), ids=case_id)
+def test_every_output_of_segearth_is_compared(case: Case) -> None:
+    others = set(case.outputs) - compared(case, WHOLE) - compared(case, RUNS) - {"query_features"}  # an input here
+    assert all(output.startswith("post.") for output in others), others
+
+
+@pytest.mark.parametrize("case", find("slide"), ids=case_id)
+def test_every_output_of_sliding_windows_is_compared(case: Case) -> None:
+    """Here, or those of single windows in test_golden.py."""
+    others = set(case.outputs) - compared(case, SLIDES)
+    assert all(output.endswith("/query_features") or output.count("/") == 2 for output in others), others
+
+
+@pytest.mark.parametrize("case", find("segearth"), ids=case_id)
 def test_post_processing_equals_the_release(case: Case) -> None:
     groups, compared = torch.bincount(case.inputs["query_idx"]).tolist(), 0
     for name, expected in case.outputs.items():
@@ -235,12 +235,7 @@ def test_adaptive_convolution_equals_the_release(case: Case) -> None:
     assert_close(torch.stack(each), case.outputs["adaptive_conv.out"], case.tolerance("adaptive_conv.out"))
 
 
-PAMR = [
-    pytest.param(case, output, id=f"{case.path.name}-{output}")
-    for case in find("pamr")
-    for output in case.outputs
-    if "iter" in output
-]
+PAMR = each("pamr", lambda case: case.outputs)
 
 
 @pytest.mark.parametrize(("case", "output"), PAMR)

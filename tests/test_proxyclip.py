@@ -84,6 +84,7 @@ def test_the_method_equals_the_release(case: Case) -> None:
         "logits_sub": logits[0, :, ::5, ::5],
         "prob_sub": shares[0, :, ::5, ::5],
     }
+    assert set(case.outputs) == {*found, "pred"}
     assert (labels[0] == case.outputs["pred"]).float().mean() >= 0.999
     for name, value in found.items():
         assert_close(value, case.outputs[name], _tolerance(case, name))

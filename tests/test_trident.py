@@ -44,8 +44,9 @@ def _flat(values: torch.Tensor) -> torch.Tensor:
 @pytest.mark.golden
 @pytest.mark.parametrize("case", find("trident_affinity"), ids=case_id)
 def test_affinity_equals_the_release(case: Case) -> None:
-    attention = case.inputs["attn"][0]
-    for name, given in case.meta["hyperparameters"]["variants"].items():
+    attention, variants = case.inputs["attn"][0], case.meta["hyperparameters"]["variants"]
+    assert set(case.outputs) == set(variants)
+    for name, given in variants.items():
         rows = affinity_rows(
             attention.split(5, dim=1),
             _flat(case.inputs[given["values"]]),
