@@ -10,18 +10,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import geopandas
+import kills
 import numpy as np
 import pytest
 import rasterio
 import shapely
 import torch
 from filelock import FileLock
+from kills import GIVEN
 from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
@@ -38,8 +40,10 @@ from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.in_flight import InFlight
 from geoovseg.windows.plan import BLOCK
 
-GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "stride": 112}
 HEIGHT, WIDTH, PARTS = 4 * BLOCK - 100, 130, 4
+FIRST = 2
+"""The batch of windows with which the first part is finished."""
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -249,53 +253,72 @@ def test_panels_do_not_change_resumed_pixels(tmp_path: Path) -> None:
 COMMAND = ["--vocabulary", "demo", "--model", "demo", "--background", "none", "--stride", "112"]
 
 
-def _start(scene: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
+def _command(scene: Path, folder: Path, *more: str) -> list[str]:
+    """The command that `_run` is."""
     outputs = ["-o", str(folder / "labels.tif"), "--confidence", str(folder / "sure.tif")]
-    command = [sys.executable, "-m", "geoovseg", "segment", str(scene), *COMMAND, *outputs, *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return ["segment", str(scene), *COMMAND, *outputs, *more]
 
 
-def _wait_for_work(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Until the process holds the lock of its parts, as the system lists it."""
-    lock = folder / "labels.tif.parts" / "lock"
-    for _ in range(3000):
-        held = lock.exists() and f":{lock.stat().st_ino} " in Path("/proc/locks").read_text()
-        if held or process.poll() is not None:
-            return
-        time.sleep(0.01)
-
-
-def test_ten_kills_at_random_moments_lose_and_change_nothing(
-    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path
+def test_ten_kills_at_moments_of_the_work_lose_and_change_nothing(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, geoovseg: Run
 ) -> None:
-    rng, kept = np.random.default_rng(time.time_ns()), []
-    for _ in range(10):
-        process = _start(tall, tmp_path, "--resume")
-        _wait_for_work(tmp_path, process)
-        time.sleep(rng.uniform(0, 0.4))
-        process.kill()
-        process.communicate()
-        if (tmp_path / "labels.tif").exists():  # it was faster
-            break
-        kept.append(len(list((tmp_path / "labels.tif.parts").glob("part_*.json"))))
-    assert kept == sorted(kept)
-    out, err = (process := _start(tall, tmp_path, "--resume", "--json")).communicate()
-    if process.returncode == 0:
-        result = json.loads(out)
-        assert result["parts_kept"] == kept[-1]
-        assert (f"{kept[-1]} of 4 parts were finished before" in err) == (kept[-1] > 0)
+    """Which moments, kills.py says; what was finished before each is kept, and after all the command ends the run."""
+    done = subprocess.run([sys.executable, kills.__file__, tall, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["code"] for one in found] == [-signal.SIGKILL] * 10, done.stderr
+    assert [one["finished"] for one in found] == [0, 0, 0, 0, 1, 1, 3, 3, 4, 4]
+    assert not (tmp_path / "labels.tif").exists()
+    code, out, err = geoovseg(*_command(tall, tmp_path), "--resume", "--json")
+    assert code == 0, err
+    assert json.loads(out)["parts_kept"] == 4
+    assert "4 of 4 parts were finished before" in err
     _same(tmp_path, undisturbed)
 
 
-def test_a_signal_lets_the_part_in_hand_be_finished_and_a_second_does_not(tall: Path, tmp_path: Path) -> None:
-    process = _start(tall, tmp_path)
-    _wait_for_work(tmp_path, process)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate()
-    assert process.returncode == 143, err
-    assert "stopping when the part in hand is finished" in err
-    assert "parts finished; --resume goes on" in err or "nothing is left behind" in err
+def _signals(monkeypatch: pytest.MonkeyPatch, number: int, at: Sequence[int]) -> list[int]:
+    """A signal comes while the model sees each of some batches; the list tells how many it saw."""
+    scores, seen = predictor.Predictor.class_scores, []
+
+    def signalled(self: predictor.Predictor, batch: TileBatch) -> torch.Tensor:
+        seen.append(len(batch))
+        if len(seen) in at:
+            signal.raise_signal(number)
+        return scores(self, batch)
+
+    monkeypatch.setattr(predictor.Predictor, "class_scores", signalled)
+    return seen
+
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+@SIGNALS
+def test_a_signal_lets_the_part_in_hand_be_finished(
+    tall: Path, tmp_path: Path, geoovseg: Run, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    seen = _signals(monkeypatch, number, [1])
+    code, _, err = geoovseg(*_command(tall, tmp_path))
+    assert code == 128 + number, err
+    assert "stopping when the part in hand is finished; once more to stop at once" in err
+    assert "stopped with 1 of 4 parts finished; --resume goes on" in err
+    assert len(seen) == FIRST
     assert not (tmp_path / "labels.tif").exists()
+    assert len(list((tmp_path / "labels.tif.parts").glob("part_*.json"))) == 1
+
+
+@SIGNALS
+def test_a_second_signal_ends_the_run_at_once(
+    tall: Path, tmp_path: Path, geoovseg: Run, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """In the batch that would finish the part in hand, of which nothing stays."""
+    seen = _signals(monkeypatch, number, [1, FIRST])
+    code, _, err = geoovseg(*_command(tall, tmp_path))
+    assert code == 128 + number, err
+    assert "once more to stop at once" in err
+    assert "parts finished" not in err
+    assert len(seen) == FIRST
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("workers", [2])
@@ -437,7 +460,9 @@ def test_a_window_that_can_be_read_the_second_time_is(
     _same(tmp_path, undisturbed)
 
 
-def test_on_a_full_disk_nothing_is_lost(tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+def test_on_a_full_disk_nothing_is_lost(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, geoovseg: Run
+) -> None:
     """A small disk of its own where one can be mounted."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -445,15 +470,14 @@ def test_on_a_full_disk_nothing_is_lost(tall: Path, undisturbed: tuple[np.ndarra
         pytest.skip("mounting a small disk needs rights this process does not have")
     try:
         (disk / "ballast").write_bytes(b"x" * 1_400_000)
-        process = _start(tall, disk)
-        _, err = process.communicate()
-        assert process.returncode == 1, err
+        code, _, err = geoovseg(*_command(tall, disk))
+        assert code == 1, err
         assert "cannot write" in err
         assert "Traceback" not in err
         assert not (disk / "labels.tif").exists()
         (disk / "ballast").unlink()
-        _, err = (process := _start(tall, disk, "--resume", "--json")).communicate()
-        assert process.returncode == 0, err
+        code, _, err = geoovseg(*_command(tall, disk), "--resume", "--json")
+        assert code == 0, err
         _same(disk, undisturbed)
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
@@ -673,11 +697,13 @@ def test_all_of_a_run_can_be_moved_before_it_is_merged(
     _same(tmp_path / "there", undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@SIGNALS
 def test_a_signal_while_workers_start_is_no_death(tall: Path, tmp_path: Path, number: int) -> None:
-    process = _start(tall, tmp_path, "--workers", "2")
+    command = [sys.executable, "-m", "geoovseg", *_command(tall, tmp_path, "--workers", "2")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while not any(b"spawn" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()):
+        assert process.poll() is None, "it ended before its workers started"
         time.sleep(0.01)
     process.send_signal(number)
     _, err = process.communicate()
@@ -771,19 +797,21 @@ def test_a_stopped_shard_says_that_its_folder_stays(tall: Path, tmp_path: Path) 
         (["--shard", "1/2", "--workers", "2"], "use one of them"),
     ],
 )
-def test_a_dry_run_refuses_what_the_run_would(tall: Path, tmp_path: Path, args: list[str], message: str) -> None:
+def test_a_dry_run_refuses_what_the_run_would(
+    tall: Path, tmp_path: Path, geoovseg: Run, args: list[str], message: str
+) -> None:
     for more in ([], ["--dry-run"]):
-        process = _start(tall, tmp_path, *args, *more)
-        _, err = process.communicate()
-        assert (process.returncode, message in err) == (2, True), err
+        code, _, err = geoovseg(*_command(tall, tmp_path, *args, *more))
+        assert (code, message in err) == (2, True), err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_of_a_shard_is_possible_beside_the_parts_of_another(tall: Path, tmp_path: Path) -> None:
+def test_a_dry_run_of_a_shard_is_possible_beside_the_parts_of_another(
+    tall: Path, tmp_path: Path, geoovseg: Run
+) -> None:
     _run(tall, tmp_path, shard=(1, 2))
-    process = _start(tall, tmp_path, "--shard", "2/2", "--dry-run")
-    out, err = process.communicate()
-    assert process.returncode == 0, err
+    code, out, err = geoovseg(*_command(tall, tmp_path, "--shard", "2/2", "--dry-run"))
+    assert code == 0, err
     assert "windows in" in out
 
 
@@ -800,10 +828,9 @@ def test_an_area_that_only_touches_the_scene_is_refused(tall: Path, tmp_path: Pa
         _run(tall, tmp_path, aoi="479000,5459000,480000,5460000")
 
 
-def test_an_area_smaller_than_a_pixel_is_told(tall: Path, tmp_path: Path) -> None:
-    process = _start(tall, tmp_path, "--aoi", "480000.01,5459999.6,480000.02,5459999.7")
-    _, err = process.communicate()
-    assert process.returncode == 0, err
+def test_an_area_smaller_than_a_pixel_is_told(tall: Path, tmp_path: Path, geoovseg: Run) -> None:
+    code, _, err = geoovseg(*_command(tall, tmp_path, "--aoi", "480000.01,5459999.6,480000.02,5459999.7"))
+    assert code == 0, err
     assert "no pixel has a label" in err
 
 
