@@ -42,18 +42,22 @@ class PartWriter:
         self.part, self.profile = part, profile
         self.counts = np.zeros(profile.nodata + 1, np.int64)
         kinds = {LABELS: profile.dtype, **({CONFIDENCE: "uint8"} if confidence else {})}
+        empty = {LABELS: profile.nodata, CONFIDENCE: CONFIDENCE_NODATA}  # of blocks that are left out
         self._files = {suffix: MemoryFile() for suffix in kinds}
-        self._open = {suffix: self._create(suffix, dtype) for suffix, dtype in kinds.items()}
+        self._open = {suffix: self._create(suffix, dtype, empty[suffix]) for suffix, dtype in kinds.items()}
         self._bands = {s: np.empty((BAND, part.panel.width), dtype) for s, dtype in kinds.items()}
 
-    def _create(self, suffix: str, dtype: str) -> Any:
+    def _create(self, suffix: str, dtype: str, nodata: int) -> Any:
         shape = {"height": self.part.height, "width": self.part.panel.width}
         with placeless():
-            return self._files[suffix].open(dtype=dtype, **shape, **_TILED)
+            return self._files[suffix].open(dtype=dtype, nodata=nodata, **shape, **_TILED)
 
     def write(self, row: int, codes: NDArray[Any], confidence: NDArray[np.uint8] | None) -> None:
         """Rows from `row` of the scene on; those of one band at a time."""
-        self.counts += np.bincount(codes.ravel(), minlength=len(self.counts))
+        if (codes == self.profile.nodata).all():  # as of scenes of which little is stored
+            self.counts[self.profile.nodata] += codes.size
+        else:
+            self.counts += np.bincount(codes.ravel(), minlength=len(self.counts))
         self._fill(LABELS, row - self.part.row_off, codes)
         if confidence is not None and CONFIDENCE in self._open:
             self._fill(CONFIDENCE, row - self.part.row_off, confidence)

@@ -102,10 +102,9 @@ class ScoreBlend:
 
     def _without(self, first: int, end: int) -> Iterator[Rows]:
         """Rows that no window touched."""
-        width = self._valid.shape[1]
+        width, nowhere = self._valid.shape[1], self._valid.new_zeros(1, 1)
         for row in range(first, end, step := max(1, AT_ONCE // width)):
-            valid = torch.zeros(min(step, end - row), width, dtype=torch.bool, device=self._valid.device)
-            yield Rows(row, None, valid)
+            yield Rows(row, None, nowhere.expand(min(step, end - row), width))
 
     def _scroll(self, count: int) -> None:
         """Move the strip down by `count` rows, a channel at a time to stay within its memory."""
