@@ -163,14 +163,12 @@ def test_a_second_sigterm_is_exit_143_at_once_and_leaves_nothing(tmp_path: Path)
     command = [sys.executable, "-m", "geoovseg", "segment", scene, "-c", "road", *DEMO, "--stride", "8"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True)
     parts = tmp_path / "scene_labels.tif.parts"
-    for _ in range(600):
-        if parts.exists():
-            break
+    while not parts.exists():
+        assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None
-    while "once more to stop at once" not in process.stderr.readline():
-        pass
+    assert any("once more to stop at once" in line for line in process.stderr)  # reads up to that line
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143

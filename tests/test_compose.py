@@ -154,5 +154,5 @@ def test_the_command_prints_margins_and_weights(tmp_path: Path, geoovseg: Callab
     code, text, err = geoovseg(*arguments)
     assert code == 0, err
     assert text.count("weight 0.500") == 2
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="margins need two classes or more, and two prompts"):
         compose(["demo", "demo"], out, read_classes(None, "demo"), count=1)

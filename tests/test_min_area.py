@@ -77,7 +77,7 @@ def _one_by_one(codes: np.ndarray, least: float) -> np.ndarray:
 
 def _noise(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    height, width, classes = rng.integers(3, 40), rng.integers(3, 40), rng.integers(2, 5)
+    height, width, classes = rng.integers(3, 25), rng.integers(3, 25), rng.integers(2, 5)
     side = int(rng.choice([1, 3, 7]))
     squares = rng.integers(0, classes, (height // side + 1, width // side + 1))
     codes = np.kron(squares, np.ones((side, side), int))[:height, :width].astype(np.uint8)
@@ -86,7 +86,7 @@ def _noise(seed: int) -> np.ndarray:
     return codes
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 5, 16, 33]), st.sampled_from([2, 5, 12, 60]))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([2, 5, 11, 20]), st.sampled_from([2, 5, 12, 60]))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_blocks_give_away_what_the_whole_raster_does(tmp_path: Path, seed: int, side: int, least: int) -> None:
     codes = _noise(seed)

@@ -24,18 +24,20 @@ CPU = torch.device("cpu")
 
 
 def test_openai_weights_always_use_quickgelu_architectures() -> None:
-    for card in MODELS.values():
-        if "openai" in card.name or "RemoteCLIP" in card.name:
-            assert card.arch.endswith("-quickgelu")
-            assert open_clip.get_model_config(card.arch)["quick_gelu"]
+    cards = [card for card in MODELS.values() if "openai" in card.name or "RemoteCLIP" in card.name]
+    assert cards
+    for card in cards:
+        assert card.arch.endswith("-quickgelu")
+        assert open_clip.get_model_config(card.arch)["quick_gelu"]
 
 
 def test_cards_agree_with_open_clip_on_where_weights_are() -> None:
-    for card in MODELS.values():
-        arch, slash, tag = card.name.partition("/")
-        if slash:
-            config = open_clip.get_pretrained_cfg(card.arch, tag) or open_clip.get_pretrained_cfg(arch, tag)
-            assert config["hf_hub"].strip("/") == card.repo
+    tagged = [card for card in MODELS.values() if "/" in card.name]
+    assert tagged
+    for card in tagged:
+        arch, _, tag = card.name.partition("/")
+        config = open_clip.get_pretrained_cfg(card.arch, tag) or open_clip.get_pretrained_cfg(arch, tag)
+        assert config["hf_hub"].strip("/") == card.repo
 
 
 def test_checkpoints_are_built_with_the_activation_they_were_trained_with() -> None:

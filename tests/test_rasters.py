@@ -14,6 +14,7 @@ import pytest
 import rasterio
 import torch
 from conftest import SHARED
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
@@ -55,6 +56,22 @@ def _pixels(path: Path) -> int:
         return 0
 
 
+def _plain(path: Path) -> bool:
+    """Whether rasterio finds nothing amiss: it reads all, on a grid somewhere, in bands among which is no choice."""
+    try:
+        with rasterio.open(path) as src:
+            src.read()
+            grid = not src.transform.is_degenerate and not src.gcps[0] and src.rpcs is None
+            return (
+                grid
+                and src.crs is not None
+                and src.count in (1, 3, 4)
+                and not any("complex" in kind for kind in src.dtypes)
+            )
+    except (rasterio.errors.RasterioError, CPLE_BaseError):
+        return False
+
+
 def _first_class(job: Predictor, batch: TileBatch) -> torch.Tensor:
     scores = torch.zeros(len(batch), job.channels, *batch.known.shape[-2:])
     scores[:, 0] = 1
@@ -92,6 +109,7 @@ def test_a_raster_is_segmented_on_its_grid_or_refused(
         assert refusal.exit_code == 4
         assert path.name in str(refusal)
         assert "\n" not in str(refusal)
+        assert not _plain(path), refusal
         assert list(tmp_path.iterdir()) == []
         return
     if _pixels(path) > 1e9:

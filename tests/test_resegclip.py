@@ -93,6 +93,7 @@ def test_images_get_the_labels_of_the_release(case: Case) -> None:
     sure = top[0] - top[1] > 1e-5
     best = shares.argmax(0)
     assert torch.equal(best[sure], case.outputs["query_pred"][sure])
+    assert set(case.outputs) <= {"final_probs", "query_pred", "class_pred"}
     if "class_pred" in case.outputs:
         classes = case.inputs["query_class"][best]
         assert torch.equal(classes[sure], case.outputs["class_pred"][sure])

@@ -87,7 +87,7 @@ def test_bpe_learns_the_most_frequent_pair_first() -> None:
 
 
 def test_an_umbrella_is_right_only_for_classes_left_out() -> None:
-    rng = np.random.default_rng(0)
+    rng, umbrellas, absent = np.random.default_rng(0), 0, 0
     for _ in range(50):
         asked, right = train.columns(rng)
         for column, word in enumerate(asked):
@@ -95,8 +95,11 @@ def test_an_umbrella_is_right_only_for_classes_left_out() -> None:
                 for n in np.flatnonzero(right[:, column]):
                     own = [c for c, w in enumerate(asked) if w in words.SYNONYMS[CLASSES[n]]]
                     assert own == []
+                    umbrellas += 1
             if word in words.ABSENT:
                 assert not right[:, column].any()
+                absent += 1
+    assert min(umbrellas, absent) > 0
 
 
 def test_training_runs_and_writes_a_loadable_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
