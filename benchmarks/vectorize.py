@@ -94,7 +94,7 @@ def measure(kind: str, path: str) -> None:
     start = time.perf_counter()
     output = str(Path(path).with_name("out.gpkg"))
     count = (
-        vectorize(path, output, simplify=TOLERANCE, overwrite=True, **OURS[kind]).polygons
+        vectorize(path, output, simplify=TOLERANCE, overwrite=True, **{"workers": 0, **OURS[kind]}).polygons
         if kind in OURS
         else whole(path, kind, output)
     )

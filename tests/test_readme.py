@@ -158,7 +158,7 @@ def test_commands_are_tried_with_everything_but_their_weights() -> None:
         tried("models fetch ViT-B-17")
 
 
-@pytest.mark.parametrize("name", ["README.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
 def test_the_python_of_a_page_runs(name: str, workplace: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
     assert blocks

@@ -815,6 +815,17 @@ def test_a_dry_run_of_a_shard_is_possible_beside_the_parts_of_another(
     assert "windows in" in out
 
 
+@pytest.mark.parametrize("given", [{}, {"aoi": "480000,5459900,480060,5460000"}])
+def test_progress_counts_the_windows_that_are_needed(tall: Path, tmp_path: Path, given: dict[str, str]) -> None:
+    told: list[tuple[int, int]] = []
+    result = _run(tall, tmp_path, progress=lambda *counts: told.append(counts), **given)
+    needed = result.windows - result.outside_windows
+    assert 0 < needed <= result.windows
+    assert {total for _, total in told} == {needed}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (needed, needed)
+
+
 @pytest.mark.parametrize("box", ["-180,-90,180,90", "-170,-80,170,84"])
 def test_a_box_around_the_world_is_everywhere(
     tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, box: str
