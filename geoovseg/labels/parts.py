@@ -160,11 +160,14 @@ class PartStore:
             with ExitStack() as entering:
                 entering.enter_context(try_lock(gate, wait=ENTERING if shared else 0))
                 if shared:
-                    stack.enter_context(try_lock(self.folder / f"{LOCK}.{uuid.uuid4().hex[:12]}"))
+                    mine = self.folder / f"{LOCK}.{uuid.uuid4().hex[:12]}"
+                    stack.callback(mine.unlink, missing_ok=True)
+                    stack.enter_context(try_lock(mine))
                 else:
                     for other in self.folder.glob(f"{LOCK}.*"):
                         with try_lock(other):
-                            other.unlink()  # of one that died
+                            pass
+                        other.unlink(missing_ok=True)  # of one that died
                     stack.push(entering.pop_all())
             yield
 
