@@ -106,7 +106,7 @@ def segment_scene(path: str, words: Vocabulary, settings: Settings, executor: Ex
                     run.assemble()
         if seen >= max(ENOUGH * job.layout.micro_batch, found.skipped_windows) and executor.workers == 1:
             keep_timings(settings, _timings(job, usage.seconds()["segment"] / seen, loaded_mb))
-    return replace(found, seconds=usage.seconds(), peak_rss_mb=peak_rss_mb())
+    return replace(found, seconds=usage.seconds(), peak_rss_mb=round(peak_rss_mb() + executor.peak_mb, 1))
 
 
 def compute(job: Job, run: Run, executor: Executor, watch: Watch) -> tuple[int, int]:

@@ -328,6 +328,7 @@ def test_workers_make_the_labels_of_one(
     outputs = {"output": tmp_path / "labels.tif", "confidence": str(tmp_path / "sure.tif")}
     result = segment(tall, workers=workers, **GIVEN, **outputs)
     assert (result.parts, result.windows) == (PARTS, 2 * -(-(HEIGHT - 112) // 112 + 1 - 1) + 2)
+    assert result.peak_rss_mb > 2 * 300  # of all processes together
     _same(tmp_path, undisturbed)
 
 

@@ -29,12 +29,18 @@ class Step(NamedTuple):
     """whether that is all of the group"""
     together: int = 0
     """windows that the device can hold, if it is known"""
+    peak_mb: float = 0.0
+    """the most memory a worker process has held"""
 
 
 class Executor(Protocol):
     """Somewhere to compute; `open_executor` makes one."""
 
     workers: int
+
+    @property
+    def peak_mb(self) -> float:
+        """The most memory that processes other than this one have held, together."""
 
     def job(self, scene: str, settings: Settings, stop: Stop) -> Job:
         """What there is to do with a scene. Raises what opening it and loading the models raise."""

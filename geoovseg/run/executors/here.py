@@ -16,6 +16,7 @@ class Here:
     """One worker, which is this process."""
 
     workers = 1
+    peak_mb = 0.0
 
     def __init__(self, words: Vocabulary, settings: Settings) -> None:
         self.worker = Worker(words, settings)

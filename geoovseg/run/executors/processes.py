@@ -25,6 +25,7 @@ from geoovseg import machine
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError, UsageError
 from geoovseg.run.executors import Step
 from geoovseg.settings import Settings, Stop
+from geoovseg.usage import peak_rss_mb
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.plan import Part
 
@@ -47,6 +48,12 @@ class Processes:
         self.workers = settings.workers
         self._given = (words, settings)
         self._lanes: dict[int, Lane] = {}
+        self._peaks: dict[int, float] = {}
+
+    @property
+    def peak_mb(self) -> float:
+        """The most memory that the workers have held, together."""
+        return round(sum(self._peaks.values()), 1)
 
     def job(self, scene: str, settings: Settings, stop: Stop) -> Job:
         """What there is to do with a scene."""
@@ -104,6 +111,7 @@ class Processes:
                         yield group, Step(0, ended=True)
                     continue
                 _repeat(said)
+                self._peaks[number] = max(step.peak_mb, self._peaks.get(number, 0))
                 yield group, step
                 gone = {done.part for done in step.finished}
                 parts = [part for part in parts if part not in gone]
@@ -265,7 +273,7 @@ def _go_on() -> tuple[Step, list[str]]:
     with _overheard() as said:
         for step in _Here.steps:
             if step.finished or step.ended or time.monotonic() > end:
-                return step, said
+                return step._replace(peak_mb=peak_rss_mb()), said
     raise RuntimeError("there is nothing to go on with")
 
 
