@@ -19,6 +19,7 @@ from geoovseg.models import sam
 from geoovseg.pipeline import SegmentResult, merge
 from geoovseg.scene.scene import DEMO_TAG
 from geoovseg.segmenter import segment
+from geoovseg.windows import blend
 
 SAM = "sam_vit_b@SAM"
 LOOSE = {"iou": 0, "stability": 0}
@@ -84,10 +85,14 @@ def whole(request: pytest.FixtureRequest, scene: Path, tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _tiny_sam() -> Iterator[None]:
-    """A random Segment Anything of two blocks takes the place of vit_b."""
+def _small() -> Iterator[None]:
+    """A random Segment Anything of two blocks takes the place of vit_b, and rows leave the blend a few at a time.
+
+    As of a wide scene, so that a part is finished before the next one is.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sam, "build_sam", lambda arch: small_sam(TINY_SAM).eval().requires_grad_(False))
+        patch.setattr(blend, "AT_ONCE", 1 << 15)
         sam._load.cache_clear()
         yield
         sam._load.cache_clear()

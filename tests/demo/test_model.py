@@ -64,7 +64,8 @@ def test_words_of_a_class_are_close_and_classes_are_apart() -> None:
 
 @pytest.mark.parametrize("method", [name for name, card in METHODS.items() if "sam" not in card.needs])
 def test_every_method_works_on_a_scene_it_has_not_seen(method: str, tmp_path: Path) -> None:
-    scene, truth = write_scene(tmp_path, 1004, 512, 512)
+    side = 512 if method == "direct-op" else 336  # its transport shares a block out among classes: few make it worse
+    scene, truth = write_scene(tmp_path, 1004, side, side)
     result = segment(
         scene,
         vocabulary="demo",
