@@ -21,6 +21,7 @@ import pytest
 from huggingface_hub.errors import GatedRepoError
 
 from geoovseg.errors import GeoOVSegError, OutputError, SceneError
+from geoovseg.files import try_lock
 from geoovseg.models.cards import MODELS, ModelCard, model_card
 from geoovseg.models.download import download
 from geoovseg.models.weights import bundle, cache_dir, fetch_weights, find_weights, local_weights, verify
@@ -117,12 +118,10 @@ def test_a_server_that_says_no_or_is_not_there_is_one_message(server: Server, tm
 
 
 def test_two_processes_do_not_write_one_file(server: Server, tmp_path: Path) -> None:
-    import fcntl
-
-    with (tmp_path / "w.part").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with try_lock(tmp_path / "w.part.lock"):
         with pytest.raises(GeoOVSegError, match="another process is downloading"):
             download(_url(server), tmp_path / "w")
+    assert download(_url(server), tmp_path / "w").exists()
 
 
 def _card(server: Server, **changed: Any) -> ModelCard:

@@ -49,7 +49,7 @@ def wide() -> np.ndarray:
 @pytest.fixture
 def wide_scene(write_raster: WriteRaster, wide: np.ndarray) -> str:
     data = wide.copy()
-    data[:, 20:, 300:420] = 0
+    data[:, :, 224:504] = 0  # some windows, also where they are twice as wide
     return write_raster(data, nodata=0, tags={DEMO_TAG: "1001"})
 
 
