@@ -13,14 +13,14 @@ from geoovseg.windows.plan import Panel, TilePlan, plan_tiles
 
 
 def _blend(plan: TilePlan, panel: Panel, scores: dict[tuple[int, int], torch.Tensor]) -> list[Rows]:
-    mosaic = ScoreBlend(plan, panel, 2, "cpu")
+    blend = ScoreBlend(plan, panel, 2, "cpu")
     rows: list[Rows] = []
     for window in plan.windows(panel):
         place = (window.row_off, window.col_off)
         if place in scores:
             valid = torch.ones(1, *plan.tile, dtype=torch.bool)
-            rows += mosaic.add([window], scores[place][None], valid)
-    return [*rows, *mosaic.finish()]
+            rows += blend.add([window], scores[place][None], valid)
+    return [*rows, *blend.finish()]
 
 
 def _random(plan: TilePlan, seed: int) -> dict[tuple[int, int], torch.Tensor]:

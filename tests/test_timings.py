@@ -237,8 +237,8 @@ def test_a_dry_run_of_what_is_known_loads_no_torch(demo_scene: str) -> None:
 @pytest.mark.parametrize("stride", [16, 8])
 def test_the_strip_takes_what_was_planned(stride: int) -> None:
     plan = plan_tiles(200, 300, tile=64, stride=stride, patch=8)
-    mosaic = ScoreBlend(plan, Panel(0, 300), 5, "cpu")
-    held = [value for value in vars(mosaic).values() if torch.is_tensor(value)]
+    blend = ScoreBlend(plan, Panel(0, 300), 5, "cpu")
+    held = [value for value in vars(blend).values() if torch.is_tensor(value)]
     taper = 4 * 64 * 64
     assert sum(tensor.nbytes for tensor in held) == plan.strip_bytes(5, 300) + taper
 

@@ -79,8 +79,8 @@ def vector_qml(legend: Sequence[LegendEntry]) -> str:
     renderer = SubElement(root, "renderer-v2", type="categorizedSymbol", attr="class_id", enableorderby="0")
     categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
     for number, entry in enumerate(legend):
-        shown = {"value": str(entry.code), "label": entry.name, "symbol": str(number), "render": "true"}
-        SubElement(categories, "category", shown)
+        said = {"value": str(entry.code), "label": entry.name, "symbol": str(number), "render": "true"}
+        SubElement(categories, "category", said)
         symbol = SubElement(symbols, "symbol", type="fill", name=str(number), alpha="0.8")
         layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "pass": "0", "locked": "0"})
         red, green, blue = entry.rgb

@@ -67,13 +67,13 @@ def _seen(worker: Worker, settings: Settings, pixels: Any, valid: Any) -> Iterat
         raise UsageError(f"{(odd or ['scale'])[0]} is a choice for files; arrays are seen as they are")
     bands = _bands(pixels)
     settings = replace(settings, scale="auto" if bands.dtype == np.uint8 else "0,1")
-    shown = _mask(valid, bands.shape[1:])
+    known = _mask(valid, bands.shape[1:])
     size = {"count": 4, "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype}
     full = 255 if bands.dtype == np.uint8 else 1
     with raster_env(), placeless(), MemoryFile() as file:
         with file.open(driver="GTiff", BIGTIFF="IF_SAFER", **size) as dst:
             dst.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
-            dst.write(np.concatenate([bands, (shown * full).astype(bands.dtype)[None]]))
+            dst.write(np.concatenate([bands, (known * full).astype(bands.dtype)[None]]))
         with native(), worker.on(file.name, settings) as context:
             yield context
 

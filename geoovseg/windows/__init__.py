@@ -1,1 +1,1 @@
-"""Where windows lie, how they are gathered, and how their scores become one mosaic; no files here."""
+"""Where windows lie, how they are gathered, and how their scores are blended; no files here."""

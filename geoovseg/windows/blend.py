@@ -1,4 +1,4 @@
-"""The blend: overlapping windows of scores become rows of one mosaic, in a strip that never grows with the scene."""
+"""The blend: overlapping windows of scores become rows of one picture, in a strip that never grows with the scene."""
 
 from __future__ import annotations
 
