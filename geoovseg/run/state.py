@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,22 +110,31 @@ def open_run(outputs: Outputs, scene: Scene, job: Job) -> Iterator[Run]:
     Leaving it before its outputs are whole keeps finished parts; if there is none, nothing is left. `overwrite` removes
     the parts of a run that did not finish, unless this one joins them.
     """
-    shard = job.settings.shard
-    with _store(outputs, scene, job) as store:
-        profile = job.profile(scene)
-        with writing(outputs.labels), as_written(store.folder):
-            store.keep_grid(profile.grid)
-            parts = job.layout.plan.parts(store.fix_panels(job.layout.panels))
-        mine = parts if shard is None else share(parts, *shard)
-        kept = tuple(part for part in mine if store.has(part))
-        run = Run(
-            outputs=outputs, store=store, profile=profile, parts=parts, mine=mine, kept=kept, shared=shard is not None
-        )
-        try:
+    ours = not outputs.parts.exists()
+    try:
+        with _store(outputs, scene, job) as store:
+            run, ours = _run(outputs, scene, job, store), True
             yield run
-        finally:
-            if run.assembled or (not run.shared and not any(store.has(part) for part in parts)):
+            if run.assembled or not (run.shared or run.finished):
                 store.remove()
+    except BaseException:  # an interrupt too, whenever it comes
+        if ours and job.settings.shard is None and not any(outputs.parts.glob("part_*.json")):
+            with suppress(OSError):  # another process may be at work in it now
+                remove_store(outputs.parts)
+        raise
+
+
+def _run(outputs: Outputs, scene: Scene, job: Job, store: PartStore) -> Run:
+    """The run whose parts are in a store, with what `merge` needs kept there."""
+    profile, shard = job.profile(scene), job.settings.shard
+    with writing(outputs.labels), as_written(store.folder):
+        store.keep_grid(profile.grid)
+        parts = job.layout.plan.parts(store.fix_panels(job.layout.panels))
+    mine = parts if shard is None else share(parts, *shard)
+    kept = tuple(part for part in mine if store.has(part))
+    return Run(
+        outputs=outputs, store=store, profile=profile, parts=parts, mine=mine, kept=kept, shared=shard is not None
+    )
 
 
 @contextmanager
