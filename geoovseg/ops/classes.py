@@ -28,4 +28,4 @@ def decide(scores: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
     to the first channel.
     """
     shares = torch.softmax(scores * scale, dim=0) if scale is not None else scores
-    return scores.argmax(dim=0), shares.amax(dim=0)
+    return scores.max(dim=0).indices, shares.amax(dim=0)  # on a CPU several times faster than argmax
