@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, UsageError
-from geoovseg.run.executors import Step, processes
+from geoovseg.run.executors import processes
 from geoovseg.run.executors.processes import Processes, in_processes
+from geoovseg.run.job import Step
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import parse_classes
 from geoovseg.windows.plan import Panel, Part

@@ -17,8 +17,7 @@ from geoovseg.errors import SceneError
 from geoovseg.labels.parts import FinishedPart
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.write import CONFIDENCE_NODATA, CONFIDENCE_STEPS, PartsBuilder
-from geoovseg.run.executors import Step
-from geoovseg.run.job import Job
+from geoovseg.run.job import Job, Step
 from geoovseg.run.predictor import Predictor
 from geoovseg.scene.reader import read_ahead
 from geoovseg.scene.scene import Scene

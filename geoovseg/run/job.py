@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from geoovseg.labels.parts import FinishedPart
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.record import RunRecord
 from geoovseg.methods import read_settings
@@ -85,3 +86,18 @@ class Job:
             precision=facts.precision,
             notes=facts.notes,
         )
+
+
+class Step(NamedTuple):
+    """How far a worker is with a group of parts."""
+
+    windows: int
+    """that the model has seen"""
+    finished: tuple[FinishedPart, ...] = ()
+    """since the step before"""
+    ended: bool = False
+    """whether that is all of the group"""
+    together: int = 0
+    """windows that the device can hold, if it is known"""
+    peak_mb: float = 0.0
+    """the most memory a worker process has held"""

@@ -16,8 +16,7 @@ from geoovseg.errors import InterruptedRunError, OutputError, SceneError, first_
 from geoovseg.labels.parts import PREPARED
 from geoovseg.rasters.open import native
 from geoovseg.run.compute import Context, finished_parts
-from geoovseg.run.executors import Step
-from geoovseg.run.job import Job
+from geoovseg.run.job import Job, Step
 from geoovseg.run.layout import area_of, lay_out
 from geoovseg.run.predictor import Predictor, load_predictor, tile_bytes
 from geoovseg.scene.scene import Scene, open_scene

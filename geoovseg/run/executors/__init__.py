@@ -7,30 +7,14 @@ come back to the driver, which alone writes them down.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from geoovseg.settings import Settings, Stop
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.plan import Part
 
 if TYPE_CHECKING:
-    from geoovseg.labels.parts import FinishedPart
-    from geoovseg.run.job import Job
-
-
-class Step(NamedTuple):
-    """How far a worker is with a group of parts."""
-
-    windows: int
-    """that the model has seen"""
-    finished: tuple[FinishedPart, ...] = ()
-    """since the step before"""
-    ended: bool = False
-    """whether that is all of the group"""
-    together: int = 0
-    """windows that the device can hold, if it is known"""
-    peak_mb: float = 0.0
-    """the most memory a worker process has held"""
+    from geoovseg.run.job import Job, Step
 
 
 class Executor(Protocol):

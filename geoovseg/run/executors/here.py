@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from geoovseg.run.executors import Step
-from geoovseg.run.job import Job
+from geoovseg.run.job import Job, Step
 from geoovseg.run.worker import Worker
 from geoovseg.settings import Settings, Stop
 from geoovseg.vocabulary import Vocabulary

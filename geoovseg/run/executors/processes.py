@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from geoovseg import machine
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError, UsageError
-from geoovseg.run.executors import Step
+from geoovseg.run.job import Job, Step
 from geoovseg.settings import Settings, Stop
 from geoovseg.usage import peak_rss_mb
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.plan import Part
 
 if TYPE_CHECKING:
-    from geoovseg.run.job import Job
     from geoovseg.run.worker import Worker
 
 Item = TypeVar("Item")
