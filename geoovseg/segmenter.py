@@ -145,10 +145,10 @@ def check_vectors(settings: Settings) -> None:
 
 def with_vectors(result: SegmentResult, settings: Settings, *, workers: int) -> SegmentResult:
     """Make the labels' polygons, if settings ask for them; an error says that the labels are finished."""
-    from geoovseg.vectors.vectorize import vectorize
-
     if settings.vectors is None:
         return result
+    from geoovseg.vectors.vectorize import vectorize  # slow to import, and needed only for polygons
+
     try:
         made = vectorize(
             result.labels,
