@@ -84,9 +84,8 @@ def test_blocks_give_the_polygons_of_the_whole_raster(tmp_path: Path, seed: int,
     assert shapely.coverage_is_valid(polygons)
     once = _polygons(path, codes.shape, wanted, 1000)[1]
     assert shapely.get_num_coordinates(polygons).sum() == shapely.get_num_coordinates(once).sum()
-    if shapely.geos_version >= (3, 14) and hasattr(shapely, "coverage_clean"):  # shapely 2.2
-        cleaned = shapely.coverage_clean([p for _, p in expected])
-        assert shapely.get_num_coordinates(once).sum() <= shapely.get_num_coordinates(np.array(cleaned)).sum()
+    cleaned = shapely.coverage_clean([p for _, p in expected])
+    assert shapely.get_num_coordinates(once).sum() <= shapely.get_num_coordinates(np.array(cleaned)).sum()
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([7, 16, 64]), st.sampled_from([1.5, 3.0, 8.0]))

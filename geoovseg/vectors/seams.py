@@ -144,8 +144,6 @@ def joined(parts: list[Any], crossings: Ints) -> Any:
     `crossings` are sorted keys of where those can be.
     """
     whole = shapely.coverage_union_all(np.array(parts, object))
-    if shapely.geos_version < (3, 14) and not shapely.is_valid(whole):  # a hole that touches the outline
-        whole = shapely.make_valid(whole)
     points = shapely.get_coordinates(whole)
     drop = _among(points, crossings)
     if drop.any():
