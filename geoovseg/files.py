@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from geoovseg.errors import OutputError
 
+StrPath = str | os.PathLike[str]
+"""A file or folder."""
 LOCK = "lock"
 """Name of the file in a folder by which a process says that it works there."""
 

@@ -12,9 +12,8 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from geoovseg.errors import GeoOVSegError, OutputError, UsageError, first_line
+from geoovseg.files import StrPath
 from geoovseg.rasters.open import GDAL_ERRORS
-
-StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)

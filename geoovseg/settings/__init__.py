@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
+from geoovseg.files import StrPath as StrPath
 from geoovseg.methods import METHODS, card
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, SOURCES
 from geoovseg.network import access
@@ -35,8 +36,6 @@ UPSAMPLERS = ("bilinear", "guided")
 """Ways from the patch grid to pixels that need no weights; `geoovseg.ops.upsample` has them."""
 ON_ERROR = ("stop", "skip")
 """What can be done about windows that cannot be read."""
-StrPath = str | os.PathLike[str]
-"""A file or folder; kept as text."""
 Progress = Callable[[int, int], None]
 """Called with (windows done, windows to compute)."""
 Stop = Callable[[], int | None]
@@ -231,11 +230,6 @@ class Call(Settings):
     """called with (windows done, windows to compute)"""
     stop: Stop | None = None
     """asked between parts; a signal's number ends the run there, with what is finished kept"""
-
-    @property
-    def watch(self) -> Watch:
-        """Who watches."""
-        return Watch(self.progress, self.stop)
 
     @property
     def plain(self) -> Settings:

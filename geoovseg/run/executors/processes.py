@@ -158,9 +158,7 @@ class Lane:
 
     def close(self) -> None:
         """End the process at once."""
-        for process in list((self._pool._processes or {}).values()):
-            process.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        _end(self._pool)
 
 
 @contextmanager
@@ -177,9 +175,7 @@ def in_processes(work: Callable[[Item], Done], items: Sequence[Item], workers: i
     try:
         yield _ahead(pool, work, items, 2 * count)
     finally:
-        for process in list((pool._processes or {}).values()):
-            process.kill()
-        pool.shutdown(wait=True, cancel_futures=True)
+        _end(pool)
 
 
 def _ahead(pool: ProcessPoolExecutor, work: Callable[[Item], Done], items: Sequence[Item], most: int) -> Iterator[Done]:
@@ -201,6 +197,13 @@ def _pool(count: int, environment: Mapping[str, str]) -> ProcessPoolExecutor:
     if current_process().daemon:
         raise UsageError("a process of a multiprocessing pool cannot start others: use workers=1 in it")
     return ProcessPoolExecutor(count, get_context("spawn"), _begin_life, (dict(environment),))
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End processes at once."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
