@@ -121,3 +121,14 @@ def shared_file(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs {'/'.join(parts)} of the shared test data, which is not beside this checkout")
     return path
+
+
+def hide(data: np.ndarray, hole: np.ndarray, kind: str) -> dict[str, Any]:
+    """The profile that says `hole` of `data` has no data: by a nodata value, an alpha band or a mask."""
+    if kind == "nodata":
+        data[:, hole] = 0
+        return {"nodata": 0}
+    if kind == "alpha":
+        data[3] = np.where(hole, 0, 255)
+        return {"photometric": "rgb", "alpha": "yes"}
+    return {"mask": np.where(hole, 0, 255).astype(np.uint8)}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from conftest import shared_file
+from conftest import hide, shared_file
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
@@ -76,16 +76,7 @@ def test_pixels_without_data_are_invalid_and_grey(write_raster: WriteRaster, kin
     data = _noise(4 if kind == "alpha" else 3, 24, 24)
     hole = np.zeros((24, 24), bool)
     hole[3:9, 5:20] = True
-    profile: dict[str, object] = {}
-    if kind == "nodata":
-        data[:, hole] = 0
-        profile["nodata"] = 0
-    elif kind == "alpha":
-        data[3] = np.where(hole, 0, 255)
-        profile.update(photometric="rgb", alpha="yes")
-    else:
-        profile["mask"] = np.where(hole, 0, 255).astype(np.uint8)
-    with open_scene(write_raster(data, **profile)) as scene:
+    with open_scene(write_raster(data, **hide(data, hole, kind))) as scene:
         batch = scene.batch([Window(0, 0, 24, 24)])
     np.testing.assert_array_equal(batch.valid[0], ~hole)
     np.testing.assert_array_equal(batch.pixels[0][:, hole], np.broadcast_to(FILL[:, 0], (3, hole.sum())))

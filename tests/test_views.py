@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from conftest import TRANSFORM
+from conftest import TRANSFORM, hide
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
@@ -80,15 +80,7 @@ def test_means_leave_out_what_is_no_data(write_raster: WriteRaster, kind: str) -
     hole = np.zeros((40, 40), bool)
     hole[:20], hole[20, 20] = True, True
     data[:3, hole] = 0
-    profile: dict[str, Any] = {}
-    if kind == "nodata":
-        profile["nodata"] = 0
-    elif kind == "alpha":
-        data[3] = np.where(hole, 0, 255)
-        profile.update(photometric="rgb", alpha="yes")
-    else:
-        profile["mask"] = np.where(hole, 0, 255).astype(np.uint8)
-    found, valid, _ = _whole(write_raster(data, **profile), gsd=1.0)
+    found, valid, _ = _whole(write_raster(data, **hide(data, hole, kind)), gsd=1.0)
     np.testing.assert_array_equal(valid, np.arange(20)[:, None].repeat(20, 1) >= 10)
     np.testing.assert_allclose(found[:, valid], 200 / 255, atol=1e-6)
 
