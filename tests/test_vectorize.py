@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import warnings
 from collections.abc import Callable
@@ -16,15 +17,17 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+from affine import Affine
 from conftest import TRANSFORM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from rasterio.features import rasterize, shapes
 from rasterio.transform import from_origin
+from scipy.ndimage import gaussian_filter
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError
-from geoovseg.vectors.pieces import Recipe, block_windows, cut_pieces
+from geoovseg.vectors.pieces import Recipe, block_windows, cut_pieces, whole_proportions
 from geoovseg.vectors.seams import Groups, Seams
 from geoovseg.vectors.vectorize import vectorize
 
@@ -100,6 +103,51 @@ def test_a_simplified_coverage_has_no_gaps_and_no_overlaps(
     assert shapely.coverage_is_valid(polygons)
     assert shapely.area(polygons).sum() == codes.size
     assert shapely.area(shapely.union_all(polygons)) == pytest.approx(codes.size)
+
+
+PLACES = {
+    "metres": (TRANSFORM, "EPSG:32632"),
+    "odd metres": (Affine(0.3, 0, 480_000.1, 0, -0.3, 5_460_000.7), "EPSG:32632"),
+    "oblong": (Affine(0.3, 0, 480_000.1, 0, -0.7, 5_460_000.7), "EPSG:32632"),
+    "degrees": (Affine(5e-6, 0, 8.1, 0, -5e-6, 50.3), "EPSG:4326"),
+    "turned": (TRANSFORM @ Affine.rotation(17), "EPSG:32632"),
+}
+RUNS = int(os.environ.get("GEOOVSEG_RUNS", "1"))
+"""Seeds a place, each with two sizes of blocks."""
+
+
+def _smooth_field(seed: int, side: int, classes: int = 5) -> np.ndarray:
+    """Labels with many small regions whose borders are as a model's."""
+    rng = np.random.default_rng(seed)
+    noise = [gaussian_filter(rng.standard_normal((side, side)), 2 + seed // 3 % 3) for _ in range(classes)]
+    return (np.argmax(noise, axis=0) + 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(2, 2 + RUNS))
+@pytest.mark.parametrize("block", [130, 2048])
+@pytest.mark.parametrize("place", PLACES)
+def test_simplified_polygons_are_valid(tmp_path: Path, place: str, block: int, seed: int) -> None:
+    transform, crs = PLACES[place]
+    path = _write(tmp_path / "labels.tif", _smooth_field(seed, 400), crs=crs, transform=transform)
+    metres = (5.0, 2.0, 1.0)[seed % 3]
+    made = vectorize(path, tmp_path / "out.gpkg", simplify=metres, block=block)
+    found = np.array(_read(tmp_path / "out.gpkg").geometry.values)
+    assert shapely.is_valid(found).all()
+    assert shapely.coverage_is_valid(found)
+    assert made.invalid == 0
+
+
+@pytest.mark.parametrize(("pixel", "numbers"), [((0.49995, 0.49996), (1, 1)), ((0.3, 0.7), (3, 7)), ((30, 1), (30, 1))])
+def test_proportions_of_pixels_are_whole_numbers(pixel: tuple[float, float], numbers: tuple[int, int]) -> None:
+    found, unit = whole_proportions(pixel)
+    assert tuple(found) == numbers
+    assert found * unit == pytest.approx(np.array(pixel), rel=0.01)
+
+
+def test_polygons_that_are_not_valid_are_told(labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapely, "is_valid", lambda found: np.zeros(len(found), bool))
+    with pytest.warns(GeoOVSegWarning, match="3 of 3 polygons in .* are not valid"):
+        assert vectorize(labels, tmp_path / "out.fgb").invalid == 3
 
 
 def test_numbers_that_were_joined_share_the_smallest() -> None:

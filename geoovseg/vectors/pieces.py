@@ -9,6 +9,7 @@ or neighbours would share a line with different vertices), and where a border cr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ NOTHING = -(2**31)
 """Code of what is not asked for: other classes, no data, and everything beyond the raster."""
 ROUNDING = 1e-5
 """By which confidence may leave 0..1, as shares of small floating-point numbers do."""
+FINEST = 50
+"""Parts of a pixel's shorter side in which its proportions are told at most."""
 Ints = NDArray[np.int64]
 
 
@@ -216,11 +219,25 @@ def _sorted_keys(where: Ints, axis: int, span: int) -> tuple[Ints, int]:
 
 
 def simplified(polygons: NDArray[Any], recipe: Recipe) -> NDArray[Any]:
-    """Polygons with fewer corners, borders still shared; the outline of the block stays, so that blocks still fit."""
-    scale = np.asarray(recipe.pixel)
+    """Polygons with fewer corners, borders still shared; the outline of the block stays, so that blocks still fit.
+
+    All is done in whole numbers, in which corners on a line are on a line exactly: else GEOS lets borders cross.
+    Should polygons not be valid all the same, the block keeps its corners.
+    """
+    scale, unit = whole_proportions(recipe.pixel)
     scaled = shapely.transform(polygons, lambda xy: xy * scale)
-    thin = shapely.coverage_simplify(scaled, recipe.tolerance, simplify_boundary=False)
+    thin = shapely.coverage_simplify(scaled, recipe.tolerance / unit, simplify_boundary=False)
+    if not (shapely.is_valid(thin).all() and shapely.coverage_is_valid(thin)):
+        return polygons
     return shapely.transform(thin, lambda xy: np.rint(xy / scale))
+
+
+def whole_proportions(pixel: tuple[float, float]) -> tuple[Ints, float]:
+    """Width and height of a pixel as two small whole numbers (to about 1 %), and the length of their unit."""
+    short, long = sorted(pixel)
+    ratio = Fraction(long / short).limit_denominator(FINEST)
+    numbers = np.array([ratio.numerator, ratio.denominator] if pixel[0] > pixel[1] else ratio.as_integer_ratio()[::-1])
+    return numbers, short / ratio.denominator
 
 
 def block_windows(height: int, width: int, block: int) -> list[list[Window]]:

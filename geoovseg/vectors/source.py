@@ -36,7 +36,11 @@ class Source:
     ellipsoid: Ellipsoid | None
 
     def recipe(self, confidence: str | None, tolerance: float) -> Recipe:
-        """What the blocks are made of; a tolerance in metres."""
+        """What the blocks are made of; a tolerance in metres. Raises UsageError where a pixel has no size in metres."""
+        if tolerance and not all(map(math.isfinite, self.pixel)):
+            raise UsageError(
+                f"--simplify {tolerance:g}: {self.path} does not say how large its pixels are on the ground"
+            )
         return Recipe(
             labels=self.path,
             size=self.shape[::-1],

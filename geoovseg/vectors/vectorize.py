@@ -52,6 +52,8 @@ class VectorResult:
     """by class name; none where the raster lies on no ellipsoid"""
     largest_vertices: int
     """corners of the most detailed polygon"""
+    invalid: int = 0
+    """polygons that are not valid: every one that is written is checked"""
     given_away: int = 0
     """small regions that went to neighbours"""
     hint: str | None = None
@@ -171,7 +173,7 @@ class _Totals:
         self._source = source
         self._names = {entry.code: entry.name for entry in source.legend}
         self._areas: dict[str, float] = dict.fromkeys(self._names.values(), 0.0)
-        self._polygons = self._largest = 0
+        self._polygons = self._largest = self._invalid = 0
         self.given = 0
 
     def batches(self, polygons: Iterator[Polygons], confidence: str | None) -> Iterator[pa.RecordBatch]:
@@ -186,6 +188,7 @@ class _Totals:
         shape = np.array([[t.a, t.d], [t.b, t.e]])
         geometries = shapely.transform(corners, lambda xy: xy @ shape + (t.c, t.f))
         geometries = shapely.orient_polygons(geometries)
+        self._invalid += int((~shapely.is_valid(geometries)).sum())
         areas: Any = np.full(len(codes), np.nan)
         lengths: Any = areas
         if self._source.ellipsoid is not None:
@@ -206,7 +209,10 @@ class _Totals:
         return pa.record_batch(columns, schema=COLUMNS)
 
     def result(self, target: Path, watch: Usage) -> VectorResult:
-        """What there is to say."""
+        """What there is to say; warns of polygons that are not valid, which there should never be."""
+        if self._invalid:
+            message = f"{self._invalid} of {self._polygons} polygons in {target} are not valid; repair them in your GIS"
+            warnings.warn(message, GeoOVSegWarning, 3)
         areas = {name: None if math.isnan(area) else round(area, 2) for name, area in self._areas.items()}
         return VectorResult(
             vectors=str(target),
@@ -214,6 +220,7 @@ class _Totals:
             polygons=self._polygons,
             area_m2=areas,
             largest_vertices=self._largest,
+            invalid=self._invalid,
             given_away=self.given,
             hint=self._hint(),
             seconds=watch.seconds(),
