@@ -159,11 +159,7 @@ def test_keywords_are_typed(tmp_path: Path) -> None:
     """mypy finds wrong types and names in calls, and nothing else to complain of."""
     path = tmp_path / "calls.py"
     path.write_text(TYPED)
-    config = tmp_path / "mypy.ini"
-    config.write_text(
-        "[mypy]\nstrict = true\n[mypy-rasterio.*,affine.*,shapely.*,geopandas.*]\nignore_missing_imports = true\n"
-    )
-    command = [sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", ROOT / ".mypy_cache", path]
+    command = [sys.executable, "-m", "mypy", path]  # by the configuration of the project, whose cache holds the package
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    wrong = [line.split(":")[1] for line in done.stdout.splitlines() if line.startswith(str(path)) and "error" in line]
+    wrong = [line.split(":")[1] for line in done.stdout.splitlines() if path.name in line and "error:" in line]
     assert wrong == ["6", "7", "8", "9"], done.stdout
