@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class GeoOVSegError(Exception):
@@ -68,6 +71,18 @@ class InterruptedRunError(GeoOVSegError):
 
 class GeoOVSegWarning(UserWarning):
     """Something the user should know, though the run goes on."""
+
+
+_FILTERS = threading.RLock()
+"""Filters of warnings belong to the whole process: two threads that change them at once would leave them changed."""
+
+
+@contextmanager
+def hushed(category: type[Warning] = Warning, message: str = "") -> Iterator[None]:
+    """In here, for a moment, warnings of a kind that begin like this are not shown; other threads wait."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message, category)
+        yield
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

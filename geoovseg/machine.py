@@ -8,6 +8,8 @@ from contextlib import suppress
 from glob import glob
 from pathlib import Path
 
+from geoovseg.errors import UsageError
+
 CGROUP = Path("/sys/fs/cgroup")
 """Where Linux tells the limits of a container or a job."""
 UNKNOWN = 8 * 2**30
@@ -38,6 +40,24 @@ def gpus() -> list[str]:
     devices = [device.strip() for device in named.split(",")]
     end = next((n for n, device in enumerate(devices) if device in ("", "-1")), len(devices))  # as CUDA reads it
     return devices[:end]
+
+
+_THREADED: list[int] = []
+"""The process in which libraries started threads."""
+
+
+def start_threads() -> None:
+    """Say that libraries start threads of their own in this process, which keep waiting for work.
+
+    Raises UsageError in a process that was forked after that: it would wait for threads that it does not have.
+    """
+    if not _THREADED:
+        _THREADED.append(os.getpid())
+    if _THREADED[0] != os.getpid():
+        raise UsageError(
+            "this process was forked from one in which geoovseg had worked, and would hang; start it afresh, in Python "
+            "by multiprocessing.get_context('spawn')"
+        )
 
 
 def _physical() -> int:

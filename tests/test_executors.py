@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, UsageError
-from geoovseg.run.executors import processes
-from geoovseg.run.executors.processes import Processes, in_processes
+from geoovseg.run.executors import pool, processes
+from geoovseg.run.executors.pool import in_processes
+from geoovseg.run.executors.processes import Processes
 from geoovseg.run.job import Step
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import parse_classes
@@ -124,7 +125,7 @@ def test_a_process_that_dies_is_one_message() -> None:
 
 
 def test_a_daemon_is_told_that_it_cannot_have_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "current_process", lambda: type("P", (), {"daemon": True}))
+    monkeypatch.setattr(pool, "current_process", lambda: type("P", (), {"daemon": True}))
     with pytest.raises(UsageError, match="use workers=1 in it"), in_processes(_double, [1, 2], 2):
         pass
 

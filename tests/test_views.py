@@ -22,7 +22,7 @@ from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.evaluation import evaluate
 from geoovseg.labels.preview import preview
 from geoovseg.pipeline import merge
-from geoovseg.rasters.open import placeless
+from geoovseg.rasters.open import plain_open
 from geoovseg.scene.scene import DEMO_TAG, open_scene
 from geoovseg.segmenter import segment
 from geoovseg.vectors.vectorize import vectorize
@@ -239,7 +239,7 @@ def test_a_method_that_looks_at_the_scene_first_looks_at_the_resolution_it_will_
 def test_a_raster_without_a_place_gets_none(tmp_path: Path, demo: np.ndarray) -> None:
     """A transform of ones, written, would turn its rows round in a GIS. Nothing made of the labels minds."""
     path, labels, sure = (tmp_path / f"{name}.tif" for name in ("nowhere", "labels", "sure"))
-    with placeless(), rasterio.open(path, "w", driver="GTiff", width=60, height=40, count=3, dtype="uint8") as dst:
+    with plain_open(path, "w", driver="GTiff", width=60, height=40, count=3, dtype="uint8") as dst:
         dst.write(demo[:, :40, :60])
     segment(path, output=labels, confidence=str(sure), **COMMON)
     for name in (path, labels, sure):

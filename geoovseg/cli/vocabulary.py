@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data
-from geoovseg.errors import UsageError
+from geoovseg.errors import UsageError, hushed
 from geoovseg.models.cards import model_card, warn_unknown
 from geoovseg.prompts import DEFAULT_TEMPLATES, class_lists, find_list, title
 from geoovseg.vocabulary import BACKGROUND, Vocabulary, read_classes
@@ -66,8 +65,7 @@ def _list(json: bool) -> None:
 
 
 def _count(path: Path) -> int:
-    with warnings.catch_warnings():  # of words left out of a background: they are told when the list is used
-        warnings.simplefilter("ignore")
+    with hushed():  # of words left out of a background: they are told when the list is used
         return len(read_classes(None, str(path)).classes)
 
 

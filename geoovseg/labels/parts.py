@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rasterio
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
-from geoovseg.errors import OutputError, ResumeError
+from geoovseg.errors import OutputError, ResumeError, hushed
 from geoovseg.files import LOCK, fresh_name, to_disk, try_lock, write_whole
 from geoovseg.labels.profile import crs_for_side_file
 from geoovseg.labels.styles import crs_aux_xml
 from geoovseg.rasters.ground import RasterGrid
-from geoovseg.rasters.open import placeless
+from geoovseg.rasters.open import plain_open
 from geoovseg.windows.plan import Panel, Part
 
 JOURNAL, PANELS, GRID = "run.json", "panels.json", "grid.tif"
@@ -135,15 +135,16 @@ class PartStore:
         if (self.folder / GRID).exists():
             return
         profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8"}
-        with placeless(), MemoryFile() as file:
-            file.open(crs=grid.crs, transform=grid.transform, **profile).close()
+        with MemoryFile() as file:
+            with hushed(NotGeoreferencedWarning):
+                file.open(crs=grid.crs, transform=grid.transform, **profile).close()
             if (wkt := crs_for_side_file(file.name, grid)) is not None:
                 self.write(f"{GRID}.aux.xml", crs_aux_xml(wkt).encode())
             self.write(GRID, bytes(file.getbuffer()))
 
     def grid(self, shape: tuple[int, int]) -> RasterGrid:
         """The grid that was kept, of so many rows and columns."""
-        with placeless(), rasterio.open(self.folder / GRID) as src:
+        with plain_open(self.folder / GRID) as src:
             return RasterGrid(height=shape[0], width=shape[1], crs=src.crs, transform=src.transform)
 
     @contextmanager

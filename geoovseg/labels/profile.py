@@ -9,7 +9,7 @@ import rasterio
 
 from geoovseg.labels.styles import LegendEntry
 from geoovseg.rasters.ground import RasterGrid
-from geoovseg.rasters.open import placeless
+from geoovseg.rasters.open import plain_open
 
 BACKGROUND_COLOUR = "#eeeeee"
 """Pale, for software that ignores the style, in which code 0 is transparent."""
@@ -48,6 +48,6 @@ def crs_for_side_file(raster: Path, grid: RasterGrid) -> str | None:
     """The coordinate system of a grid where a raster on it, being a GeoTIFF, could not hold it; else None."""
     if grid.crs is None:
         return None
-    with placeless(), rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(raster) as src:  # GDAL's side file is not kept
+    with rasterio.Env(GDAL_PAM_ENABLED="NO"), plain_open(raster) as src:  # GDAL's side file is not kept
         held = src.crs == grid.crs
     return None if held else str(grid.crs.to_wkt(version="WKT2_2019"))

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
+from geoovseg.errors import hushed
 from geoovseg.files import bench
 from geoovseg.labels.names import Outputs, side_files, swap, writing
 from geoovseg.labels.parts import FinishedPart, PartStore
@@ -21,7 +22,7 @@ from geoovseg.labels.profile import LabelProfile, crs_for_side_file
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.labels.styles import LegendEntry, confidence_qml, crs_aux_xml, label_aux_xml, label_qml
 from geoovseg.rasters.cog import piece, write_cog
-from geoovseg.rasters.open import placeless
+from geoovseg.rasters.open import plain_open
 from geoovseg.windows.plan import BAND, BLOCK, Panel, Part
 
 CONFIDENCE_STEPS = 250
@@ -49,7 +50,7 @@ class PartWriter:
 
     def _create(self, suffix: str, dtype: str, nodata: int) -> Any:
         shape = {"height": self.part.height, "width": self.part.panel.width}
-        with placeless():
+        with hushed(NotGeoreferencedWarning):
             return self._files[suffix].open(dtype=dtype, nodata=nodata, **shape, **_TILED)
 
     def write(self, row: int, codes: NDArray[Any], confidence: NDArray[np.uint8] | None) -> None:
@@ -181,9 +182,7 @@ def empty_raster(path: Path, profile: LabelProfile, suffix: str, record: str) ->
     dtype, nodata = (profile.dtype, profile.nodata) if labels else ("uint8", CONFIDENCE_NODATA)
     place = {} if grid.transform.is_identity else {"transform": grid.transform}  # written, it would turn rows round
     georef = {"crs": grid.crs, **place, "height": grid.height, "width": grid.width}
-    with placeless():
-        dst = rasterio.open(path, "w", dtype=dtype, nodata=nodata, **georef, **_TILED)
-    with dst:
+    with plain_open(path, "w", dtype=dtype, nodata=nodata, **georef, **_TILED) as dst:
         dst.update_tags(**{RUN_TAG: record})
         dst.set_band_description(1, "class" if labels else "confidence")
         if labels:

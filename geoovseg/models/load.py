@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import re
-import warnings
 import zipfile
 from argparse import Namespace
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geoovseg.errors import GeoOVSegError, ModelError, UsageError, first_line
+from geoovseg.errors import GeoOVSegError, ModelError, UsageError, first_line, hushed
 from geoovseg.models.cards import DEFAULT_MODEL, DEMO_DIR, ModelCard, model_card
 from geoovseg.models.download import file_sha256
 from geoovseg.models.text import TextEncoder
@@ -156,8 +155,7 @@ def _checkpoint(path: Path) -> Any:
     zipped = zipfile.is_zipfile(path)
     if zipped:
         _check_sums(path)
-    with warnings.catch_warnings(), torch.serialization.safe_globals([Namespace]):
-        warnings.simplefilter("ignore")  # of old formats; what cannot be read is an error
+    with hushed(), torch.serialization.safe_globals([Namespace]):  # of old formats; what cannot be read is an error
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:

@@ -11,7 +11,8 @@ import rasterio
 import rasterio.shutil
 from rasterio.windows import Window
 
-from geoovseg.rasters.open import placeless
+from geoovseg import machine
+from geoovseg.rasters.open import plain_open
 
 _COG = {
     "driver": "COG", "compress": "DEFLATE", "predictor": "YES", "bigtiff": "IF_SAFER",
@@ -36,6 +37,7 @@ def write_cog(copy: Path, empty: Path, pieces: Sequence[Element], *, overviews: 
     `empty` is a raster of one band that says all but the pixels: grid, type, nodata, colours, tags. `overviews` is
     how GDAL is to make them, `block` the side of blocks in pixels.
     """
+    machine.start_threads()  # of GDAL, which compresses in several
     source = empty.with_suffix(".vrt")
     _fill(empty, pieces, source)
     # The COG driver's own writing mode holds the whole raster in memory; copying does not.
@@ -57,7 +59,7 @@ def _fill(empty: Path, pieces: Sequence[Element], vrt: Path) -> None:
 
 def _check_whole(path: Path) -> None:
     """Read the last block of a copy: a disk that filled up may have been noticed by nobody else."""
-    with placeless(), rasterio.open(path) as src:
+    with plain_open(path) as src:
         rows, cols = src.block_shapes[0]
         row, col = (src.height - 1) // rows * rows, (src.width - 1) // cols * cols
         src.read(1, window=Window(col, row, src.width - col, src.height - row))

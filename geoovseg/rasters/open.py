@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import rasterio
 from rasterio._err import CPLE_BaseError
-from rasterio.env import getenv, hasenv
+from rasterio.env import getenv, hasenv, setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from geoovseg.errors import SceneError, first_line
+from geoovseg.errors import SceneError, first_line, hushed
 from geoovseg.network import is_offline, is_remote
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
@@ -24,13 +24,30 @@ LARGEST = 2**40
 """Pixels; more are a damaged file's, or years of work."""
 
 
-def raster_env() -> rasterio.Env:
-    """GDAL settings of a run: a block cache of 64 MB, unless the user set GDAL_CACHEMAX, and offline no network."""
-    chosen = "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv())
-    cache = {} if chosen else {"GDAL_CACHEMAX": 64}
+_GIVEN: ContextVar[Mapping[str, Any] | None] = ContextVar("settings of GDAL", default=None)
+"""Settings of another thread or process, for whose work this one opens rasters."""
+
+
+def gdal_settings() -> dict[str, Any]:
+    """What the caller set by `rasterio.Env`, credentials too: threads and processes do not have that by themselves."""
+    return {**(_GIVEN.get() or {}), **(getenv() if hasenv() else {})}
+
+
+def adopt(options: Mapping[str, Any]) -> None:
+    """Open rasters by these settings from now on, in this thread."""
+    _GIVEN.set(options)
+
+
+@contextmanager
+def raster_env() -> Iterator[None]:
+    """GDAL settings of a run: the caller's, a block cache of 64 MB if they have none, and offline no network."""
+    given = gdal_settings()
+    cache = {} if "GDAL_CACHEMAX" in {*os.environ, *given} else {"GDAL_CACHEMAX": 64}
     # also for what a local file names: nothing ends like that
     forbidden = {"CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{offline}"} if is_offline() else {}
-    return rasterio.Env(**cache, **forbidden)
+    with rasterio.Env():
+        setenv(**given, **cache, **forbidden)  # as Env() itself takes no credentials
+        yield
 
 
 def native() -> rasterio.Env:
@@ -38,12 +55,10 @@ def native() -> rasterio.Env:
     return rasterio.Env(GDAL_OVERVIEW_OVERSAMPLING_THRESHOLD="0")
 
 
-@contextmanager
-def placeless() -> Iterator[None]:
-    """Rasters may have no place on the ground in here: that is said once, when a scene is opened."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
+def plain_open(name: Any, mode: str = "r", **profile: Any) -> Any:
+    """Open a raster, which may have no place on the ground: that is said once, when a scene is opened."""
+    with hushed(NotGeoreferencedWarning):
+        return rasterio.open(name, mode, **profile)
 
 
 @contextmanager
@@ -52,8 +67,7 @@ def opened(name: str, what: str) -> Iterator[Any]:
     if is_offline() and is_remote(name):
         raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
     try:
-        with placeless():
-            src = rasterio.open(name)
+        src = plain_open(name)
     except (*GDAL_ERRORS, UnicodeError) as error:
         raise SceneError(f"cannot open {what}: {first_line(error)}") from error
     with src:

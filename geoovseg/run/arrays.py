@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
-from geoovseg.errors import UsageError
+from geoovseg.errors import UsageError, hushed
 from geoovseg.labels.write import CONFIDENCE_NODATA, CONFIDENCE_STEPS
-from geoovseg.rasters.open import native, placeless, raster_env
+from geoovseg.rasters.open import native, raster_env
 from geoovseg.run.compute import Context, decided, finished_rows
 from geoovseg.run.worker import Worker
 from geoovseg.settings import Settings
@@ -70,8 +71,8 @@ def _seen(worker: Worker, settings: Settings, pixels: Any, valid: Any) -> Iterat
     known = _mask(valid, bands.shape[1:])
     size = {"count": 4, "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype}
     full = 255 if bands.dtype == np.uint8 else 1
-    with raster_env(), placeless(), MemoryFile() as file:
-        with file.open(driver="GTiff", BIGTIFF="IF_SAFER", **size) as dst:
+    with raster_env(), MemoryFile() as file:
+        with hushed(NotGeoreferencedWarning), file.open(driver="GTiff", BIGTIFF="IF_SAFER", **size) as dst:
             dst.colorinterp = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
             dst.write(np.concatenate([bands, (known * full).astype(bands.dtype)[None]]))
         with native(), worker.on(file.name, settings) as context:

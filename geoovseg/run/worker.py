@@ -12,6 +12,7 @@ from rasterio.windows import Window
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from geoovseg import machine
 from geoovseg.errors import InterruptedRunError, OutputError, SceneError, first_line
 from geoovseg.labels.parts import PREPARED
 from geoovseg.rasters.open import native
@@ -19,6 +20,7 @@ from geoovseg.run.compute import Context, finished_parts
 from geoovseg.run.job import Job, Step
 from geoovseg.run.layout import area_of, lay_out
 from geoovseg.run.predictor import Predictor, load_predictor, tile_bytes
+from geoovseg.scene.renewed import Renewed
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import Settings, Stop
 from geoovseg.vocabulary import Vocabulary
@@ -43,6 +45,7 @@ class Worker:
 
         Raises what opening it and loading the models raise, InterruptedRunError when asked to stop meanwhile.
         """
+        machine.start_threads()  # of torch
         with opened(path, settings) as scene:
             area = area_of(scene, settings)  # may be wrong, which is to be told before models are loaded
             facts, method = self.predictor.facts, self.predictor.method
@@ -59,8 +62,8 @@ class Worker:
 
     def prepare(self, job: Job, stop: Stop = lambda: None) -> bytes:
         """What the method learns from the scene. Raises InterruptedRunError when asked to stop."""
-        with self._context(job) as context:
-            read = _sampler(context, lambda: check_early(stop))
+        with self._context(job) as context, Renewed(context.scene) as steady:
+            read = _sampler(context, steady, lambda: check_early(stop))
             return save(dict(self.predictor.method.prepare(read, context.scene.seen_shape)))
 
     def compute(self, job: Job, parts: Sequence[Part]) -> Iterator[Step]:
@@ -110,13 +113,13 @@ def check_early(stop: Stop) -> None:
         raise InterruptedRunError("stopped before the first part; nothing is lost", signal)
 
 
-def _sampler(context: Context, check: Callable[[], None]) -> Callable[[Window], TileBatch]:
+def _sampler(context: Context, scene: Renewed, check: Callable[[], None]) -> Callable[[Window], TileBatch]:
     """Reads windows that a method looks at before the run; one that may be skipped and cannot be read has no data."""
 
     def read(window: Window) -> TileBatch:
         check()
         try:
-            return context.scene.look_at(window)
+            return scene.read(lambda now: now.look_at(window))
         except SceneError:
             if context.job.settings.on_error != "skip":
                 raise

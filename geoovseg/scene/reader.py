@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
+from functools import partial
 
 import numpy as np
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError
-from geoovseg.rasters.open import native, raster_env
+from geoovseg.rasters.open import adopt, gdal_settings, native, raster_env
+from geoovseg.scene.renewed import Renewed
 from geoovseg.scene.scene import Scene
 from geoovseg.windows.batch import TileBatch, join
 
@@ -30,9 +32,9 @@ def read_ahead(
 ) -> Iterator[TileBatch]:
     """Yield batches of `batch` windows, the last one smaller, read by a thread at most `depth` batches ahead.
 
-    Windows in which no pixel is valid are left out. What cannot be read is tried once more, window by window; then it
-    is left out and `skip` is told, or the error is raised here, in the order of the windows. Leaving the loop early
-    ends the thread.
+    Windows in which no pixel is valid are left out. What cannot be read is tried once more, window by window, from the
+    file opened anew; then it is left out and `skip` is told, or the error is raised here, in the order of the windows.
+    Leaving the loop early ends the thread.
     """
     ready: queue.Queue[TileBatch | BaseException | None] = queue.Queue(maxsize=max(1, depth))
     stop = threading.Event()
@@ -47,8 +49,9 @@ def read_ahead(
 
     def work() -> None:
         try:
-            with raster_env(), native():
-                for item in _occupied(scene, windows, batch, skip):
+            with raster_env(), native(), Renewed(scene) as steady:
+                kept = (window for window in windows if not scene.lacks(window))
+                for item in _occupied(steady, kept, batch, skip):
                     if stop.is_set():
                         return
                     put(item)
@@ -56,7 +59,9 @@ def read_ahead(
         except BaseException as error:  # handed to the consumer, who raises it
             put(error)
 
-    thread = threading.Thread(target=copy_context().run, args=(work,), name="geoovseg-reader", daemon=True)
+    context = copy_context()
+    context.run(adopt, gdal_settings())
+    thread = threading.Thread(target=context.run, args=(work,), name="geoovseg-reader", daemon=True)
     thread.start()
     try:
         while (item := ready.get()) is not None:
@@ -68,10 +73,10 @@ def read_ahead(
         thread.join()
 
 
-def _occupied(scene: Scene, windows: Iterable[Window], size: int, skip: Skip | None) -> Iterator[TileBatch]:
+def _occupied(scene: Renewed, windows: Iterable[Window], size: int, skip: Skip | None) -> Iterator[TileBatch]:
     """Batches of exactly `size` windows that have data (the last may be smaller), in order."""
     held: list[TileBatch] = []
-    for group in _grouped((window for window in windows if not scene.lacks(window)), size):
+    for group in _grouped(windows, size):
         read = _read(scene, group, skip)
         if read is None:
             continue
@@ -84,21 +89,25 @@ def _occupied(scene: Scene, windows: Iterable[Window], size: int, skip: Skip | N
         yield join(held)
 
 
-def _read(scene: Scene, group: list[Window], skip: Skip | None) -> TileBatch | None:
+def _read(scene: Renewed, group: list[Window], skip: Skip | None) -> TileBatch | None:
     """A group of windows in one go; if that fails one by one, after a moment, without those that fail again."""
     try:
-        return scene.batch(group)
+        return scene.read(lambda now: now.batch(group))
     except SceneError:
         time.sleep(RETRY_AFTER)
     good: list[TileBatch] = []
     for window in group:
         try:
-            good.append(scene.batch([window]))
+            good.append(scene.read(partial(_single, window)))
         except SceneError as error:
             if skip is None:
                 raise
             skip(window, error)
     return join(good) if good else None
+
+
+def _single(window: Window, scene: Scene) -> TileBatch:
+    return scene.batch([window])
 
 
 def _grouped(windows: Iterable[Window], size: int) -> Iterator[list[Window]]:

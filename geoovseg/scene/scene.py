@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from geoovseg.scene.bands import Band, choose_bands
 from geoovseg.scene.intensity import Intensity, intensity_of
 from geoovseg.scene.nodata import Lacks, Validity, for_bands, lacking, validity_of
 from geoovseg.scene.regions import RegionFile, open_regions
+from geoovseg.scene.renewed import Renewed
 from geoovseg.scene.views import resampled, size_at, with_nodata
-from geoovseg.windows.batch import TileBatch, filled
+from geoovseg.windows.batch import TileBatch, filled, in_rows, union
 
 DEMO_TAG = "GEOOVSEG_DEMO"
 """Tag of the drawn scenes of the demo; its value is their seed."""
@@ -50,6 +52,8 @@ class Scene:
     """whether the file stores nothing of a window, if it says so"""
     look: Look | None = None
     """how models see windows, where that is not pixel by pixel"""
+    opening: Callable[[], AbstractContextManager[Scene]] | None = None
+    """opens it anew"""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,28 +75,34 @@ class Scene:
         """Whether this is one of the drawn demo scenes."""
         return DEMO_TAG in self.src.tags()
 
+    @contextmanager
+    def afresh(self) -> Iterator[Scene]:
+        """The same scene, opened anew and seen as before."""
+        assert self.opening is not None  # `open_scene` made it
+        with self.opening() as scene:
+            yield replace(scene, intensity=self.intensity, look=self.look)
+
     def measured(self, *, lenient: bool = False, check: Callable[[], None] = lambda: None) -> Scene:
         """The scene with its pixels' range known, for which it may have to be sampled; `check` is called all the while.
 
         Raises SceneError for what cannot be read, unless `lenient`.
         """
+        with Renewed(self) as steady:
 
-        def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-            check()
-            return self._lenient(window) if lenient else self._of_each(window)
+            def read(window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+                check()
+                try:
+                    return steady.read(lambda scene: scene._of_each(window))
+                except SceneError:
+                    if not lenient:
+                        raise
+                    return np.zeros((3, window.height, window.width)), np.zeros((window.height, window.width), bool)
 
-        return replace(self, intensity=self.intensity.measured(read, self.shape, self.src.block_shapes[0]))
+            return replace(self, intensity=self.intensity.measured(read, self.shape, self.src.block_shapes[0]))
 
     def lacks(self, window: Window) -> bool:
         """Whether a file says by itself that it stores nothing of a window; false if that is not known."""
         return self.sparse is not None and self.sparse(self._clip(window))
-
-    def _lenient(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """As `_of_each`; no data where nothing can be read."""
-        try:
-            return self._of_each(window)
-        except SceneError:
-            return np.zeros((3, window.height, window.width)), np.zeros((window.height, window.width), bool)
 
     def _of_each(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """As `_values`, and NaN for bands without data of pixels that have some."""
@@ -173,8 +183,8 @@ class Scene:
 
     def _tiles(self, windows: Sequence[Window]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         """What models see of windows, pixel by pixel: those in a row are read at once."""
-        for run in _runs(windows):
-            data, mask = self.read(self._clip(_union(run)))
+        for run in in_rows(windows):
+            data, mask = self.read(self._clip(union(run)))
             for window in run:
                 cols = slice(window.col_off - run[0].col_off, window.col_off - run[0].col_off + window.width)
                 inside = self._clip(window)
@@ -228,23 +238,6 @@ def _stored(src: Any, bands: tuple[int, int, int], how: dict[str, Any]) -> NDArr
     return np.asarray(found[[unique.index(band) for band in bands]])
 
 
-def _runs(windows: Sequence[Window]) -> list[list[Window]]:
-    """Split windows into runs of one row, left to right, so that a run is one read."""
-    runs: list[list[Window]] = []
-    for window in windows:
-        last = runs[-1][-1] if runs else None
-        if last is not None and window.row_off == last.row_off and 0 < window.col_off - last.col_off <= last.width:
-            runs[-1].append(window)
-        else:
-            runs.append([window])
-    return runs
-
-
-def _union(run: Sequence[Window]) -> Window:
-    first, last = run[0], run[-1]
-    return Window(first.col_off, first.row_off, last.col_off + last.width - first.col_off, first.height)
-
-
 @contextmanager
 def open_scene(
     path: str | os.PathLike[str],
@@ -276,7 +269,8 @@ def open_scene(
         if regions is not None:
             file = stack.enter_context(open_regions(regions, grid))
             scene = replace(scene, regions=file, files=(*files, *file.files))
-        yield scene
+        again = partial(open_scene, path, bands=bands, scale=scale, gsd=gsd, nodata=nodata, regions=regions)
+        yield replace(scene, opening=again)
 
 
 def _inspect(src: Any, bands: tuple[int, int, int], scale: str, name: str, files: tuple[str, ...]) -> Scene:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window
 from skimage.measure import label as connected
 
 from geoovseg.labels.names import writing
-from geoovseg.rasters.open import placeless
-from geoovseg.run.executors.processes import in_processes
+from geoovseg.rasters.open import plain_open
+from geoovseg.run.executors.pool import in_processes
 from geoovseg.vectors.neighbours import Ints, Regions, clusters, given_away, grouped, summed
 from geoovseg.vectors.pieces import NOTHING, block_windows, read_window
 from geoovseg.vectors.source import Source
@@ -247,6 +246,6 @@ def _write(target: Path, blocks: Iterator[Any], windows: list[Window], source: S
     height, width = source.shape
     profile = {"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "int32", "nodata": NOTHING}
     layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "zlevel": 1}
-    with writing(target), placeless(), rasterio.open(target, "w", **profile, **layout, BIGTIFF="IF_SAFER") as dst:
+    with writing(target), plain_open(target, "w", **profile, **layout, BIGTIFF="IF_SAFER") as dst:
         for window, codes in zip(windows, blocks, strict=True):
             dst.write(codes, 1, window=window)

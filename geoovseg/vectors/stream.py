@@ -9,7 +9,7 @@ from functools import partial
 
 from rasterio.windows import Window
 
-from geoovseg.run.executors.processes import in_processes
+from geoovseg.run.executors.pool import in_processes
 from geoovseg.vectors.pieces import Pieces, Recipe, block_windows, cut_pieces
 from geoovseg.vectors.seams import Polygons, Seams
 

@@ -6,8 +6,8 @@ import json
 import math
 import os
 import sqlite3
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pyarrow.parquet import ParquetWriter
 from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureError, GeometryError
 from pyproj.exceptions import ProjError
 
-from geoovseg.errors import OutputError, UsageError, first_line
+from geoovseg.errors import OutputError, UsageError, first_line, hushed
 from geoovseg.files import bench, to_disk
 from geoovseg.labels.names import writing
 from geoovseg.labels.styles import LegendEntry, vector_qml
@@ -99,8 +99,8 @@ class _Held:
 def _write(driver: str, part: Path, batches: Iterable[pa.RecordBatch], crs: Any) -> None:
     reader = pa.RecordBatchReader.from_batches(COLUMNS, iter(batches))
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "'crs' was not provided")  # labels without one are warned of before
+        # labels without a coordinate system are warned of before
+        with hushed(UserWarning, "'crs' was not provided") if crs is None else nullcontext():
             pyogrio.write_arrow(
                 reader,
                 os.fspath(part),

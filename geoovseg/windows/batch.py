@@ -79,3 +79,21 @@ def filled(
     tile = np.where(known, data, FILL)
     known[inside.height :], known[:, inside.width :] = False, False
     return tile, known
+
+
+def in_rows(windows: Sequence[Window]) -> list[list[Window]]:
+    """Split windows into runs of one row, left to right, so that a run is one read."""
+    runs: list[list[Window]] = []
+    for window in windows:
+        last = runs[-1][-1] if runs else None
+        if last is not None and window.row_off == last.row_off and 0 < window.col_off - last.col_off <= last.width:
+            runs[-1].append(window)
+        else:
+            runs.append([window])
+    return runs
+
+
+def union(run: Sequence[Window]) -> Window:
+    """The window over neighbours of one row."""
+    first, last = run[0], run[-1]
+    return Window(first.col_off, first.row_off, last.col_off + last.width - first.col_off, first.height)

@@ -1,28 +1,19 @@
-"""Processes of their own on this machine: for computing parts, and for anything else that is to run side by side.
-
-They are started fresh (spawn), without the caller's main module, so that a plain script may use them; they end when
-this process does, however that ends. Nothing here loads torch.
-"""
+"""Worker processes on this machine, each with loaded models of its own. Nothing here loads torch."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
 import time
-import types
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from multiprocessing import current_process, get_context, parent_process
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from geoovseg import machine
-from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError, UsageError
+from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError
+from geoovseg.run.executors.pool import end_now, fresh_pool, submit, warned
 from geoovseg.run.job import Job, Step
 from geoovseg.settings import Settings, Stop
 from geoovseg.usage import peak_rss_mb
@@ -144,99 +135,20 @@ class Lane:
         own = {"OMP_NUM_THREADS": str(max(1, machine.cores() // count))}
         if gpus and given[1].device in ("auto", "cuda"):
             own["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-        self._pool = _pool(1, own)
+        self._pool = fresh_pool(1, own)
         self._given = given
         self._loaded = False
 
     def submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
         """Let the worker do something, after it has been told what models to load."""
-        with _starting():
-            if not self._loaded:
-                self._pool.submit(_load, *self._given)
-                self._loaded = True
-            return self._pool.submit(work, *args)
+        if not self._loaded:
+            submit(self._pool, _load, *self._given)
+            self._loaded = True
+        return submit(self._pool, work, *args)
 
     def close(self) -> None:
         """End the process at once."""
-        _end(self._pool)
-
-
-@contextmanager
-def in_processes(work: Callable[[Item], Done], items: Sequence[Item], workers: int) -> Iterator[Iterator[Done]]:
-    """What `work` makes of items, in their order, by so many processes; `workers` 0 is one a core, 1 none but this.
-
-    Threads would not do for GDAL's polygons: the first two that polygonise at once can wait for each other for ever.
-    """
-    count = min(workers or machine.cores(), len(items))
-    if count <= 1:
-        yield map(work, items)
-        return
-    pool = _pool(count, {})
-    try:
-        yield _ahead(pool, work, items, 2 * count)
-    finally:
-        _end(pool)
-
-
-def _ahead(pool: ProcessPoolExecutor, work: Callable[[Item], Done], items: Sequence[Item], most: int) -> Iterator[Done]:
-    """Results in order, at most so many of them ahead of what is taken. Raises GeoOVSegError when a process dies."""
-    with _starting():
-        waiting = deque(pool.submit(work, item) for item in items[:most])
-    for number in range(len(items)):
-        try:
-            done = waiting.popleft().result()
-            if number + most < len(items):
-                waiting.append(pool.submit(work, items[number + most]))
-        except BrokenProcessPool as error:
-            raise GeoOVSegError("a process died before it was done; is there enough memory?") from error
-        yield done
-
-
-def _pool(count: int, environment: Mapping[str, str]) -> ProcessPoolExecutor:
-    """Fresh processes that leave signals to this one and end with it. Raises UsageError where there can be none."""
-    if current_process().daemon:
-        raise UsageError("a process of a multiprocessing pool cannot start others: use workers=1 in it")
-    return ProcessPoolExecutor(count, get_context("spawn"), _begin_life, (dict(environment),))
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """End processes at once."""
-    for process in list((pool._processes or {}).values()):
-        process.kill()
-    pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _starting() -> Iterator[None]:
-    """Processes that start in here know nothing of the caller's main module, and never hear Ctrl-C.
-
-    They inherit which signals are blocked; here these wait until the block ends.
-    """
-    main = sys.modules["__main__"]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if hasattr(signal, "pthread_sigmask") else None
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        if before is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_life(environment: Mapping[str, str]) -> None:
-    """What a process does first: take its share of the machine, before torch is imported, and watch its parent."""
-    os.environ.update(environment)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a terminal or a batch system sends them to all; the driver decides
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
+        end_now(self._pool)
 
 
 class _Here:
@@ -255,9 +167,8 @@ def _load(words: Vocabulary, settings: Settings) -> None:
 
 def _answer(name: str, args: tuple[Any, ...]) -> tuple[Any, list[str]]:
     """What the worker answers, and what it warns of."""
-    with _overheard() as said:
-        found = getattr(_Here.worker, name)(*args)
-    return found, said
+    found = getattr(_Here.worker, name)(*args)
+    return found, warned()
 
 
 def _begin(job: Job, parts: Sequence[Part]) -> tuple[Step, list[str]]:
@@ -272,21 +183,10 @@ def _begin(job: Job, parts: Sequence[Part]) -> tuple[Step, list[str]]:
 def _go_on() -> tuple[Step, list[str]]:
     """The next step: up to a finished part, or for a moment."""
     end = time.monotonic() + LOOK
-    with _overheard() as said:
-        for step in _Here.steps:
-            if step.finished or step.ended or time.monotonic() > end:
-                return step._replace(peak_mb=peak_rss_mb()), said
+    for step in _Here.steps:
+        if step.finished or step.ended or time.monotonic() > end:
+            return step._replace(peak_mb=peak_rss_mb()), warned()
     raise RuntimeError("there is nothing to go on with")
-
-
-@contextmanager
-def _overheard() -> Iterator[list[str]]:
-    """Warnings for the user, to be repeated where somebody hears them."""
-    said: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", GeoOVSegWarning)
-        yield said
-        said += [str(one.message) for one in caught if isinstance(one.message, GeoOVSegWarning)]
 
 
 def _repeat(said: Sequence[str]) -> None:
