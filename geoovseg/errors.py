@@ -7,12 +7,18 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from geoovseg.network import public
 
 
 class GeoOVSegError(Exception):
-    """Root of all errors this package raises on purpose; its message is meant for the user."""
+    """Root of all errors this package raises on purpose; its message is meant for the user, and holds no secrets."""
 
     exit_code = 1
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(public(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class UsageError(GeoOVSegError, ValueError):
@@ -70,7 +76,10 @@ class InterruptedRunError(GeoOVSegError):
 
 
 class GeoOVSegWarning(UserWarning):
-    """Something the user should know, though the run goes on."""
+    """Something the user should know, though the run goes on; it holds no secrets."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(public(message))
 
 
 _FILTERS = threading.RLock()

@@ -1,4 +1,4 @@
-"""Whether the network may be used, and where weights may lie besides: what a run says, else the environment."""
+"""The network: whether it may be used, what names say of it, and where weights may lie besides."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from urllib.parse import parse_qs
 
-_REMOTE = re.compile(r"(https?|ftp|s3|gs|az|oss|adls|hdfs|swift)://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
+_SCHEMES = "https?|ftp|s3|gs|az|abfs|oss|adls|hdfs|swift"
+_REMOTE = re.compile(rf"({_SCHEMES})://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
 """In names of scenes that are read over the network; also within an archive, or a part of a file."""
+_QUERY = r"\?[^\s'\"<>]*?(?=[;:,.)]*(?:[\s'\"<>]|$))"
+_SECRET = re.compile(
+    rf"/vsicurl(?:_streaming)?{_QUERY}|(?P<at>(?:{_SCHEMES})://)(?:[^\s/@'\"<>]*@)?(?P<name>[^\s?'\"<>]*)(?:{_QUERY})?"
+)
+"""What may hold a password or a signature: users and queries of addresses, and options of GDAL's own kind of them."""
 _OFFLINE = ContextVar("offline", default=False)
 _MODEL_DIR: ContextVar[str | None] = ContextVar("model_dir", default=None)
 
@@ -35,6 +42,18 @@ def model_dir() -> Path | None:
     """A folder of weights made by `models fetch --bundle`, by `access` or $GEOOVSEG_MODEL_DIR."""
     found = _MODEL_DIR.get() or os.environ.get("GEOOVSEG_MODEL_DIR")
     return Path(found) if found else None
+
+
+def public(text: str) -> str:
+    """A name, or a text with names in it, without users, passwords and queries: these may be secrets that expire."""
+    return _SECRET.sub(_without_secret, text)
+
+
+def _without_secret(found: re.Match[str]) -> str:
+    if found["at"]:
+        return found["at"] + found["name"]
+    address = parse_qs(found[0].partition("?")[2]).get("url", [""])[0]
+    return f"/vsicurl/{public(address)}" if address else "/vsicurl/..."
 
 
 def is_remote(path: str) -> bool:

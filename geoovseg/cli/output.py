@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from geoovseg.errors import GeoOVSegWarning, NobodyListensError
+from geoovseg.network import public
 from geoovseg.usage import duration
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -27,9 +28,9 @@ def data(text: str) -> None:
 
 
 def talk(text: str, *, quiet: bool = False) -> None:
-    """Something for a person, on stderr."""
+    """Something for a person, on stderr; without secrets."""
     if not quiet:
-        typer.echo(text.encode(errors="backslashreplace").decode(), err=True)
+        typer.echo(public(text).encode(errors="backslashreplace").decode(), err=True)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoovseg.cli.output import data, talk
 from geoovseg.cli.scenes import Task, each
+from geoovseg.network import public
 from geoovseg.settings import Settings
 from geoovseg.usage import duration
 from geoovseg.vocabulary import read_classes
@@ -26,7 +27,7 @@ def dry_runs(todo: Sequence[Task], classes: Any, settings: Settings, *, json: bo
     def plan(task: Task) -> int:
         plans.append(_planned(task, classes, settings))
         text = plans[-1].to_json() if json else plans[-1].to_text()
-        data(text if json or len(todo) == 1 else f"{task.scene}: {text}")
+        data(text if json or len(todo) == 1 else f"{public(task.scene)}: {text}")
         return 0
 
     return each(todo, plan, json=json, quiet=quiet, announce=False, done=lambda count: _in_all(count, plans))

@@ -13,6 +13,7 @@ from pathlib import Path
 from geoovseg.cli.listing import listed
 from geoovseg.cli.output import data, talk
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, NobodyListensError, UsageError, first_line
+from geoovseg.network import public
 from geoovseg.settings import Settings
 
 NAMED = 5
@@ -197,11 +198,11 @@ def _one(task: Task, run: Callable[[Task], int], *, json: bool, alone: bool) -> 
         raise
     except GeoOVSegError as error:
         if json:
-            said = {"scene": task.scene, "error": str(error), "exit_code": error.exit_code}
+            said = {"scene": public(task.scene), "error": str(error), "exit_code": error.exit_code}
             data(jsonlib.dumps(said, ensure_ascii=False))
         if alone:
             raise
-        talk(f"error: {error}" if task.scene in str(error) else f"error: {task.scene}: {error}")
+        talk(f"error: {error}" if public(task.scene) in str(error) else f"error: {task.scene}: {error}")
         return error.exit_code
 
 

@@ -19,6 +19,7 @@ from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
 from geoovseg.errors import GeoOVSegError, InterruptedRunError
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import model_card
+from geoovseg.network import public
 from geoovseg.settings import Settings
 from geoovseg.signals import StopSignals
 from geoovseg.vocabulary import read_classes
@@ -121,7 +122,7 @@ def _hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[st
     """What to do next."""
     if result.parts_dir:
         yield f"when all shards are done: geoovseg merge {shlex.quote(result.parts_dir)}"
-    elif not task.tiles:
+    elif not task.tiles and public(task.scene) == task.scene:  # a command must not hold secrets
         yield f"see it: geoovseg preview {shlex.join(_pictured(task.scene, result.labels, settings))}"
 
 
@@ -148,7 +149,7 @@ def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult
 
         cut = per_tile(result.labels, task.tiles, asked.per_tile, overwrite=task.overwrite)
         result = replace(result, per_tile=tuple(cut))
-    return replace(result, tiles=task.tiles)
+    return replace(result, tiles=tuple(map(public, task.tiles)))
 
 
 def _remarks(result: SegmentResult) -> Iterator[str]:

@@ -10,6 +10,7 @@ from geoovseg.labels.parts import FinishedPart
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.record import RunRecord
 from geoovseg.methods import read_settings
+from geoovseg.network import public
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.run.layout import Layout, Needs
 from geoovseg.scene.intensity import Intensity
@@ -72,7 +73,7 @@ class Job:
             nodata=given.nodata,
             gsd=given.gsd,
             grid=given.grid,
-            regions=os.path.basename(given.regions_file or given.regions_from or "") or None,
+            regions=os.path.basename(public(given.regions_file or given.regions_from or "")) or None,
             classes=tuple((c.name, c.words, c.colour) for c in facts.vocabulary.classes),
             templates=given.templates,
             background=facts.vocabulary.background,

@@ -22,6 +22,7 @@ from geoovseg.labels.record import RunRecord
 from geoovseg.labels.styles import LegendEntry
 from geoovseg.labels.write import assemble, legend_of
 from geoovseg.prompts import templates
+from geoovseg.rasters.remote import identity
 from geoovseg.run.job import Job
 from geoovseg.scene.scene import Scene
 from geoovseg.windows.plan import Part, TilePlan, runs, share
@@ -195,13 +196,12 @@ def _finished(store: PartStore) -> tuple[Outputs, LabelProfile, tuple[Part, ...]
 
 def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
     """What must be the same for parts to be of one run: words, weights, settings, versions, batches, and the scene."""
-    record = json.loads(job.record(scene).to_json())
+    files, checked_by = identity(_pixels_of(scene), scene.src, os.path.dirname(scene.path))
+    record = json.loads(replace(job.record(scene), scene_checked_by=checked_by).to_json())
     height, width = scene.shape
     return {
         "scene": {
-            "files": {
-                os.path.relpath(file, os.path.dirname(scene.path) or "."): _stamp(file) for file in _pixels_of(scene)
-            },
+            "files": files,
             "height": height,
             "width": width,
             "crs": scene.crs.to_wkt() if scene.crs else None,
@@ -222,15 +222,6 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
 def _pixels_of(scene: Scene) -> list[str]:
     """The files of a scene, without those that viewers write statistics into."""
     return sorted(file for file in set(scene.files) if not file.endswith(".aux.xml"))
-
-
-def _stamp(file: str) -> list[int] | None:
-    """Size and time of a file on disk."""
-    try:
-        found = os.stat(file)
-    except OSError:  # remote
-        return None
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _from_here(path: Path, labels: Path) -> str:

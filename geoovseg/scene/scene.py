@@ -18,6 +18,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line
+from geoovseg.network import public
 from geoovseg.rasters.open import GDAL_ERRORS, check_suitable, opened, raster_env
 from geoovseg.scene.bands import Band, choose_bands
 from geoovseg.scene.intensity import Intensity, intensity_of
@@ -40,6 +41,7 @@ class Scene:
 
     src: Any
     path: str
+    """its name, without what may be secret in it"""
     files: tuple[str, ...]
     """on disk: itself, its side files, what a VRT is made of, and its regions"""
     bands: tuple[int, int, int]
@@ -277,7 +279,7 @@ def _inspect(src: Any, bands: tuple[int, int, int], scale: str, name: str, files
     """What is to be known to read pixels as light."""
     return Scene(
         src=src,
-        path=name,
+        path=public(name),
         files=files,
         bands=bands,
         intensity=intensity_of(src, bands, scale, name),

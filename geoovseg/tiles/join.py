@@ -16,6 +16,7 @@ from rasterio.windows import Window
 from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.files import whole
 from geoovseg.labels.names import writing
+from geoovseg.network import public
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.rasters.vrt import alpha_of, band_like, dataset_like, mask_of
@@ -145,5 +146,7 @@ def _keep(vrt: Path, text: str, tiles: Sequence[Tile]) -> None:
             return
         with whole(vrt) as fresh:
             fresh.write_bytes(text.encode())
+            if public(text) != text:  # signed addresses are for their owner alone
+                fresh.chmod(0o600)
             newest = max((os.stat(tile.path).st_mtime_ns for tile in tiles if os.path.exists(tile.path)), default=0)
             os.utime(fresh, ns=(newest, newest))
