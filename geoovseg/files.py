@@ -24,12 +24,18 @@ def fresh_name(path: Path, suffix: str = ".tmp") -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{suffix}")
 
 
+def behind_link(path: Path) -> Path:
+    """Where a file really goes: a link is followed, not replaced, for it may lead to another disk."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 @contextmanager
 def whole(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     """A name to write a file under; when the block ends well, it is on the disk and takes its own name.
 
     `suffix` is for writers that go by the end of a name.
     """
+    path = behind_link(path)
     part = fresh_name(path, suffix)
     try:
         yield part

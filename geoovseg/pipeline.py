@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from geoovseg.errors import InterruptedRunError
-from geoovseg.labels.names import output_names
+from geoovseg.errors import InterruptedRunError, OutputError
+from geoovseg.labels.names import Outputs, output_names
+from geoovseg.labels.styles import LegendEntry
 from geoovseg.models.cards import model_card
 from geoovseg.models.weights import find_weights
 from geoovseg.rasters.open import native
 from geoovseg.run.executors import Executor
+from geoovseg.run.finished import finished
 from geoovseg.run.job import Job
 from geoovseg.run.layout import caution
 from geoovseg.run.state import Run, as_written, open_finished, open_run
@@ -74,6 +77,8 @@ class SegmentResult:
     """where a shard's parts are"""
     classes: dict[str, dict[str, int]]
     """code and pixels of every class by name"""
+    was_there: bool = False
+    """whether an earlier run had made all of it, so that nothing was computed"""
     tiles: tuple[str, ...] = ()
     """what the scene was made of, as a mosaic"""
     per_tile: tuple[str, ...] = ()
@@ -90,23 +95,46 @@ def segment_scene(path: str, words: Vocabulary, settings: Settings, executor: Ex
     outputs = output_names(path, settings.output, settings.confidence, settings.work_dir)
     with settings.access(), open_scene(path, **settings.view) as scene, native():
         find_weights(model_card(settings.model))
-        outputs.check(scene.files, overwrite=settings.overwrite, resume=settings.resume or settings.shard is not None)
+        outputs.check(
+            scene.files,
+            overwrite=settings.overwrite,
+            resume=settings.resume or settings.shard is not None,
+            finished=settings.goes_on,
+        )
         with usage.stage("load"):
             job = executor.job(path, settings, watch.stopped)
             caution(scene, settings, words, job.facts.needs)
             loaded_mb = peak_rss_mb()
+        if settings.goes_on and outputs.are_there and (there := _there(job, scene, outputs)):
+            return replace(there, seconds=usage.seconds(), peak_rss_mb=peak_rss_mb())
         with open_run(outputs, scene, job) as run:
             job = replace(job, prepared=_prepared(run, job, executor, watch))
             again = redone(job, run)
             with usage.stage("segment"):
                 seen, together = compute(job, run, executor, watch)
-            found = _result(job, scene, run, again, together)
+            found = _of_run(job, scene, run, again, together)
             if not run.shared:
                 with usage.stage("assemble"):
                     run.assemble()
         if seen >= max(ENOUGH * job.layout.micro_batch, found.skipped_windows) and executor.workers == 1:
             keep_timings(settings, _timings(job, usage.seconds()["segment"] / seen, loaded_mb))
     return replace(found, seconds=usage.seconds(), peak_rss_mb=round(peak_rss_mb() + executor.peak_mb, 1))
+
+
+def _there(job: Job, scene: Scene, outputs: Outputs) -> SegmentResult | None:
+    """What an earlier run made, if it is what this one would make; else none where it may be replaced.
+
+    Raises OutputError where it may not.
+    """
+    try:
+        found = finished(outputs, scene, job)
+    except OutputError:
+        if job.settings.overwrite:
+            return None
+        raise
+    counts = {"windows": found.record.windows, "skipped": found.record.skipped_windows, "outside": 0, "failed": 0}
+    made = _result(job, scene, outputs, counts, found.legend)
+    return replace(made, was_there=True)
 
 
 def compute(job: Job, run: Run, executor: Executor, watch: Watch) -> tuple[int, int]:
@@ -189,34 +217,49 @@ def merge(folder: str | os.PathLike[str], *, overwrite: bool = False, per_tile: 
     return Merged(str(run.outputs.labels), windows, skipped, failed, outside, tuple(cut))
 
 
-def _result(job: Job, scene: Scene, run: Run, again: int, together: int) -> SegmentResult:
+def _of_run(job: Job, scene: Scene, run: Run, again: int, together: int) -> SegmentResult:
     """What there is to say before the parts are put together; a shard stops here."""
-    outputs, totals, facts = run.outputs, run.totals(), job.facts
+    made = _result(job, scene, run.outputs, run.totals(), run.legend())
+    return replace(
+        made,
+        parts_dir=str(run.store.folder) if run.shared else None,
+        batch_size=min(made.batch_size, together) if together < job.facts.planned else made.batch_size,
+        redone_windows=again,
+        parts=len(run.mine),
+        parts_kept=len(run.kept),
+        panels=len({part.panel for part in run.parts}),
+    )
+
+
+def _result(
+    job: Job, scene: Scene, outputs: Outputs, counts: Mapping[str, int], legend: Sequence[LegendEntry]
+) -> SegmentResult:
+    """What can be said of outputs, however they came to be."""
     return SegmentResult(
         scene=scene.path,
         labels=str(outputs.labels),
         vectors=None,
         confidence=str(outputs.confidence) if outputs.confidence else None,
-        parts_dir=str(run.store.folder) if run.shared else None,
+        parts_dir=None,
         method=job.settings.method,
-        model=str(facts.digests["model"]),
-        device=facts.device,
-        precision=facts.precision,
-        batch_size=min(facts.batch_size, together) if together < facts.planned else facts.batch_size,
-        windows=totals["windows"],
-        skipped_windows=totals["skipped"],
-        failed_windows=totals["failed"],
-        outside_windows=totals["outside"],
-        redone_windows=again,
-        parts=len(run.mine),
-        parts_kept=len(run.kept),
+        model=str(job.facts.digests["model"]),
+        device=job.facts.device,
+        precision=job.facts.precision,
+        batch_size=job.facts.batch_size,
+        windows=counts["windows"],
+        skipped_windows=counts["skipped"],
+        failed_windows=counts["failed"],
+        outside_windows=counts["outside"],
+        redone_windows=0,
+        parts=0,
+        parts_kept=0,
         megapixels=round(scene.shape[0] * scene.shape[1] / 1e6, 3),
         bands=scene.bands,
         scale=job.intensity.ends,
         seconds={},
         peak_rss_mb=0.0,
-        background=facts.vocabulary.background,
-        dropped_background=facts.dropped,
-        panels=len({part.panel for part in run.parts}),
-        classes={entry.name: {"code": entry.code, "pixels": entry.pixels} for entry in run.legend()},
+        background=job.facts.vocabulary.background,
+        dropped_background=job.facts.dropped,
+        panels=len(job.layout.panels),
+        classes={entry.name: {"code": entry.code, "pixels": entry.pixels} for entry in legend},
     )

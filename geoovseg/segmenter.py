@@ -140,13 +140,15 @@ def check_vectors(settings: Settings) -> None:
         return
     if settings.shard is not None:
         raise UsageError("--vectors needs whole labels: run `geoovseg vectorize` after `geoovseg merge`")
-    check_target(Path(settings.vectors), settings.overwrite)
+    check_target(Path(settings.vectors), settings.overwrite or settings.goes_on)
 
 
 def with_vectors(result: SegmentResult, settings: Settings, *, workers: int) -> SegmentResult:
     """Make the labels' polygons, if settings ask for them; an error says that the labels are finished."""
     if settings.vectors is None:
         return result
+    if result.was_there and os.path.exists(settings.vectors):
+        return replace(result, vectors=os.fspath(settings.vectors))
     from geoovseg.vectors.vectorize import vectorize  # slow to import, and needed only for polygons
 
     try:

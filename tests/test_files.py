@@ -100,3 +100,12 @@ def test_a_lock_that_is_a_link_empties_and_follows_nothing(tmp_path: Path) -> No
     with pytest.raises(OutputError, match="is a link"), try_lock(tmp_path / "lock"):
         pass
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_link_is_followed_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "out.txt"
+    link.symlink_to("disk/out.txt")
+    write_whole(link, "content")
+    assert link.is_symlink()
+    assert (tmp_path / "disk" / "out.txt").read_text() == "content"

@@ -106,9 +106,15 @@ def _mosaic(scenes: Sequence[str], asked: Asked) -> Iterator[Task]:
     labels, fresh = _mosaic_labels(scenes, asked)
     vrt = vrt_of(labels)
     outputs = output_names(str(vrt), labels, asked.settings.confidence, asked.settings.work_dir)
-    outputs.check(scenes, overwrite=asked.settings.overwrite or fresh, resume=True)
+    outputs.check(
+        scenes,
+        overwrite=asked.settings.overwrite or fresh,
+        resume=True,
+        finished=asked.settings.goes_on,
+    )
     if asked.per_tile is not None and not _folder(asked.per_tile, asked.dry_run, "--per-tile")[1]:
-        check_per_tile(scenes, asked.per_tile, outputs.rasters, overwrite=asked.settings.overwrite)
+        overwrite = asked.settings.overwrite or asked.settings.goes_on
+        check_per_tile(scenes, asked.per_tile, outputs.rasters, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as passing:
         if asked.dry_run:
             vrt = Path(passing, vrt.name)

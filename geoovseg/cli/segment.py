@@ -147,13 +147,16 @@ def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult
     if asked.per_tile is not None:
         from geoovseg.tiles.cut import per_tile
 
-        cut = per_tile(result.labels, task.tiles, asked.per_tile, overwrite=task.overwrite)
+        cut = per_tile(result.labels, task.tiles, asked.per_tile, overwrite=task.overwrite, keep=result.was_there)
         result = replace(result, per_tile=tuple(cut))
     return replace(result, tiles=tuple(map(public, task.tiles)))
 
 
 def _remarks(result: SegmentResult) -> Iterator[str]:
     """What a person should know about a run."""
+    if result.was_there:
+        yield f"{result.labels} was finished before, with the same settings"
+        return
     yield from _seen(result)
     if result.background:
         yield f"code 0 (background): {', '.join(result.background)}"

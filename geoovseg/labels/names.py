@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 
 from geoovseg.errors import GeoOVSegError, OutputError, UsageError, first_line
-from geoovseg.files import StrPath
+from geoovseg.files import StrPath, behind_link
 from geoovseg.rasters.open import GDAL_ERRORS
 
 
@@ -41,10 +41,16 @@ class Outputs:
         """The rasters, without what lies beside them."""
         return (self.labels,) if self.confidence is None else (self.labels, self.confidence)
 
-    def check(self, sources: Sequence[str], *, overwrite: bool, resume: bool = False) -> None:
+    @property
+    def are_there(self) -> bool:
+        """Whether an earlier run came to its end."""
+        return all(raster.is_file() for raster in self.rasters) and not self.parts.exists()
+
+    def check(self, sources: Sequence[str], *, overwrite: bool, resume: bool = False, finished: bool = False) -> None:
         """Refuse what would lose something: an output that exists, is read from, or cannot be written.
 
-        `sources` are the files the scene is made of.
+        `sources` are the files the scene is made of. With `finished`, outputs of a run that came to its end may be
+        there: they are not written again.
 
         Raises UsageError and OutputError.
         """
@@ -52,7 +58,7 @@ class Outputs:
             self._check_names()
             for raster in self.rasters:
                 _check_target(raster, sources)
-            self._check_free(overwrite=overwrite)
+            self._check_free(overwrite=overwrite or (finished and self.are_there))
             self._check_parts(overwrite=overwrite, resume=resume)
 
     def _check_names(self) -> None:
@@ -110,7 +116,8 @@ def output_names(
     target = Path(output) if output is not None else folder
     is_folder = output is None or os.path.isdir(target) or str(output).endswith(os.sep)
     labels = target / f"{stem}_labels.tif" if is_folder else target
-    return Outputs(labels, Path(confidence) if confidence else None, Path(work_dir) if work_dir else None)
+    named = behind_link(Path(confidence)) if confidence else None
+    return Outputs(behind_link(labels), named, Path(work_dir) if work_dir else None)
 
 
 def swap(ready: Sequence[tuple[Path, Path]], stale: Sequence[Path], bench: Path) -> None:

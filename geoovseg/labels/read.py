@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,8 +16,11 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line
+from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.record import RunRecord
+from geoovseg.labels.styles import LegendEntry
 from geoovseg.rasters.open import GDAL_ERRORS, opened
+from geoovseg.windows.plan import BLOCK
 
 Reader = Callable[[Window], NDArray[np.int64]]
 """Codes of a window of the labels' grid; -1 where unknown."""
@@ -83,3 +87,13 @@ def raster_reader(src: Any) -> Reader:
         return np.where(valid if src.nodata is None else valid & (codes != src.nodata), codes, -1)
 
     return read
+
+
+def counted(src: Any, window: Window, profile: LabelProfile) -> list[LegendEntry]:
+    """Codes, names, colours and how many pixels of a window have them, read a few rows at a time."""
+    counts = np.zeros(profile.nodata + 1, np.int64)
+    for row in range(window.row_off, window.row_off + window.height, BLOCK):
+        rows = min(BLOCK, window.row_off + window.height - row)
+        codes = src.read(1, window=Window(window.col_off, row, window.width, rows))
+        counts += np.bincount(codes.ravel(), minlength=len(counts))
+    return [replace(entry, pixels=int(counts[entry.code])) for entry in profile.legend]

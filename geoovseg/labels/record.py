@@ -63,6 +63,8 @@ class RunRecord:
     """values that were seen as black and white"""
     nodata: float | None = None
     """value that was taken for no data instead of what the file says"""
+    aoi: str | None = None
+    """digest of the area outside which nothing was labelled, on the scene's grid"""
     gsd: float | None = None
     """metres a pixel at which the scene was seen, where that is not its own"""
     grid: str = "working"

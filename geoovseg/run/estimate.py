@@ -76,7 +76,12 @@ def estimate(scene: StrPath, named: Vocabulary, settings: Settings) -> Estimate:
     with settings.access():
         check_settings(settings)
         with open_scene(scene, **settings.view) as src:
-            outputs.check(src.files, overwrite=settings.overwrite, resume=settings.resume or settings.shard is not None)
+            outputs.check(
+                src.files,
+                overwrite=settings.overwrite,
+                resume=settings.resume or settings.shard is not None,
+                finished=settings.goes_on,
+            )
             return _estimated(src, named, settings, str(outputs.labels))
 
 

@@ -71,6 +71,7 @@ class Job:
             **models,
             scale=self.intensity.ends,
             nodata=given.nodata,
+            aoi=self.layout.area.digest if self.layout.area else None,
             gsd=given.gsd,
             grid=given.grid,
             regions=os.path.basename(public(given.regions_file or given.regions_from or "")) or None,

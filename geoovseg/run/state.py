@@ -213,7 +213,6 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
             "confidence": _from_here(outputs.confidence, outputs.labels) if outputs.confidence else None,
         },
         "batch": job.facts.planned,
-        "aoi": job.layout.area.digest if job.layout.area else None,
         "record": {key: value for key, value in record.items() if key not in COUNTED},
         "sentences": hashlib.sha256("\n".join(templates(job.settings.templates)).encode()).hexdigest()[:16],
     }

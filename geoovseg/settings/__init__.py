@@ -142,6 +142,9 @@ class Settings:
         number("be at least 1", lambda n: n >= 1, whole=True),
     )  # fmt: skip
     resume: bool = choice(False, "Run", "Continue a run that did not finish.", flag)
+    skip_finished: bool = choice(
+        False, "Run", "Take scenes whose outputs are there, made with the same settings, as done.", flag
+    )
     overwrite: bool = choice(
         False, "Run", "Replace existing outputs, and discard the parts of an unfinished run.", flag
     )
@@ -177,6 +180,11 @@ class Settings:
         gsd = self.gsd if self.grid == "working" else None
         own = {"bands": self.bands, "scale": self.scale, "nodata": self.nodata}
         return {**own, "gsd": gsd, "regions": self.regions_file}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether outputs that are there already may be what is wanted."""
+        return self.resume or self.skip_finished
 
     @property
     def regions_from(self) -> str | None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError
 from geoovseg.files import bench
 from geoovseg.labels.names import Outputs, label_names, side_files, swap, writing
 from geoovseg.labels.profile import LabelProfile, crs_for_side_file
+from geoovseg.labels.read import counted
 from geoovseg.labels.record import RunRecord
-from geoovseg.labels.styles import LegendEntry, label_aux_xml, label_qml
+from geoovseg.labels.styles import label_aux_xml, label_qml
 from geoovseg.labels.write import LABELS, empty_raster, sidecars
 from geoovseg.rasters.cog import piece, write_cog
 from geoovseg.rasters.ground import RasterGrid
@@ -27,16 +26,21 @@ from geoovseg.windows.plan import BLOCK
 
 
 def per_tile(
-    labels: str | os.PathLike[str], paths: Sequence[str], folder: str | os.PathLike[str], *, overwrite: bool = False
+    labels: str | os.PathLike[str],
+    paths: Sequence[str],
+    folder: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    keep: bool = False,
 ) -> list[str]:
     """Cut the labels of a scene made of tiles back to its tiles: one label raster for each, on exactly its grid.
 
     They are like the whole one: COG, colours, names and run record, with counts of their own; `<stem>_labels.tif` in
-    the folder, or what `label_names` makes of equal stems. Returns their names.
+    the folder, or what `label_names` makes of equal stems. With `keep`, those that are there stay. Returns their names.
 
     Raises SceneError for what is no label raster of `segment`, UsageError for tiles that do not lie in it, OutputError.
     """
-    check_per_tile(paths, folder, [Path(labels)], overwrite=overwrite)
+    check_per_tile(paths, folder, [Path(labels)], overwrite=overwrite or keep)
     names = label_names(paths, os.fspath(folder))
     with raster_env(), opened(os.fspath(labels), f"{os.fspath(labels)!r} as labels") as src:
         record = _record(src)
@@ -46,7 +50,8 @@ def per_tile(
             profiles.append(LabelProfile(tile, record.colours))
             windows.append(_window(src, tile, path))
         for name, profile, window in zip(names, profiles, windows, strict=True):
-            _cut(src, window, profile, record.to_json(), name)
+            if not (keep and name.exists()):
+                _cut(src, window, profile, record.to_json(), name)
     return [str(name) for name in names]
 
 
@@ -86,20 +91,10 @@ def _window(src: Any, tile: RasterGrid, path: str) -> Window:
 
 def _cut(src: Any, window: Window, profile: LabelProfile, record: str, target: Path) -> None:
     """Copy a window of labels as a finished label raster."""
-    legend = _counted(src, window, profile)
+    legend = counted(src, window, profile)
     with writing(target), bench(target) as work:
         copy, empty = work / f"cog{LABELS}", empty_raster(work / f"all{LABELS}", profile, LABELS, record)
         write_cog(copy, empty, [piece(Path(src.name).absolute(), window, 0, 0)], overviews="MODE", block=BLOCK)
         aux = label_aux_xml(legend, crs_for_side_file(copy, profile.grid))
         ready = [(copy, target), *sidecars(target, label_qml(legend), aux, work)]
         swap(ready[::-1], side_files(target), work)
-
-
-def _counted(src: Any, window: Window, profile: LabelProfile) -> list[LegendEntry]:
-    """Codes, names, colours and how many pixels of a window have them, read a few rows at a time."""
-    counts = np.zeros(profile.nodata + 1, np.int64)
-    for row in range(window.row_off, window.row_off + window.height, BLOCK):
-        rows = min(BLOCK, window.row_off + window.height - row)
-        codes = src.read(1, window=Window(window.col_off, row, window.width, rows))
-        counts += np.bincount(codes.ravel(), minlength=len(counts))
-    return [replace(entry, pixels=int(counts[entry.code])) for entry in profile.legend]

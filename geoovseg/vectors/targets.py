@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geoovseg.errors import OutputError, UsageError
+from geoovseg.files import behind_link
 
 DRIVERS = {
     ".gpkg": "GPKG",
@@ -30,5 +31,6 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise OutputError(f"{target} exists; add --overwrite to replace it")
     if target.is_dir():
         raise OutputError(f"{target} is a folder; choose another name")
-    if not target.parent.is_dir():
-        raise OutputError(f"the folder {target.parent} does not exist; create it or choose another name")
+    folder = behind_link(target).parent
+    if not folder.is_dir():
+        raise OutputError(f"the folder {folder} does not exist; create it or choose another name")

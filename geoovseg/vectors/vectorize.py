@@ -21,7 +21,7 @@ import pyarrow as pa
 import shapely
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError
-from geoovseg.files import bench
+from geoovseg.files import behind_link, bench
 from geoovseg.labels.names import is_one_of
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.usage import Usage, peak_rss_mb
@@ -114,7 +114,7 @@ def vectorize(
         cell, side = (None, block) if split_grid is None else split(source, split_grid, block)
         totals = _Totals(source)
         if min_area:
-            scratch = stack.enter_context(bench(target)) / "labels.tif"
+            scratch = stack.enter_context(bench(behind_link(target))) / "labels.tif"
             with watch.stage("small"):
                 source, totals.given = stack.enter_context(without_small(source, min_area, scratch, workers))
         with watch.stage("polygons"), blocks(source.recipe(confidence, simplify), side, workers) as rows:

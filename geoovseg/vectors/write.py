@@ -22,7 +22,7 @@ from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureErr
 from pyproj.exceptions import ProjError
 
 from geoovseg.errors import OutputError, UsageError, first_line, hushed
-from geoovseg.files import bench, to_disk
+from geoovseg.files import behind_link, bench, to_disk
 from geoovseg.labels.names import writing
 from geoovseg.labels.styles import LegendEntry, vector_qml
 from geoovseg.vectors.targets import driver_of
@@ -60,7 +60,7 @@ def write_polygons(path: Path, batches: Iterable[pa.RecordBatch], *, crs: Any, l
 
     Raises OutputError.
     """
-    driver = driver_of(path)
+    driver, path = driver_of(path), behind_link(path)
     write = _write_parquet if driver == "Parquet" else partial(_write, driver)
     if driver == "GeoJSONSeq" and pyproj.CRS.from_user_input(crs).is_geographic:
         batches = map(_wrapped, batches)  # GDAL does it for all other coordinates
