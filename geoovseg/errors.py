@@ -42,7 +42,13 @@ class OutputError(GeoOVSegError, OSError):
 
 
 class NobodyListensError(OutputError):
-    """Standard output is closed or full, so that no result can be told."""
+    """Standard output is full, so that no result can be told."""
+
+
+class PipeClosedError(NobodyListensError):
+    """Whoever read standard output has heard enough, as `head` does."""
+
+    exit_code = 128 + 13  # as of a program that SIGPIPE ends
 
 
 class ResumeError(UsageError):

@@ -12,7 +12,7 @@ import typer
 from geoovseg.cli import demo, doctor, evaluate, merge, methods, models, preview, segment, vectorize, vocabulary
 from geoovseg.cli.options import Grouped
 from geoovseg.cli.output import plain_warnings, talk
-from geoovseg.errors import GeoOVSegError
+from geoovseg.errors import GeoOVSegError, PipeClosedError
 from geoovseg.usage import package_version
 
 app = typer.Typer(
@@ -62,7 +62,9 @@ def main() -> NoReturn:
         with plain_warnings():
             code = command.main(standalone_mode=False)
     except GeoOVSegError as error:
-        talk("\n".join((f"error: {error}", *getattr(error, "__notes__", ()))))
+        notes = getattr(error, "__notes__", ())
+        if notes or not isinstance(error, PipeClosedError):
+            talk("\n".join((f"error: {error}", *notes)))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         talk("interrupted; unfinished files were removed")

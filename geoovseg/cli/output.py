@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 import warnings
@@ -11,7 +13,7 @@ from typing import Any
 
 import typer
 
-from geoovseg.errors import GeoOVSegWarning, NobodyListensError
+from geoovseg.errors import GeoOVSegWarning, NobodyListensError, PipeClosedError
 from geoovseg.network import public
 from geoovseg.usage import duration
 
@@ -19,12 +21,29 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def data(text: str) -> None:
-    """A result, on stdout. Raises NobodyListensError where that is full or closed."""
+    """A result, on stdout, in whatever encoding that has. Raises NobodyListensError where that is full or closed."""
     try:
-        typer.echo(text)
+        typer.echo(_encodable(text, sys.stdout.encoding or "utf-8"))
         sys.stdout.flush()
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it goes nowhere
+        raise PipeClosedError("standard output was closed before all results were told") from error
     except OSError as error:
         raise NobodyListensError(f"cannot write to standard output: {error}; the results are {text}") from error
+
+
+def _encodable(text: str, encoding: str) -> str | bytes:
+    """A text as an encoding can hold it: names of files as their bytes, JSON in ASCII, else escapes."""
+    try:
+        text.encode(encoding)
+        return text
+    except UnicodeEncodeError:
+        if text.startswith("{"):
+            return "\n".join(json.dumps(json.loads(line)) for line in text.splitlines())
+    try:
+        return text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace")
 
 
 def talk(text: str, *, quiet: bool = False) -> None:

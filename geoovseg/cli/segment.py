@@ -16,7 +16,7 @@ from geoovseg.cli import options as o
 from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.cli.plans import dry_runs
 from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
-from geoovseg.errors import GeoOVSegError, InterruptedRunError
+from geoovseg.errors import GeoOVSegError, InterruptedRunError, PipeClosedError
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import model_card
 from geoovseg.network import public
@@ -97,7 +97,11 @@ class _Runs:
             talk(f"the labels are finished: {result.labels}")
             raise
         outputs = (result.parts_dir,) if result.parts_dir else (result.labels, result.vectors, result.confidence)
-        data(result.to_json() if self.json else "\n".join(filter(None, (*outputs, *result.per_tile))))
+        try:
+            data(result.to_json() if self.json else "\n".join(filter(None, (*outputs, *result.per_tile))))
+        except PipeClosedError as error:
+            error.add_note(f"finished: {', '.join(filter(None, outputs))}")
+            raise
         self._talk(result, task)
         if self.stop.signal:
             raise InterruptedRunError(f"{task.scene} was finished first", self.stop.signal)

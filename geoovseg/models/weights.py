@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, OutputError, WeightsMissingError, first_line
@@ -21,10 +22,16 @@ OPTIONS = {"clip": "model", "sam": "sam", "upsampler": "upsample", "vfm": "vfm"}
 
 
 def cache_dir() -> Path:
-    """Where small computed things are kept: $GEOOVSEG_CACHE, else the user's cache folder."""
+    """Where small computed things are kept: $GEOOVSEG_CACHE, else the user's cache folder.
+
+    A user without a home, as in some containers, has a folder in the one for passing files.
+    """
     if "GEOOVSEG_CACHE" in os.environ:
         return Path(os.environ["GEOOVSEG_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoovseg"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoovseg"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"geoovseg-{os.getuid()}"
 
 
 def local_weights(card: ModelCard) -> Path | None:
@@ -94,8 +101,11 @@ def _from_url(card: ModelCard, url: str, progress: Progress | None) -> Path:
 
 def _from_hub(card: ModelCard) -> Path:
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError
 
+    if HF_HUB_CACHE.startswith("~"):
+        raise GeoOVSegError("this user has no home folder to keep weights in: set HF_HOME to a folder, or HOME")
     for file in card.files:
         try:
             for other in card.also:

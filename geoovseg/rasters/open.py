@@ -68,7 +68,9 @@ def opened(name: str, what: str) -> Iterator[Any]:
         raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
     try:
         src = plain_open(name)
-    except (*GDAL_ERRORS, UnicodeError) as error:
+    except UnicodeError as error:
+        raise SceneError(f"cannot open {what}: its name is not UTF-8; rename it, or give it a link: ln -s") from error
+    except GDAL_ERRORS as error:
         raise SceneError(f"cannot open {what}: {first_line(error)}") from error
     with src:
         yield src
