@@ -14,6 +14,9 @@ from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.errors import UsageError
 from geoovseg.methods import card
 
+LARGEST = 20_000
+"""Pixels of a side of a drawn scene, which is drawn in memory."""
+
 
 def command(
     folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.", metavar="DIR")] = Path("demo"),
@@ -81,6 +84,6 @@ def _segment(folder: Path, scene: str, truth: str, method: str, quiet: bool) -> 
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise UsageError(f"--size {text}: write width x height, as in 1024x1024")
+    if not all(side.isascii() and side.isdecimal() and 0 < int(side) <= LARGEST for side in (width, height)):
+        raise UsageError(f"--size {text}: write width x height, as in 1024x1024, each at most {LARGEST}")
     return int(width), int(height)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
+from geoovseg import numerals
 from geoovseg.settings import Settings, choices
 from geoovseg.settings.choice import GROUPS, Choice, option_of
 
@@ -61,14 +63,40 @@ QuietOpt = Annotated[
 ]
 
 
+NUMBERS: dict[Any, Callable[[str], float]] = {
+    int: numerals.whole, int | None: numerals.whole, float | None: numerals.number,
+}  # fmt: skip
+"""How settings of these types are read."""
+
+
 def of(name: str) -> Any:
     """Make an option of a setting, to annotate a parameter with."""
     known = choices()[name]
     flags = known.flags or (option_of(name),)
-    complete = _completion(known) if known.names else None
-    return typer.Option(
-        *flags, help=known.about, metavar=known.metavar, rich_help_panel=known.group, autocompletion=complete
-    )
+    more: dict[str, Any] = {"autocompletion": _completion(known)} if known.names else {}
+    metavar = known.metavar
+    if (read := NUMBERS.get(_types()[name])) is not None:
+        more["parser"], metavar = _parser(read), metavar or {numerals.whole: "INTEGER"}.get(read, "FLOAT")
+    return typer.Option(*flags, help=known.about, metavar=metavar, rich_help_panel=known.group, **more)
+
+
+def _parser(read: Callable[[str], float]) -> Callable[[str], float]:
+    """Reads numbers as `numerals` does; what is infinite or none is left to the setting's own check."""
+
+    def parse(text: str) -> float:
+        if str(text).strip().lstrip("+-").lower() in ("nan", "inf", "infinity"):
+            return float(text)
+        try:
+            return read(str(text))
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return parse
+
+
+@cache
+def _types() -> dict[str, Any]:
+    return get_type_hints(Settings)
 
 
 def _completion(known: Choice) -> Callable[[str], list[str]]:
@@ -100,8 +128,7 @@ def taking_settings(command: Callable[..., None]) -> Callable[..., None]:
 
 def _settings() -> list[tuple[str, Any, Choice]]:
     """Names of settings, the types that the parser reads, and what is said of them."""
-    hints = get_type_hints(Settings)
-    return [(name, _read_as(hints[name], known), known) for name, known in choices().items()]
+    return [(name, _read_as(_types()[name], known), known) for name, known in choices().items()]
 
 
 def _read_as(hint: Any, known: Choice) -> Any:

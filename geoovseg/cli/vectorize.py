@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from geoovseg import numerals
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
 from geoovseg.errors import UsageError
@@ -67,6 +68,6 @@ def command(
 def _names(items: list[str]) -> dict[int, str]:
     pairs = read_pairs(items, "--names", "code=name")
     try:
-        return {int(code): name for code, name in pairs.items()}
+        return {numerals.whole(code): name for code, name in pairs.items()}
     except ValueError as error:
         raise UsageError(f"--names {items[0]}: write code=name, as in 3=road") from error

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
+from geoovseg import numerals
 from geoovseg.errors import MethodError, did_you_mean
 from geoovseg.methods.cards import METHODS as METHODS
 from geoovseg.methods.fields import Field, Value
@@ -125,7 +126,8 @@ def _convert(method: str, field: Field, value: str | Value) -> Value:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text]
         if isinstance(field.default, str):
             return {choice: choice for choice in field.choices}[text]
-        number = type(field.default)(value)
+        read = numerals.whole if isinstance(field.default, int) else numerals.number
+        number = read(value) if isinstance(value, str) else type(field.default)(value)
         if not field.holds(number) or abs(number) >= LARGEST:
             raise ValueError
         return number

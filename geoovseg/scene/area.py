@@ -23,6 +23,7 @@ from rasterio.features import geometry_mask
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
+from geoovseg import numerals
 from geoovseg.errors import GeoOVSegWarning, UsageError, first_line
 
 AT_ONCE = 1000
@@ -98,7 +99,7 @@ def _read(text: str, crs_text: str | None) -> Any:
             if not isinstance(found, geopandas.GeoDataFrame):
                 raise UsageError(f"--aoi {text} has no shapes")
             return found if crs_text is None else found.set_crs(crs_text, allow_override=True)
-        west, south, east, north = (float(number) for number in text.split(","))
+        west, south, east, north = map(numerals.number, text.split(","))
     except UsageError:
         raise
     except ProjError as error:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
+from geoovseg import numerals
 from geoovseg.errors import SceneError, UsageError
 from geoovseg.rasters.vrt import bits_of, is_negative, palette_of
 
@@ -37,7 +38,7 @@ def read_scale(text: str) -> str | Range:
     if text in SCALES:
         return text
     try:
-        low, high = (float(part) for part in text.split(","))
+        low, high = map(numerals.number, text.split(","))
     except ValueError as error:
         raise UsageError(f"--scale {text}: write auto, dtype, or MIN,MAX, as in 0,3000") from error
     if not (math.isfinite(low) and math.isfinite(high) and low < high):

@@ -17,6 +17,7 @@ from geoovseg.prompts import DEFAULT_TEMPLATES, class_lists, template_lists
 from geoovseg.settings.choice import (
     AMOUNT,
     PIXELS,
+    PROCESSES,
     Choice,
     bands,
     by_name,
@@ -117,7 +118,7 @@ class Settings:
     )  # fmt: skip
     gsd: float | None = choice(
         None, "Image", "Metres per pixel at which to see the scene; default: its own.",
-        number("be a number of metres", lambda n: n > 0), metavar="METRES",
+        number("be a number of metres", lambda n: 1e-6 <= n <= 1e9), metavar="METRES",
     )  # fmt: skip
     grid: str = choice(
         "working", "Image", "With --gsd, the grid of the outputs: working (that resolution) or scene (the image's).",
@@ -139,7 +140,7 @@ class Settings:
     )
     workers: int = choice(
         1, "Speed and memory", "Processes on this machine that share the work: one a GPU, or sharing the cores.",
-        number("be at least 1", lambda n: n >= 1, whole=True),
+        PROCESSES,
     )  # fmt: skip
     resume: bool = choice(False, "Run", "Continue a run that did not finish.", flag)
     skip_finished: bool = choice(

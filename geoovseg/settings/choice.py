@@ -10,6 +10,7 @@ from functools import wraps
 from numbers import Real
 from typing import Any, TypeVar
 
+from geoovseg import numerals
 from geoovseg.errors import UsageError, did_you_mean
 
 Kind = TypeVar("Kind")
@@ -69,8 +70,9 @@ def number(wanted: str, holds: Callable[[float], bool], whole: bool = False) -> 
     return check
 
 
-PIXELS = number("be a positive number", lambda n: n > 0, whole=True)
-AMOUNT = number("be a positive number", lambda n: n > 0)
+PIXELS = number("be a positive number, at most 1e9", lambda n: 0 < n <= 1e9, whole=True)
+PROCESSES = number("be at least 1, at most 1024", lambda n: 1 <= n <= 1024, whole=True)
+AMOUNT = number("be a positive number, at most 1e15", lambda n: 0 < n <= 1e15)
 
 
 def flag(option: str, value: Any) -> bool:
@@ -110,9 +112,11 @@ def shard(option: str, value: Any) -> tuple[int, int]:
     """`I/N`, `slurm` for this task of a job array, or two numbers."""
     try:
         if value == "slurm":
-            task, least, count = (int(os.environ[f"SLURM_ARRAY_TASK_{end}"]) for end in ("ID", "MIN", "COUNT"))
+            task, least, count = (
+                numerals.whole(os.environ[f"SLURM_ARRAY_TASK_{end}"]) for end in ("ID", "MIN", "COUNT")
+            )
             value = task - least + 1, count
-        number, count = (int(part) for part in (value.split("/") if isinstance(value, str) else value))
+        number, count = map(numerals.whole, value.split("/")) if isinstance(value, str) else map(int, value)
     except KeyError as error:
         raise UsageError(
             f"{option} slurm works in a job array, where SLURM_ARRAY_TASK_ID, _MIN and _COUNT are set"
