@@ -63,7 +63,7 @@ QuietOpt = Annotated[
 ]
 
 
-NUMBERS: dict[Any, Callable[[str], float]] = {
+NUMBERS: Mapping[Any, Callable[[str], float]] = {
     int: numerals.whole, int | None: numerals.whole, float | None: numerals.number,
 }  # fmt: skip
 """How settings of these types are read."""
@@ -76,7 +76,7 @@ def of(name: str) -> Any:
     more: dict[str, Any] = {"autocompletion": _completion(known)} if known.names else {}
     metavar = known.metavar
     if (read := NUMBERS.get(_types()[name])) is not None:
-        more["parser"], metavar = _parser(read), metavar or {numerals.whole: "INTEGER"}.get(read, "FLOAT")
+        more["parser"], metavar = _parser(read), metavar or ("INTEGER" if read is numerals.whole else "FLOAT")
     return typer.Option(*flags, help=known.about, metavar=metavar, rich_help_panel=known.group, **more)
 
 

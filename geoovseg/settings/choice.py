@@ -42,7 +42,8 @@ def option_of(name: str) -> str:
 
 def text(option: str, value: Any) -> str:
     """Some text, or a path."""
-    if not isinstance(value, str | os.PathLike) or not (text := os.fspath(value)) or isinstance(text, bytes):
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else b""
+    if not text or isinstance(text, bytes) or "\0" in text:
         raise UsageError(f"{option} {value!r} must be text")
     return text
 
@@ -112,9 +113,8 @@ def shard(option: str, value: Any) -> tuple[int, int]:
     """`I/N`, `slurm` for this task of a job array, or two numbers."""
     try:
         if value == "slurm":
-            task, least, count = (
-                numerals.whole(os.environ[f"SLURM_ARRAY_TASK_{end}"]) for end in ("ID", "MIN", "COUNT")
-            )
+            names = (f"SLURM_ARRAY_TASK_{end}" for end in ("ID", "MIN", "COUNT"))
+            task, least, count = (numerals.whole(os.environ[name]) for name in names)
             value = task - least + 1, count
         number, count = map(numerals.whole, value.split("/")) if isinstance(value, str) else map(int, value)
     except KeyError as error:

@@ -20,6 +20,8 @@ from geoovseg.vectors.pieces import Recipe, read_pixels
 
 COLOURS = ("#c0392b", "#7f8c8d", "#2e86de", "#1e6b2f", "#9acd5a", "#f1c40f", "#b5835a", "#8e44ad", "#16a085", "#e67e22")
 """For rasters without a palette."""
+FARTHEST = 1e9
+"""Metres of a split grid at most."""
 LARGEST = 2**31 - 1
 """Of the codes a column of whole numbers can hold."""
 
@@ -138,8 +140,8 @@ def split(source: Source, metres: float, block: int) -> tuple[tuple[int, int], i
     Its cells may be a few pixels off, so that blocks fit. Raises UsageError.
     """
     width, height = source.pixel
-    if not metres >= max(width, height) or not math.isfinite(metres):
-        raise UsageError(f"--split-grid {metres:g} is less than a pixel, or no number of metres")
+    if not max(width, height) <= metres <= FARTHEST:
+        raise UsageError(f"--split-grid {metres:g} is less than a pixel, or no number of metres on the earth")
     if round(metres / width) != round(metres / height):
         raise UsageError("--split-grid needs square pixels")
     blocks_a_cell = -(-round(metres / width) // block)
