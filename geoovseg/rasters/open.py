@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from geoovseg.network import is_offline, is_remote
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What GDAL and rasterio raise: not all of it has one root."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/(?!/)")
+"""The start of an address that was a path in between."""
 LARGEST = 2**40
 """Pixels; more are a damaged file's, or years of work."""
 
@@ -46,16 +49,22 @@ def placeless() -> Iterator[None]:
         yield
 
 
+def check_reachable(name: str) -> None:
+    """Refuse what is read over the network while that is forbidden. Raises SceneError."""
+    if is_offline() and is_remote(name):
+        raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
+
+
 @contextmanager
 def opened(name: str, what: str) -> Iterator[Any]:
     """An open raster, closed in the end; `what` names it in a message. Raises SceneError, also for what is offline."""
-    if is_offline() and is_remote(name):
-        raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
+    check_reachable(name)
     try:
         with placeless():
             src = rasterio.open(name)
     except (*GDAL_ERRORS, UnicodeError) as error:
-        raise SceneError(f"cannot open {what}: {first_line(error)}") from error
+        hint = "; give addresses as text: a Path makes one slash of two" if _ADDRESS.match(name) else ""
+        raise SceneError(f"cannot open {what}: {first_line(error)}{hint}") from error
     with src:
         yield src
 
