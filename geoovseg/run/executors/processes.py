@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from geoovseg import machine
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError, UsageError
+from geoovseg.network import is_offline
 from geoovseg.run.job import Job, Step
 from geoovseg.settings import Settings, Stop
 from geoovseg.usage import peak_rss_mb
@@ -171,7 +172,7 @@ def in_processes(work: Callable[[Item], Done], items: Sequence[Item], workers: i
     if count <= 1:
         yield map(work, items)
         return
-    pool = _pool(count, {})
+    pool = _pool(count, {"GEOOVSEG_OFFLINE": "1"} if is_offline() else {})
     try:
         yield _ahead(pool, work, items, 2 * count)
     finally:
