@@ -106,6 +106,19 @@ def test_a_table_in_ranges_names_every_code_of_them(write_raster: Write) -> None
     assert found == {**dict.fromkeys((10, 11, 12), "wet"), **dict.fromkeys((20, 21), "dry")}
 
 
+def test_rows_of_a_table_may_stand_for_codes_by_their_order(write_raster: Write) -> None:
+    columns = (("Histogram", 1, 1), ("OBJECT", 0, 0), ("Class_Names", 2, 2))
+    fields = "".join(
+        f"<FieldDefn><Name>{n}</Name><Type>{t}</Type><Usage>{u}</Usage></FieldDefn>" for n, t, u in columns
+    )
+    rows = "".join(
+        f'<Row index="{n}"><F>1</F><F>{n + 7}</F><F>{name}</F></Row>' for n, name in enumerate(["", "wet", "dry"])
+    )
+    for start, found in ((0, {1: "wet", 2: "dry"}), (10, {11: "wet", 12: "dry"})):
+        said = f'<GDALRasterAttributeTable Row0Min="{start}" BinSize="1">{fields}{rows}</GDALRasterAttributeTable>'
+        assert _names(_beside(write_raster(CODES, "l.tif"), said)) == found
+
+
 def test_a_table_without_names_or_codes_names_nothing(write_raster: Write) -> None:
     columns = (("Histogram", 1, 1), ("Red", 0, 6))
     fields = "".join(

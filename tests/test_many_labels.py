@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pyogrio
 import pytest
-from conftest import zipped
+from conftest import TRANSFORM, zipped
+from shapely.geometry import box
 
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.evaluation import evaluate
@@ -97,6 +99,21 @@ def test_the_name_of_truth_is_never_taken_for_a_longer_one(folders: tuple[Path, 
     (truth / "a.tif").rename(truth / "a_1.tif")
     with pytest.raises(UsageError, match=r"a_labels.tif has no truth of its name"):
         evaluate(labels, truth)
+
+
+def test_one_of_several_truths_may_be_without_a_class(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    labels, _ = folders
+    shapes = tmp_path / "shapes"
+    shapes.mkdir()
+    for name, streets in (("a", ["street", "water"]), ("b", ["water", "water"])):
+        left, top = TRANSFORM.c, TRANSFORM.f
+        squares = [box(left + n, top - 0.5, left + n + 1, top) for n in range(2)]
+        table = geopandas.GeoDataFrame({"class_name": streets, "geometry": squares}, crs="EPSG:32632")
+        table.to_file(shapes / f"{name}.fgb")
+    result = evaluate(labels, shapes, mapping=["street=road"])
+    assert result.confusion == [[1, 1, 0], [3, 3, 0]]
+    with pytest.raises(UsageError, match="--map lane=...: the truth has street, water"):
+        evaluate(labels, shapes, mapping={"lane": "road"})
 
 
 def test_a_file_without_a_pixel_to_compare_is_told(

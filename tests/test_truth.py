@@ -76,6 +76,13 @@ def test_outside_counts_what_shapes_do_not_cover(labels: str, footprint: Path) -
         evaluate(labels, footprint, outside="soil")
 
 
+def test_a_place_without_any_shape_is_all_outside(labels: str, footprint: Path) -> None:
+    geopandas.read_file(footprint).iloc[:0].to_file(footprint)
+    assert evaluate(labels, footprint, outside="background").confusion == [[4, 4]]
+    with pytest.raises(UsageError, match="no class of"):
+        evaluate(labels, footprint)
+
+
 def test_outside_may_be_a_class_of_the_truth_that_is_mapped(labels: str, write_raster: Write) -> None:
     path = write_raster(np.array([[1, 1, 2, 0], [2, 0, 0, 0]], np.uint8)[None], "t.tif", nodata=0)
     given = {"1": "building", "2": "background"}
@@ -134,6 +141,17 @@ def test_the_red_band_of_colours_is_never_taken_for_codes(labels: str, write_ras
         data = np.ones((bands, 2, 4), np.uint16 if bands == 4 else np.uint8)
         with pytest.raises(SceneError, match=f"has {bands} bands"):
             evaluate(labels, write_raster(data, "t.tif"), mapping={"1": "building"})
+
+
+def test_truth_with_the_colours_of_a_picture_is_told(write_raster: Write) -> None:
+    pixels = np.random.default_rng(0).integers(1, 255, (3, 20, 20)).astype(np.uint8)
+    pixels[:, 0] = [[0], [0], [255]]
+    labels = write_raster(np.ones((1, 20, 20), np.uint8), "l.tif", tags=_tags("building"))
+    truth = write_raster(pixels, "t.tif", photometric="rgb")
+    for more in ({}, {"*": "background"}):
+        result = evaluate(labels, truth, mapping={"#0000ff": "building", **more})
+        assert "the truth has 380 colours that stand for no class: is it a picture" in " ".join(result.remarks)
+        assert result.ignored == ({} if more else {"380 other colours": 380})
 
 
 def test_published_colours_are_known_by_name(labels: str, write_raster: Write, geoovseg: Run) -> None:

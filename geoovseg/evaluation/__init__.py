@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, UsageError
+from geoovseg.evaluation.colours import colour_text
 from geoovseg.evaluation.figures import NODATA, Comparison, figures, summed
 from geoovseg.evaluation.figures import ClassScore as ClassScore
 from geoovseg.evaluation.figures import EvaluationResult as EvaluationResult
@@ -24,6 +25,8 @@ from geoovseg.labels.read import Reader, category_names, check_codes, open_label
 from geoovseg.rasters.open import raster_env
 
 BLOCK = 1024
+MANY_COLOURS = 100
+"""More that stand for no class are no truth's."""
 _SHIFT = 1 << 24
 """Label codes stay below this."""
 
@@ -66,7 +69,7 @@ def evaluate(
     given = _texts(mapping)
     if (several := pairs(labels, truth)) is None:
         return figures(_compared(labels, truth, given, how, outside))  # type: ignore[arg-type]
-    found = [_compared(*pair, given, how, outside) for pair in several]
+    found = [_compared(*pair, given, how, outside, alone=len(several) == 1) for pair in several]
     return figures(summed(found), _each(several, found))
 
 
@@ -90,7 +93,13 @@ def _each(several: Sequence[tuple[str, str]], found: Sequence[Comparison]) -> li
 
 
 def _compared(
-    labels: StrPath, truth: StrPath, mapping: Mapping[str, str] | Sequence[str], how: How, outside: str | None
+    labels: StrPath,
+    truth: StrPath,
+    mapping: Mapping[str, str] | Sequence[str],
+    how: How,
+    outside: str | None,
+    *,
+    alone: bool = True,
 ) -> Comparison:
     """One raster of labels with its truth."""
     with ExitStack() as stack:
@@ -101,7 +110,7 @@ def _compared(
         if not names:
             raise UsageError(f"{labels} has no class names; it must come from `geoovseg segment` or carry categories")
         theirs = stack.enter_context(open_truth(src, truth, how))
-        found = match(names, theirs, mapping, outside, str(truth))
+        found = match(names, theirs, mapping, outside, str(truth), alone=alone)
         return _named(_count(src, theirs.read), names, theirs, found)
 
 
@@ -135,4 +144,27 @@ def _named(counts: Counter[tuple[int, int]], labels: Mapping[int, str], truth: T
         moot = (f"--outside {found.outside} does nothing: the truth covers every pixel that has a label",)
         found = replace(found, outside=None)
     order = tuple(dict.fromkeys(name for name in labels.values() if name in found.wanted))
-    return Comparison(order=order, cells=cells, ignored=ignored, uncovered=uncovered, remarks=found.remarks, moot=moot)
+    remarks = (*found.remarks, *_strange(counts, ignored, truth, found))
+    return Comparison(
+        order=order,
+        cells=cells,
+        ignored=ignored,
+        uncovered=uncovered,
+        remarks=remarks,
+        moot=moot,
+        missing=found.missing,
+    )
+
+
+def _strange(counts: Mapping[tuple[int, int], int], ignored: Counter[str], truth: Truth, found: Match) -> Iterator[str]:
+    """What to say of truth with more colours than classes can have; they are counted as one."""
+    strange = {true for true, _ in counts if true >= 0 and true not in found.classes and true not in truth.names}
+    if truth.text is not colour_text or len(strange) <= MANY_COLOURS:
+        return
+    pixels = sum(ignored.pop(colour_text(code), 0) for code in strange)
+    if pixels:
+        ignored[f"{len(strange)} other colours"] = pixels
+    yield (
+        f"the truth has {len(strange)} colours that stand for no class: is it a picture, or was it compressed with "
+        "losses, as JPEG does?"
+    )

@@ -68,10 +68,15 @@ class Comparison:
     remarks: tuple[str, ...] = ()
     moot: tuple[str, ...] = ()
     """remarks on what an option does not do, of several comparisons only where it does nothing in any"""
+    missing: Mapping[str, UsageError] = field(default_factory=dict)
+    """what to say of names that this truth has not"""
 
 
 def summed(found: Sequence[Comparison]) -> Comparison:
-    """Several comparisons as one."""
+    """Several comparisons as one. Raises UsageError for a name that no truth has."""
+    for name, error in found[0].missing.items():
+        if all(name in each.missing for each in found):
+            raise error
     cells, ignored = Counter[tuple[str, str | None]](), Counter[str]()
     for each in found:
         cells.update(each.cells)

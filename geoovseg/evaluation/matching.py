@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from geoovseg.errors import UsageError
 from geoovseg.evaluation.colours import colour_code
@@ -26,6 +26,8 @@ class Match:
     """for pixels of which the truth says nothing"""
     remarks: tuple[str, ...] = ()
     """what a person should know"""
+    missing: Mapping[str, UsageError] = field(default_factory=dict)
+    """what to say of names in --map that this truth has not"""
 
     def of(self, code: int) -> str | None:
         """The label class that a truth code counts as, -1 being no data; none if it is not compared."""
@@ -43,20 +45,29 @@ def match(
     mapping: Mapping[str, str] | Sequence[str],
     outside: str | None,
     source: str,
+    *,
+    alone: bool = True,
 ) -> Match:
-    """The classes to compare. Raises UsageError for names that there are none of, and where no class is in both."""
+    """The classes to compare.
+
+    Raises UsageError for names that there are none of, and where no class is in both; for what the truth lacks only if
+    it is `alone`, since of several files one may well be without a class.
+    """
     by_fold = {name.casefold(): name for name in labels.values()}
     given = _read(mapping, truth, by_fold)
     unknown = [name for name in given.values() if name.casefold() not in by_fold]
     if unknown:
         raise UsageError(f"--map ...={unknown[0]}: the labels have {', '.join(labels.values())}")
-    rest = given.pop(REST, None)
+    rest, missing = given.pop(REST, None), _missing(given, truth)
+    if missing and alone:
+        raise next(iter(missing.values()))
+    given = {name: target for name, target in given.items() if name not in missing}
     wanted = {code: by_fold.get(name.casefold(), rest) for code, name in truth.names.items()}
     for name, target in given.items():
         wanted |= dict.fromkeys(_codes(name, truth), target)
     classes = {code: by_fold[name.casefold()] for code, name in wanted.items() if name is not None}
-    found = Match(classes=classes, rest=None if rest is None else by_fold[rest.casefold()])
-    if not classes and rest is None:
+    found = Match(classes=classes, rest=None if rest is None else by_fold[rest.casefold()], missing=missing)
+    if alone and not classes and rest is None and (outside is None or truth.names):
         raise _nothing_in_common(labels, truth, source)
     return _with_outside(_without_nodata(found, truth, given, by_fold), outside, given, by_fold)
 
@@ -73,13 +84,22 @@ def _read(mapping: Mapping[str, str] | Sequence[str], truth: Truth, by_fold: Map
 
 
 def _codes(name: str, truth: Truth) -> list[int]:
-    """The codes of a truth class that --map names. Raises UsageError."""
-    found = truth.codes(name) or [code for code, said in truth.spoken.items() if said == name]
-    if found:
-        return found
-    if colour_code(name) is not None:
-        raise UsageError(f"--map {name}=...: the truth has no such colour, neither in bands nor in a palette")
-    raise UsageError(f"--map {name}=...: the truth has {', '.join(truth.names.values()) or 'codes, no names'}")
+    """The codes of a truth class that --map names."""
+    return truth.codes(name) or [code for code, said in truth.spoken.items() if said == name]
+
+
+def _missing(given: Mapping[str, str], truth: Truth) -> dict[str, UsageError]:
+    """What to say of names in --map that the truth has not."""
+    there = ", ".join(truth.names.values()) or "codes, no names"
+    return {
+        name: UsageError(
+            f"--map {name}=...: the truth has no such colour, neither in bands nor in a palette"
+            if colour_code(name) is not None
+            else f"--map {name}=...: the truth has {there}"
+        )
+        for name in given
+        if not _codes(name, truth)
+    }
 
 
 def _nothing_in_common(labels: Mapping[int, str], truth: Truth, source: str) -> UsageError:

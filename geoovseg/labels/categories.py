@@ -111,7 +111,7 @@ def _named_rows(
     No names where it cannot be told which column holds them, or the codes.
     """
     name = _find(columns, _TEXT, (_NAME,), _NAMES)
-    low = _find(columns, _WHOLE, (_VALUE, _LOWEST), _CODES)
+    low = _find(columns, _WHOLE, (_VALUE, _LOWEST), _CODES, alone=bins is None)
     high = next((n for n, column in enumerate(columns) if column.usage == _HIGHEST), low)
     if name is None or (low is None and not (bins and bins[1] == 1)):
         return {}
@@ -133,13 +133,15 @@ def _codes(first: str | float, last: str | float) -> Iterator[int]:
         yield from range(int(low), int(high) + 1)
 
 
-def _find(columns: Sequence[Column], kind: int, usages: Sequence[int], names: Sequence[str]) -> int | None:
-    """The number of a column: by its usage, else by its name, else the only one, or of texts the first, of its type."""
+def _find(
+    columns: Sequence[Column], kind: int, usages: Sequence[int], names: Sequence[str], *, alone: bool = False
+) -> int | None:
+    """The number of a column: by its usage, else by its name, else of texts the first, and `alone` the only one."""
     said = [n for n, c in enumerate(columns) if c.usage in usages]
     free = [n for n, c in enumerate(columns) if c.kind == kind and c.usage == _GENERIC]
     called = [n for wanted in names for n, c in enumerate(columns) if c.name.casefold() == wanted and n in free]
     alike = [n for n in free if any(wanted in columns[n].name.casefold() for wanted in ("name", "class", "label"))]
-    rest = [*alike, *free] if kind == _TEXT else free if len(free) == 1 else []
+    rest = [*alike, *free] if kind == _TEXT else free if alone and len(free) == 1 else []
     return next(iter([*said, *called, *rest]), None)
 
 
