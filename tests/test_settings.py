@@ -165,5 +165,6 @@ def test_keywords_are_typed(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", ROOT / ".mypy_cache", path]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    wrong = [line.split(":")[1] for line in done.stdout.splitlines() if line.startswith(str(path)) and "error" in line]
+    # by its name alone: what mypy has from its cache may be told of an earlier run's folder
+    wrong = [line.split(":")[1] for line in done.stdout.splitlines() if f"{path.name}:" in line and "error:" in line]
     assert wrong == ["6", "7", "8", "9"], done.stdout

@@ -31,7 +31,8 @@ def command(
     classes: Annotated[
         list[str] | None,
         typer.Option(
-            help="Write only these classes, by name, separated by commas; may be repeated. Default: all but background."
+            help="Write only these classes, by name, separated by commas; may be repeated. Default: all but background.",
+            metavar="CLASSES",
         ),
     ] = None,
     names: Annotated[

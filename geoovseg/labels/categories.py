@@ -16,11 +16,14 @@ from rasterio.io import MemoryFile
 
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
 from geoovseg.labels.record import RunRecord
+from geoovseg.network import is_remote
 from geoovseg.rasters.open import GDAL_ERRORS, opened
 from geoovseg.rasters.vrt import source_name
 
 DEPTH = 5
 """Of VRTs that are made of VRTs, as far as names are looked for."""
+FAR = 32
+"""Of the rasters a VRT is made of on servers, as many are asked for names."""
 _BESIDE = (".aux.xml", ".ovr", ".msk", ".dbf")
 """Ends of the names of files that are listed with a raster, and are none."""
 _TEXT, _WHOLE = 2, 0
@@ -172,9 +175,9 @@ def _of_sources(src: Any, depth: int) -> dict[int, str]:
     """The names of what a VRT is made of; warns where these name a code differently, which then has none."""
     names: dict[int, str] = {}
     torn: set[int] = set()
-    for path in src.files[1:]:
-        if path.lower().endswith(_BESIDE) or path == src.name:
-            continue
+    paths = [path for path in src.files[1:] if not path.lower().endswith(_BESIDE) and path != src.name]
+    near, far = ([path for path in paths if is_remote(path) is remote] for remote in (False, True))
+    for path in (*near, *far[:FAR]):
         for code, name in _of_file(path, depth).items():
             if names.setdefault(code, name) != name:
                 torn.add(code)
