@@ -31,7 +31,7 @@ def command(
     classes: Annotated[
         list[str] | None,
         typer.Option(
-            help="Write only these classes, by name, separated by commas; may be repeated. Default: all but background.",
+            help="Write only these classes, by name and separated by commas; may be repeated. Default: all but code 0.",
             metavar="CLASSES",
         ),
     ] = None,
