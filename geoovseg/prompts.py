@@ -1,4 +1,4 @@
-"""The text files of `prompts/`: class lists, sentences around a word, words of the automatic background."""
+"""The text files of `prompts/`: class lists, sentences around a word, words of the automatic background, colours."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def class_lists() -> dict[str, Path]:
 def template_lists() -> dict[str, Path]:
     """The sets of sentences that ship with the package, by name."""
     return _named("templates")
+
+
+def colour_tables() -> dict[str, Path]:
+    """The colours of published ground truth, by name."""
+    return _named("colours")
+
+
+def find_colours(name_or_file: str) -> Path:
+    """The file of a table of colours, by name in any case or as a file. Raises VocabularyError."""
+    return _find(name_or_file, colour_tables(), "table of colours")
 
 
 def find_list(name_or_file: str) -> Path:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import zipfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # cores are shared out; read once, when torch is imported
     jobs = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytest
 import rasterio
 import torch
 from rasterio.transform import from_origin
+from web import serving
 
 from geoovseg.demo.scenes import render
 from geoovseg.models.vit import ClipVit
@@ -112,6 +114,24 @@ def geoovseg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         return int(stop.value.code or 0), captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server of this machine, a process of its own, that gives the files in tmp_path."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving(tmp_path) as web:
+        yield web.url
+
+
+def zipped(path: Path) -> Path:
+    """The files of a folder in an archive in it."""
+    archive = path / "all.zip"
+    files = sorted(each for each in path.iterdir() if each.is_file() and each != archive)
+    with zipfile.ZipFile(archive, "w") as file:
+        for each in files:
+            file.write(each, each.name)
+    return archive
 
 
 def shared_file(*parts: str) -> Path:

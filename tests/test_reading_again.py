@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio.env import getenv
 from web import serving
 
 from geoovseg import machine, segment
 from geoovseg.errors import SceneError, UsageError, hushed
-from geoovseg.rasters.open import plain_open
+from geoovseg.network import access
+from geoovseg.rasters.open import plain_open, raster_env
 from geoovseg.scene.scene import open_scene
 
 WriteRaster = Callable[..., str]
@@ -113,3 +115,13 @@ def test_a_forked_process_is_told_instead_of_waiting_for_ever(
     arguments: dict[str, Any] = {"model": "demo", "output": tmp_path / "labels.tif"}
     with pytest.raises(UsageError, match="forked from one in which geoovseg had worked, and would hang"):
         segment(demo_scene, "road", **arguments)
+
+
+def test_what_a_run_forbids_is_allowed_again_after_it() -> None:
+    key = "CPL_VSIL_CURL_ALLOWED_EXTENSIONS"
+    with rasterio.Env(GDAL_NUM_THREADS="1"):
+        with access(offline=True), raster_env(), raster_env():
+            assert getenv()[key] == "{offline}"
+            assert getenv()["GDAL_NUM_THREADS"] == "1"
+        assert key not in getenv()
+        assert "GDAL_CACHEMAX" not in getenv()

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from geoovseg.cli.output import talk
 from geoovseg.errors import SceneError, UsageError, first_line
@@ -40,6 +40,19 @@ def _named(argument: str) -> str:
             "--bands 3,2,1"
         )
     return argument
+
+
+def named(argument: str) -> list[str]:
+    """What an argument names: itself, or with `@FILE` the paths in the lines of a file. Raises UsageError."""
+    if not argument.startswith("@") or os.path.exists(argument):
+        return [argument]
+    try:
+        text = Path(argument[1:]).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"{argument}: cannot read this list of paths: {first_line(error)}") from error
+    if not (found := [line.strip() for line in text.splitlines() if line.strip()]):
+        raise UsageError(f"{argument}: there is no path in this list")
+    return found
 
 
 def _lines() -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -25,7 +24,11 @@ ScenesArg = Annotated[
         metavar="SCENE",
     ),
 ]
-LabelsArg = Annotated[Path, typer.Argument(help="A label raster.", metavar="LABELS")]
+LabelsArg = Annotated[str, typer.Argument(help="A label raster.", metavar="LABELS")]
+ManyLabelsArg = Annotated[
+    list[str],
+    typer.Argument(help="Label rasters, folders of them, or @FILE with a path in each line.", metavar="LABELS"),
+]
 ClassesOpt = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,6 +8,7 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data
+from geoovseg.network import access
 from geoovseg.settings.choice import bands as read_bands
 
 
@@ -17,6 +18,7 @@ def command(
     picture: Annotated[str, typer.Argument(help="The picture to write, .png or .jpg.", metavar="OUT.png")],
     bands: Annotated[str | None, o.of("bands")] = None,
     scale: Annotated[str, o.of("scale")] = "auto",
+    offline: Annotated[bool, o.of("offline")] = False,
     size: Annotated[int, typer.Option(help="Longer side of a pane in pixels.", min=64)] = 1200,
 ) -> None:
     """Draw labels over their scene.
@@ -27,8 +29,8 @@ def command(
     """
     from geoovseg.labels.preview import preview
 
-    data(
-        preview(
+    with access(offline=offline):
+        drawn = preview(
             scene,
             labels,
             picture,
@@ -36,4 +38,4 @@ def command(
             scale=scale,
             size=size,
         )
-    )
+    data(drawn)

@@ -179,21 +179,22 @@ def each(
     json: bool,
     quiet: bool,
     announce: bool = True,
+    noun: str = "scene",
     done: Callable[[int], str] = "{} done".format,
 ) -> int:
     """Run on every scene; an error of one does not keep the others from it. Returns the first code that is not 0.
 
     Several are announced one by one, and end with a summary, unless it would say that all is well and nobody wants to
-    hear that; `done` says in it how many are.
+    hear that; `done` says in it how many are, and `noun` what they are.
     """
     codes = []
     for number, task in enumerate(todo, start=1):
         if len(todo) > 1:
-            talk(f"scene {number} of {len(todo)}: {task.scene}", quiet=quiet or not announce)
+            talk(f"{noun} {number} of {len(todo)}: {task.scene}", quiet=quiet or not announce)
         codes.append(_one(task, run, json=json, alone=len(todo) == 1))
     worst = next(filter(None, codes), 0)
     if len(todo) > 1:
-        talk(_summary(todo, codes, done(codes.count(0))), quiet=quiet and not worst)
+        talk(_summary(todo, codes, done(codes.count(0)), noun), quiet=quiet and not worst)
     return worst
 
 
@@ -212,11 +213,11 @@ def _one(task: Task, run: Callable[[Task], int], *, json: bool, alone: bool) -> 
         return error.exit_code
 
 
-def _summary(todo: Sequence[Task], codes: Sequence[int], done: str) -> str:
+def _summary(todo: Sequence[Task], codes: Sequence[int], done: str, noun: str) -> str:
     """`7 scenes: 6 done, 1 failed: bad.tif`."""
     partly = [task.scene for task, code in zip(todo, codes, strict=True) if code == PARTLY]
     failed = [task.scene for task, code in zip(todo, codes, strict=True) if code not in (0, PARTLY)]
-    said = [f"{len(todo)} scenes: {done}"]
+    said = [f"{len(todo)} {noun}s: {done}"]
     said += [f"{len(partly)} with unreadable windows: {_some(partly)}"] if partly else []
     said += [f"{len(failed)} failed: {_some(failed)}"] if failed else []
     return ", ".join(said)

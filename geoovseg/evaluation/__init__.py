@@ -2,68 +2,46 @@
 
 from __future__ import annotations
 
-import json
-import os
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geoovseg.errors import UsageError
-from geoovseg.evaluation.truth import Truth, open_truth
+from geoovseg.errors import GeoOVSegWarning, UsageError
+from geoovseg.evaluation.colours import colour_text
+from geoovseg.evaluation.figures import NODATA, Comparison, figures, summed
+from geoovseg.evaluation.figures import ClassScore as ClassScore
+from geoovseg.evaluation.figures import EvaluationResult as EvaluationResult
+from geoovseg.evaluation.files import pairs
+from geoovseg.evaluation.matching import Match, match
+from geoovseg.evaluation.truth import How, Truth, open_truth
+from geoovseg.files import StrPath
 from geoovseg.labels.read import Reader, category_names, check_codes, open_labels, raster_reader
+from geoovseg.network import public
 from geoovseg.rasters.open import raster_env
 
 BLOCK = 1024
+MANY_COLOURS = 100
+"""More that stand for no class are no truth's."""
 _SHIFT = 1 << 24
 """Label codes stay below this."""
-_REST = "*"
-"""In --map, every truth class whose name the labels do not have."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScore:
-    """One class's figures; None where the class occurs neither in truth nor in labels."""
-
-    iou: float | None
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    pixels: int
-    """of the truth"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationResult:
-    """Figures of a comparison; `to_json` is what `geoovseg evaluate --json` prints."""
-
-    miou: float
-    """mean IoU over the classes that occur in truth or labels"""
-    accuracy: float
-    """share of compared pixels that are right"""
-    classes: dict[str, ClassScore]
-    confusion: list[list[int]]
-    """rows truth, columns labels, in `order`; the last column counts pixels with code 0 or a class not compared"""
-    order: list[str]
-    ignored: dict[str, int]
-    """truth pixels not compared, by reason or class name"""
-
-    def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
 
 
 def evaluate(
-    labels: str | os.PathLike[str],
-    truth: str | os.PathLike[str],
+    labels: StrPath | Sequence[StrPath],
+    truth: StrPath | Sequence[StrPath],
     *,
-    mapping: Mapping[str, str] | None = None,
+    mapping: Mapping[str, str] | Sequence[str] | None = None,
     field: str | None = None,
+    layer: str | None = None,
+    outside: str | None = None,
+    truth_nodata: str | float | None = None,
+    colours: str | None = None,
 ) -> EvaluationResult:
     """Compare a label raster with ground truth, class by class.
 
@@ -71,16 +49,60 @@ def evaluate(
     have, are ignored and counted; the background counts only if both have it. A truth raster on another grid is
     resampled (nearest); vectors are rasterised by `field`.
 
+    Of several label rasters the pixels are counted together, and the figures of each are in `files`.
+
     Args:
-        labels: a label raster made by `segment`, or any with category names.
-        truth: a raster of class codes with category names (or codes named through `mapping`), or a vector file.
-        mapping: names of truth classes (or codes) to names of label classes; `*` is every named truth class that the
-            labels do not have, as in {"*": "background"}.
+        labels: a label raster made by `segment`, or any with category names; a list of them, or a folder.
+        truth: a raster of class codes with category names (or codes named through `mapping`), a raster of colours, or a
+            vector file; one for all labels, a list in their order, or a folder with files of their names.
+        mapping: names of truth classes (or codes, or colours as `#rrggbb`) to names of label classes; `*` is every
+            truth class that the labels do not have, as in {"*": "background"}. Or texts of the command line's form.
         field: the column of a vector file that holds class names; by default class_name, as in those of `vectorize`.
+        layer: the layer of a vector file; by default its first.
+        outside: the class that pixels are of which the truth does not cover: where it has no shape or no data.
+        truth_nodata: "none" if the nodata value of the truth is a code as others; or a code or colour in its place.
+        colours: a table of colours for truth in colours, by name (as `potsdam`) or file.
 
     Raises:
         SceneError: a file cannot be read. UsageError: names or fields do not match.
     """
+    how = How(field=field, layer=layer, nodata=truth_nodata, colours=colours, mapped=bool(mapping))
+    given = _texts(mapping)
+    if (several := pairs(labels, truth)) is None:
+        return figures(_compared(labels, truth, given, how, outside))  # type: ignore[arg-type]
+    found = [_compared(*pair, given, how, outside, alone=len(several) == 1) for pair in several]
+    return figures(summed(found), _each(several, found))
+
+
+def _texts(mapping: Mapping[str, str] | Sequence[str] | None) -> Mapping[str, str] | Sequence[str]:
+    return [mapping] if isinstance(mapping, str) else mapping or {}
+
+
+def _each(several: Sequence[tuple[str, str]], found: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """The figures of each file; warns of one without a pixel to compare, which then has none."""
+    listed = []
+    for (labels, truth), comparison in zip(several, found, strict=True):
+        names: dict[str, Any] = {"labels": public(labels), "truth": public(truth)}
+        try:
+            said = asdict(figures(comparison))
+            names |= {key: said[key] for key in ("miou", "accuracy", "classes", "confusion", "order", "ignored")}
+        except UsageError as error:
+            warnings.warn(f"{labels}: {error}", GeoOVSegWarning, 4)
+            names |= {"miou": None, "accuracy": None, "classes": {}, "ignored": dict(comparison.ignored)}
+        listed.append(names)
+    return listed
+
+
+def _compared(
+    labels: StrPath,
+    truth: StrPath,
+    mapping: Mapping[str, str] | Sequence[str],
+    how: How,
+    outside: str | None,
+    *,
+    alone: bool = True,
+) -> Comparison:
+    """One raster of labels with its truth."""
     with ExitStack() as stack:
         stack.enter_context(raster_env())
         src = stack.enter_context(open_labels(labels))
@@ -88,38 +110,9 @@ def evaluate(
         names = category_names(src)
         if not names:
             raise UsageError(f"{labels} has no class names; it must come from `geoovseg segment` or carry categories")
-        theirs = stack.enter_context(open_truth(src, truth, field))
-        pairs = _match(names, theirs, mapping or {}, str(truth))
-        counts = _count(src, theirs.read)
-    return _result(counts, names, theirs, pairs)
-
-
-def _match(labels: Mapping[int, str], truth: Truth, mapping: Mapping[str, str], source: str) -> dict[str, str]:
-    """Truth names (or codes, as text) to label names, for the classes to compare."""
-    by_fold = {name.casefold(): name for name in labels.values()}
-    unknown = [v for v in mapping.values() if v.casefold() not in by_fold]
-    if unknown:
-        raise UsageError(f"--map ...={unknown[0]}: the labels have {', '.join(labels.values())}")
-    listed = ", ".join(truth.names.values())
-    missing = [
-        k for k in mapping if k != _REST and k not in truth.names.values() and not (truth.by_code and k.isdecimal())
-    ]
-    if missing:
-        raise UsageError(f"--map {missing[0]}=...: the truth has {listed or 'codes, no names'}")
-    wanted = {name: name for name in truth.names.values()}
-    wanted |= {name: mapping[_REST] for name in wanted if _REST in mapping and name.casefold() not in by_fold}
-    for given, target in mapping.items():
-        if given == _REST:
-            continue
-        name = given if given in wanted or not truth.by_code else truth.name(int(given))
-        wanted[name] = target
-    pairs = {name: by_fold[target.casefold()] for name, target in wanted.items() if target.casefold() in by_fold}
-    if not pairs:
-        raise UsageError(
-            f"no class of {source} ({listed or 'no class names'}) has the name of one of the labels "
-            f"({', '.join(labels.values())}); say which is which with --map truth=label, for example --map 3=road"
-        )
-    return pairs
+        theirs = stack.enter_context(open_truth(src, truth, how))
+        found = match(names, theirs, mapping, outside, str(truth), alone=alone)
+        return _named(_count(src, theirs.read), names, theirs, found)
 
 
 def _count(src: Any, read_truth: Reader) -> Counter[tuple[int, int]]:
@@ -137,45 +130,42 @@ def _count(src: Any, read_truth: Reader) -> Counter[tuple[int, int]]:
     return counts
 
 
-def _result(
-    counts: Counter[tuple[int, int]], labels: Mapping[int, str], truth: Truth, pairs: Mapping[str, str]
-) -> EvaluationResult:
-    order = [name for name in labels.values() if name in pairs.values()]
-    confusion = np.zeros((len(order), len(order) + 1), np.int64)
-    ignored: Counter[str] = Counter()
+def _named(counts: Counter[tuple[int, int]], labels: Mapping[int, str], truth: Truth, found: Match) -> Comparison:
+    """Counted codes by the names they have."""
+    cells, ignored, uncovered = Counter[tuple[str, str | None]](), Counter[str](), 0
     for (true, given), pixels in counts.items():
-        name = truth.name(true)
-        if true < 0 or given < 0:
-            ignored["nodata"] += pixels
-        elif name not in pairs:
-            ignored[name] += pixels
+        name = found.of(true)
+        if given >= 0 and name is not None:
+            cells[name, labels.get(given)] += pixels
         else:
-            label = labels.get(given)
-            confusion[order.index(pairs[name]), order.index(label) if label in order else -1] += pixels
-    total = int(confusion.sum())
-    if not total:
-        raise UsageError("no pixel has both a label and a truth class in common: nothing to compare")
-    scores = {name: _class_score(confusion, n) for n, name in enumerate(order)}
-    return EvaluationResult(
-        miou=float(np.mean([s.iou for s in scores.values() if s.iou is not None])),
-        accuracy=float(np.trace(confusion[:, :-1]) / total),
-        classes=scores,
-        confusion=confusion.tolist(),
+            ignored[NODATA if true < 0 or given < 0 else truth.name(true)] += pixels
+            uncovered += pixels if given >= 0 > true else 0
+    moot: tuple[str, ...] = ()
+    if found.outside is not None and not any(given >= 0 > true for true, given in counts):
+        moot = (f"--outside {found.outside} does nothing: the truth covers every pixel that has a label",)
+        found = replace(found, outside=None)
+    order = tuple(dict.fromkeys(name for name in labels.values() if name in found.wanted))
+    remarks = (*found.remarks, *_strange(counts, ignored, truth, found))
+    return Comparison(
         order=order,
-        ignored=dict(ignored),
+        cells=cells,
+        ignored=ignored,
+        uncovered=uncovered,
+        remarks=remarks,
+        moot=moot,
+        missing=found.missing,
     )
 
 
-def _class_score(confusion: NDArray[np.int64], n: int) -> ClassScore:
-    hit, true, given = int(confusion[n, n]), int(confusion[n].sum()), int(confusion[:, n].sum())
-    return ClassScore(
-        iou=_share(hit, true + given - hit),
-        precision=_share(hit, given),
-        recall=_share(hit, true),
-        f1=_share(2 * hit, true + given),
-        pixels=true,
+def _strange(counts: Mapping[tuple[int, int], int], ignored: Counter[str], truth: Truth, found: Match) -> Iterator[str]:
+    """What to say of truth with more colours than classes can have; they are counted as one."""
+    strange = {true for true, _ in counts if true >= 0 and true not in found.classes and true not in truth.names}
+    if truth.text is not colour_text or len(strange) <= MANY_COLOURS:
+        return
+    pixels = sum(ignored.pop(colour_text(code), 0) for code in strange)
+    if pixels:
+        ignored[f"{len(strange)} other colours"] = pixels
+    yield (
+        f"the truth has {len(strange)} colours that stand for no class: is it a picture, or was it compressed with "
+        "losses, as JPEG does?"
     )
-
-
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

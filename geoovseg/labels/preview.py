@@ -21,7 +21,7 @@ from geoovseg.files import whole
 from geoovseg.labels.names import is_one_of
 from geoovseg.labels.read import category_names
 from geoovseg.labels.record import RUN_TAG
-from geoovseg.rasters.open import plain_open
+from geoovseg.rasters.open import check_reachable, plain_open
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.scene.views import metres_per_pixel
 
@@ -86,8 +86,9 @@ def _labels(
     path: str | os.PathLike[str], shape: tuple[int, int], scene: Scene
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], list[tuple[str, tuple[int, int, int]]]]:
     """Codes (h, w) with 0 for nodata, the colour table, and (name, colour) of the classes that occur."""
+    check_reachable(os.fspath(path))
     try:
-        with plain_open(path) as src:
+        with plain_open(os.fspath(path)) as src:
             if src.crs != scene.crs or not _same_ground(src, scene):
                 raise UsageError(f"{os.fspath(path)} and {scene.path} differ in size or place: labels of another scene")
             codes = src.read(1, out_shape=shape, resampling=Resampling.nearest).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Rasters of class codes, whoever made them: their names, what they are not, and codes window by window."""
+"""Rasters of class codes, whoever made them: what they are not, and codes window by window."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +14,14 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line
+from geoovseg.labels.categories import category_names as category_names
 from geoovseg.labels.profile import LabelProfile
-from geoovseg.labels.record import RunRecord
 from geoovseg.labels.styles import LegendEntry
 from geoovseg.rasters.open import GDAL_ERRORS, opened
 from geoovseg.windows.plan import BLOCK
 
 Reader = Callable[[Window], NDArray[np.int64]]
 """Codes of a window of the labels' grid; -1 where unknown."""
-
-
-def category_names(src: Any) -> dict[int, str]:
-    """Class names by code of an open raster: from its run record, else from the GDAL side file beside it."""
-    if (record := RunRecord.of(src)) is not None:
-        return record.names
-    side = Path(src.name + ".aux.xml")
-    if not side.is_file():
-        return {}
-    try:
-        found = ElementTree.parse(side).getroot().findall(".//CategoryNames/Category")
-    except ElementTree.ParseError as error:
-        raise SceneError(f"cannot read the class names in {side}: {error}") from error
-    return {code: item.text for code, item in enumerate(found) if item.text}
 
 
 def check_codes(src: Any) -> None:
@@ -72,19 +56,22 @@ def open_labels(path: str | os.PathLike[str]) -> AbstractContextManager[Any]:
     return opened(os.fspath(path), f"{os.fspath(path)} as a raster")
 
 
-def raster_reader(src: Any) -> Reader:
-    """Read codes of windows of an open raster. Raises SceneError."""
+def raster_reader(src: Any, *, own_nodata: bool = True) -> Reader:
+    """Read codes of windows of an open raster; its nodata value is a code as others without `own_nodata`.
+
+    Raises SceneError.
+    """
 
     def read(window: Window) -> NDArray[np.int64]:
         try:
             data = src.read(1, window=window)
-            valid = (src.dataset_mask(window=window) > 0) & np.isfinite(data)
+            valid = where_valid(src, window, own_nodata=own_nodata) & np.isfinite(data)
         except GDAL_ERRORS as error:
             raise SceneError(f"cannot read {src.name}: {first_line(error)}") from error
         codes = np.where(valid, data, 0).astype(np.int64)
         if (codes[valid] != data[valid]).any():
             raise SceneError(f"{src.name} holds fractions, not class codes")
-        return np.where(valid if src.nodata is None else valid & (codes != src.nodata), codes, -1)
+        return np.where(valid & (codes != src.nodata) if own_nodata and src.nodata is not None else valid, codes, -1)
 
     return read
 
@@ -97,3 +84,13 @@ def counted(src: Any, window: Window, profile: LabelProfile) -> list[LegendEntry
         codes = src.read(1, window=Window(window.col_off, row, window.width, rows))
         counts += np.bincount(codes.ravel(), minlength=len(counts))
     return [replace(entry, pixels=int(counts[entry.code])) for entry in profile.legend]
+
+
+def where_valid(src: Any, window: Window, *, own_nodata: bool) -> NDArray[np.bool_]:
+    """Where a window of an open raster has data; without `own_nodata` only a mask or transparency say where not."""
+    alphas = [band for band, kind in enumerate(src.colorinterp, start=1) if kind == ColorInterp.alpha]
+    if own_nodata or src.nodata is None:
+        return np.asarray(src.dataset_mask(window=window) > 0)
+    if alphas:
+        return np.asarray(src.read(alphas[0], window=window) > 0)
+    return np.ones((window.height, window.width), bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from geoovseg.network import is_offline, is_remote
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What GDAL and rasterio raise: not all of it has one root."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/(?!/)")
+"""The start of an address that was a path in between."""
 LARGEST = 2**40
 """Pixels; more are a damaged file's, or years of work."""
 
@@ -46,7 +49,7 @@ def raster_env() -> Iterator[None]:
     # also for what a local file names: nothing ends like that
     forbidden = {"CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{offline}"} if is_offline() else {}
     with rasterio.Env():
-        setenv(**given, **cache, **forbidden)  # as Env() itself takes no credentials
+        setenv(**{**given, **cache, **forbidden})  # as Env() itself takes no credentials
         yield
 
 
@@ -61,17 +64,23 @@ def plain_open(name: Any, mode: str = "r", **profile: Any) -> Any:
         return rasterio.open(name, mode, **profile)
 
 
+def check_reachable(name: str) -> None:
+    """Refuse what is read over the network while that is forbidden. Raises SceneError."""
+    if is_offline() and is_remote(name):
+        raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
+
+
 @contextmanager
 def opened(name: str, what: str) -> Iterator[Any]:
     """An open raster, closed in the end; `what` names it in a message. Raises SceneError, also for what is offline."""
-    if is_offline() and is_remote(name):
-        raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
+    check_reachable(name)
     try:
         src = plain_open(name)
     except UnicodeError as error:
         raise SceneError(f"cannot open {what}: its name is not UTF-8; rename it, or give it a link: ln -s") from error
     except GDAL_ERRORS as error:
-        raise SceneError(f"cannot open {what}: {first_line(error)}") from error
+        hint = "; give addresses as text: a Path makes one slash of two" if _ADDRESS.match(name) else ""
+        raise SceneError(f"cannot open {what}: {first_line(error)}{hint}") from error
     with src:
         yield src
 

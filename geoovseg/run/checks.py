@@ -24,8 +24,9 @@ def check_settings(settings: Settings) -> None:
     templates(settings.templates)
     _check_context(settings, method)
     read_scale(settings.scale)
-    if settings.aoi is None and settings.aoi_crs is not None:
-        raise UsageError(f"--aoi-crs {settings.aoi_crs} needs --aoi")
+    for name in ("aoi_crs", "aoi_layer", "aoi_where"):
+        if settings.aoi is None and (value := getattr(settings, name)) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} {value} needs --aoi")
     if settings.threshold is not None and not method.confidence:
         able = ", ".join(n for n, c in METHODS.items() if c.confidence)
         raise UsageError(f"{settings.method} has no score from 0 to 1 for --threshold; these methods do: {able}")

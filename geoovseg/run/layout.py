@@ -99,7 +99,13 @@ def area_of(scene: Scene, settings: Settings) -> Area | None:
     if settings.aoi is None:
         return None
     return read_area(
-        os.fspath(settings.aoi), settings.aoi_crs, crs=scene.crs, transform=scene.transform, shape=scene.shape
+        os.fspath(settings.aoi),
+        settings.aoi_crs,
+        layer=settings.aoi_layer,
+        where=settings.aoi_where,
+        crs=scene.crs,
+        transform=scene.transform,
+        shape=scene.shape,
     )
 
 

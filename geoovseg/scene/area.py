@@ -24,7 +24,7 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from geoovseg import numerals
-from geoovseg.errors import GeoOVSegWarning, UsageError, first_line
+from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line
 
 AT_ONCE = 1000
 """Windows that are compared with an area together."""
@@ -62,13 +62,26 @@ class Area:
         return geometry_mask([self.polygon], shape, there, invert=True)
 
 
-def read_area(text: str, crs_text: str | None, *, crs: CRS | None, transform: Affine, shape: tuple[int, int]) -> Area:
+def read_area(
+    text: str,
+    crs_text: str | None,
+    *,
+    layer: str | None = None,
+    where: str | None = None,
+    crs: CRS | None,
+    transform: Affine,
+    shape: tuple[int, int],
+) -> Area:
     """`--aoi`: a polygon file in any coordinate system, or W,S,E,N in `--aoi-crs`, by default the scene's.
+
+    Of a file, `layer` is read, and of that the shapes for which `where` holds.
 
     Raises UsageError for what cannot be read, has no polygons, or does not meet the scene.
     """
-    found = _read(text, crs_text)
+    found = _read(text, crs_text, layer, where)
     scene = _outline(transform, Window(0, 0, shape[1], shape[0]))
+    if not np.isfinite(shapely.get_coordinates(found.geometry)).all():
+        raise UsageError(f"--aoi {text} has corners that are no numbers; repair it in your GIS")
     if crs is None and found.crs is not None:
         message = f"the scene has no coordinate system: the numbers of --aoi {text} are taken for its own"
         warnings.warn(message, GeoOVSegWarning, 5)
@@ -78,7 +91,7 @@ def read_area(text: str, crs_text: str | None, *, crs: CRS | None, transform: Af
         valid for shape in found.geometry if shape is not None and (valid := shapely.make_valid(shape)).area > 0
     ]
     if not polygons:
-        raise UsageError(f"--aoi {text} has no polygons")
+        raise UsageError(f"--aoi {text} has no polygons{'' if where is None else f' with --aoi-where {where}'}")
     polygon = shapely.union_all(polygons)
     shapely.prepare(polygon)
     if not polygon.intersection(scene).area > 0:
@@ -89,31 +102,43 @@ def read_area(text: str, crs_text: str | None, *, crs: CRS | None, transform: Af
     return Area(polygon, transform)
 
 
-def _read(text: str, crs_text: str | None) -> Any:
+def _read(text: str, crs_text: str | None, layer: str | None, where: str | None) -> Any:
     """A table of shapes with their coordinate system, if it is known."""
     import geopandas  # slow to import, and needed only for areas
 
+    from geoovseg.scene.shapes import is_elsewhere
+
+    is_file = os.path.exists(text) or is_elsewhere(text)
     try:
-        if os.path.exists(text):
-            found = geopandas.read_file(text)
-            if not isinstance(found, geopandas.GeoDataFrame):
-                raise UsageError(f"--aoi {text} has no shapes")
+        if is_file:
+            found = _of_file(text, layer, where)
             return found if crs_text is None else found.set_crs(crs_text, allow_override=True)
-        west, south, east, north = map(numerals.number, text.split(","))
-    except UsageError:
-        raise
+        return geopandas.GeoDataFrame(geometry=[_box(text, layer, where)], crs=crs_text)
     except ProjError as error:
         raise UsageError(f"--aoi-crs {crs_text} is no coordinate system: {first_line(error)}") from error
+
+
+def _of_file(text: str, layer: str | None, where: str | None) -> Any:
+    """The shapes of a file."""
+    from geoovseg.scene.shapes import Choice, read_shapes
+
+    try:
+        return read_shapes(text, Choice(layer, where, "--aoi-layer", "--aoi-where"))
+    except SceneError as error:
+        raise UsageError(f"--aoi {text}: {error}") from error
+
+
+def _box(text: str, layer: str | None, where: str | None) -> Any:
+    """W,S,E,N as a polygon."""
+    try:
+        west, south, east, north = map(numerals.number, text.split(","))
     except ValueError as error:
         raise UsageError(f"--aoi {text}: no such file, and no W,S,E,N either") from error
-    except Exception as error:  # pyogrio's errors have no base of their own
-        raise UsageError(f"--aoi {text} cannot be read: {first_line(error)}") from error
+    if layer is not None or where is not None:
+        raise UsageError(f"--aoi-layer and --aoi-where choose shapes of a file, and --aoi {text} is none")
     if not (west < east and south < north and all(map(math.isfinite, (west, south, east, north)))):
         raise UsageError(f"--aoi {text}: W,S,E,N must have W below E and S below N")
-    try:
-        return geopandas.GeoDataFrame(geometry=[shapely.box(west, south, east, north)], crs=crs_text)
-    except ProjError as error:
-        raise UsageError(f"--aoi-crs {crs_text} is no coordinate system: {first_line(error)}") from error
+    return shapely.box(west, south, east, north)
 
 
 def _near(found: Any, crs: CRS, bounds: tuple[float, ...]) -> Any:

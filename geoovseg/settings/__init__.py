@@ -128,6 +128,10 @@ class Settings:
         None, "Place", "Label only inside this area: a polygon file, or W,S,E,N.", metavar="FILE|W,S,E,N"
     )
     aoi_crs: str | None = choice(None, "Place", "Coordinate system of --aoi; default: the file's or the scene's.")
+    aoi_layer: str | None = choice(None, "Place", "Layer of the file --aoi; default: its first.", metavar="NAME")
+    aoi_where: str | None = choice(
+        None, "Place", "Use only those shapes of --aoi for which this holds, as in \"kind = 'park'\".", metavar="SQL"
+    )
     device: str = choice("auto", "Speed and memory", "auto, cpu, cuda or cuda:N.")
     precision: str = choice(
         "auto", "Speed and memory", "auto, fp32, bf16 or fp16.", names=lambda: ("auto", "fp32", "bf16", "fp16")

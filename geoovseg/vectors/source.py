@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, UsageError
-from geoovseg.labels.read import category_names, check_codes, opaque_bands
+from geoovseg.labels.categories import category_names, split_names
+from geoovseg.labels.read import check_codes, opaque_bands
 from geoovseg.labels.styles import LegendEntry
 from geoovseg.rasters.ground import Ellipsoid, ellipsoid_of, pixel_size
 from geoovseg.vectors.pieces import Recipe, read_pixels
@@ -35,6 +36,8 @@ class Source:
     transform: Any
     crs: Any
     legend: tuple[LegendEntry, ...]
+    unnamed: tuple[int, ...] = ()
+    """those of the legend whose names the raster does not say"""
     ellipsoid: Ellipsoid | None
 
     def recipe(self, confidence: str | None, tolerance: float) -> Recipe:
@@ -75,7 +78,7 @@ class Source:
         return areas[np.ix_(rows - rows[0], cols - cols[0])]
 
 
-def inspect(src: Any, path: str, classes: Sequence[str] | None, names: dict[int, str] | None) -> Source:
+def inspect(src: Any, path: str, classes: Sequence[str] | str | None, names: dict[int, str] | None) -> Source:
     """The classes of an open raster and its grid. Raises SceneError, UsageError."""
     if not src.count or not np.issubdtype(np.dtype(src.dtypes[0]), np.integer):
         raise SceneError(f"{path} has {src.dtypes[0] if src.count else 'no'} pixels; labels are whole numbers")
@@ -85,14 +88,17 @@ def inspect(src: Any, path: str, classes: Sequence[str] | None, names: dict[int,
     if classes is None:
         legend = [entry for entry in legend if entry.code != 0]
     else:
-        _check_classes(classes, known | {entry.code: entry.name for entry in legend}, path)
-        legend = [entry for entry in legend if entry.name in classes]
+        there = known | {entry.code: entry.name for entry in legend}
+        wanted = split_names(classes, there.values())
+        _check_classes(wanted, there, path)
+        legend = [entry for entry in legend if entry.name in wanted]
     return Source(
         path=path,
         shape=(src.height, src.width),
         transform=src.transform,
         crs=src.crs,
         legend=tuple(legend),
+        unnamed=tuple(entry.code for entry in legend if entry.code not in known),
         ellipsoid=ellipsoid_of(src.crs),
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from geoovseg.errors import OutputError, UsageError
 from geoovseg.files import behind_link
+from geoovseg.labels.folders import stem_of
 
 DRIVERS = {
     ".gpkg": "GPKG",
@@ -22,6 +24,16 @@ def driver_of(path: Path) -> str:
     if path.suffix.lower() not in DRIVERS:
         raise UsageError(f"the output {path} must end in {', '.join(DRIVERS)}")
     return DRIVERS[path.suffix.lower()]
+
+
+def vector_names(labels: Sequence[str], folder: str) -> list[Path]:
+    """`<stem>_classes.gpkg` in a folder for every label raster. Raises UsageError where two would have one name."""
+    names = {path: Path(folder, f"{stem_of(path)}_classes.gpkg") for path in labels}
+    by_name = {name: path for path, name in names.items()}
+    for path, name in names.items():
+        if by_name[name] != path:
+            raise UsageError(f"{path} and {by_name[name]} would have the same output, {name}; run them one by one")
+    return [names[path] for path in labels]
 
 
 def check_target(target: Path, overwrite: bool) -> None:

@@ -56,6 +56,8 @@ class VectorResult:
     """polygons that are not valid: every one that is written is checked"""
     given_away: int = 0
     """small regions that went to neighbours"""
+    unnamed: tuple[int, ...] = ()
+    """codes whose names neither the raster nor the caller said"""
     hint: str | None = None
     """what would make the polygons easier to use"""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -70,7 +72,7 @@ def vectorize(
     labels: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | str | None = None,
     names: dict[int, str] | None = None,
     confidence: str | None = None,
     min_area: float = 0.0,
@@ -85,7 +87,8 @@ def vectorize(
     Args:
         labels: a raster of class codes, ours or another.
         output: `.gpkg` (styled for QGIS), `.fgb`, `.parquet` (GeoParquet), or `.geojsonl` (always WGS 84).
-        classes: names of the classes to keep, which need not have a pixel; by default all but code 0.
+        classes: names of the classes to keep, which need not have a pixel, each alone or several in a text with commas
+            between; by default all but code 0.
         names: names by code, where the raster does not say.
         confidence: a raster of confidence on the same grid, made by `segment` or any band of 0..1; polygons get its
             mean.
@@ -126,7 +129,7 @@ def vectorize(
 def _opened(
     labels: str | os.PathLike[str],
     target: Path,
-    classes: Sequence[str] | None,
+    classes: Sequence[str] | str | None,
     names: dict[int, str] | None,
     others: Sequence[str | None],
     overwrite: bool,
@@ -222,6 +225,7 @@ class _Totals:
             largest_vertices=self._largest,
             invalid=self._invalid,
             given_away=self.given,
+            unnamed=self._source.unnamed,
             hint=self._hint(),
             seconds=watch.seconds(),
             peak_rss_mb=peak_rss_mb(),

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeVar
 
 from geoovseg import machine
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, UsageError
+from geoovseg.network import is_offline
 from geoovseg.rasters.open import adopt, gdal_settings
 
 Item = TypeVar("Item")
@@ -38,7 +39,7 @@ def in_processes(work: Callable[[Item], Done], items: Sequence[Item], workers: i
     if count <= 1:
         yield map(work, items)
         return
-    pool = fresh_pool(count, {})
+    pool = fresh_pool(count, {"GEOOVSEG_OFFLINE": "1"} if is_offline() else {})
     try:
         yield _ahead(pool, work, items, 2 * count)
     finally:
