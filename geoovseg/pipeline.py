@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from geoovseg.errors import InterruptedRunError, OutputError
+from geoovseg.labels.areas import Piece, hectares
 from geoovseg.labels.names import Outputs, output_names
-from geoovseg.labels.styles import LegendEntry
-from geoovseg.models.cards import model_card
-from geoovseg.models.weights import find_weights
+from geoovseg.labels.profile import LabelProfile, legend_with
 from geoovseg.rasters.open import native
+from geoovseg.run.checks import check_windows
 from geoovseg.run.executors import Executor
 from geoovseg.run.finished import finished
 from geoovseg.run.job import Job
@@ -75,8 +75,8 @@ class SegmentResult:
     panels: int
     parts_dir: str | None
     """where a shard's parts are"""
-    classes: dict[str, dict[str, int]]
-    """code and pixels of every class by name"""
+    classes: dict[str, dict[str, Any]]
+    """code, pixels and hectares of every class by name; hectares are none where the ground is not known"""
     was_there: bool = False
     """whether an earlier run had made all of it, so that nothing was computed"""
     tiles: tuple[str, ...] = ()
@@ -89,19 +89,22 @@ class SegmentResult:
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
-def segment_scene(path: str, words: Vocabulary, settings: Settings, executor: Executor, watch: Watch) -> SegmentResult:
-    """Segment one scene with loaded models, from its pixels to finished label rasters."""
+def segment_scene(
+    path: str, words: Vocabulary, settings: Settings, begin: Callable[[], Executor], watch: Watch
+) -> SegmentResult:
+    """Segment one scene, from its pixels to finished label rasters; `begin` gives what computes it."""
     usage = Usage()
     outputs = output_names(path, settings.output, settings.confidence, settings.work_dir)
     with settings.access(), open_scene(path, **settings.view) as scene, native():
-        find_weights(model_card(settings.model))
         outputs.check(
             scene.files,
             overwrite=settings.overwrite,
             resume=settings.resume or settings.shard is not None,
             finished=settings.goes_on,
         )
+        check_windows(settings)
         with usage.stage("load"):
+            executor = begin()
             job = executor.job(path, settings, watch.stopped)
             caution(scene, settings, words, job.facts.needs)
             loaded_mb = peak_rss_mb()
@@ -110,6 +113,7 @@ def segment_scene(path: str, words: Vocabulary, settings: Settings, executor: Ex
         with open_run(outputs, scene, job) as run:
             job = replace(job, prepared=_prepared(run, job, executor, watch))
             again = redone(job, run)
+            watch.say(_announced(job, run))
             with usage.stage("segment"):
                 seen, together = compute(job, run, executor, watch)
             found = _of_run(job, scene, run, again, together)
@@ -133,8 +137,20 @@ def _there(job: Job, scene: Scene, outputs: Outputs) -> SegmentResult | None:
             return None
         raise
     counts = {"windows": found.record.windows, "skipped": found.record.skipped_windows, "outside": 0, "failed": 0}
-    made = _result(job, scene, outputs, counts, found.legend)
+    made = _result(job, scene, outputs, counts, found.pieces)
     return replace(made, was_there=True)
+
+
+def _announced(job: Job, run: Run) -> str:
+    """What a run is about to do, for a person."""
+    facts, needed = (
+        job.facts,
+        sum(job.layout.count(parts[0].panel, (parts[0].row_off, parts[-1].end)) for parts in run.todo),
+    )
+    return (
+        f"looking for {facts.vocabulary}; {job.settings.method} with {facts.digests['model']} on {facts.device}, "
+        f"{needed} windows"
+    )
 
 
 def compute(job: Job, run: Run, executor: Executor, watch: Watch) -> tuple[int, int]:
@@ -219,7 +235,7 @@ def merge(folder: str | os.PathLike[str], *, overwrite: bool = False, per_tile: 
 
 def _of_run(job: Job, scene: Scene, run: Run, again: int, together: int) -> SegmentResult:
     """What there is to say before the parts are put together; a shard stops here."""
-    made = _result(job, scene, run.outputs, run.totals(), run.legend())
+    made = _result(job, scene, run.outputs, run.totals(), run.pieces())
     return replace(
         made,
         parts_dir=str(run.store.folder) if run.shared else None,
@@ -232,7 +248,7 @@ def _of_run(job: Job, scene: Scene, run: Run, again: int, together: int) -> Segm
 
 
 def _result(
-    job: Job, scene: Scene, outputs: Outputs, counts: Mapping[str, int], legend: Sequence[LegendEntry]
+    job: Job, scene: Scene, outputs: Outputs, counts: Mapping[str, int], pieces: Sequence[Piece]
 ) -> SegmentResult:
     """What can be said of outputs, however they came to be."""
     return SegmentResult(
@@ -261,5 +277,18 @@ def _result(
         background=job.facts.vocabulary.background,
         dropped_background=job.facts.dropped,
         panels=len(job.layout.panels),
-        classes={entry.name: {"code": entry.code, "pixels": entry.pixels} for entry in legend},
+        classes=_classes(job.profile(scene), pieces),
     )
+
+
+def _classes(profile: LabelProfile, pieces: Sequence[Piece]) -> dict[str, dict[str, Any]]:
+    """Code, pixels and hectares of classes by name."""
+    areas = hectares(profile.grid, pieces)
+    return {
+        entry.name: {
+            "code": entry.code,
+            "pixels": entry.pixels,
+            "hectares": None if areas is None else areas.get(entry.code, 0.0),
+        }
+        for entry in legend_with(profile, pieces)
+    }

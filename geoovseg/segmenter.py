@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from geoovseg.errors import GeoOVSegError, UsageError
 from geoovseg.pipeline import SegmentResult, segment_scene
 from geoovseg.run.checks import check_settings
-from geoovseg.run.executors import open_executor
-from geoovseg.settings import Call, Progress, Settings, Stop, StrPath, Watch
+from geoovseg.run.executors import Executor, open_executor
+from geoovseg.settings import Announce, Call, Progress, Settings, Stop, StrPath, Watch
 from geoovseg.settings.keywords import on_init, on_scene
 from geoovseg.vectors.targets import check_target
 from geoovseg.vocabulary import Classes, read_classes
@@ -37,7 +37,11 @@ class Segmenter:
         self.words = read_classes(classes, settings.vocabulary)
         with settings.access():
             check_settings(settings)
-        self._executor = open_executor(self.words, settings)
+
+    @cached_property
+    def _executor(self) -> Executor:
+        """Where models are, or will be: begun only when the mistakes that are cheap to find are found."""
+        return open_executor(self.words, self.settings)
 
     @classmethod
     def of(cls, classes: Classes | None, settings: Settings) -> Segmenter:
@@ -54,6 +58,7 @@ class Segmenter:
         overwrite: bool | None = None,
         progress: Progress | None = None,
         stop: Stop | None = None,
+        announce: Announce | None = None,
     ) -> SegmentResult:
         """Write the labels of a scene, as the command does; outputs that are not named are as the settings say.
 
@@ -70,7 +75,8 @@ class Segmenter:
         if not isinstance(scene, str | os.PathLike):
             raise UsageError(f"{type(scene).__name__} is no name of a scene; arrays go to Segmenter.predict")
         check_vectors(settings)
-        result = segment_scene(os.fspath(scene), self.words, settings, self._executor, Watch(progress, stop))
+        watch = Watch(progress, stop, announce)
+        result = segment_scene(os.fspath(scene), self.words, settings, lambda: self._executor, watch)
         return with_vectors(result, settings, workers=settings.workers)
 
     def predict(self, pixels: Any, valid: Any = None) -> tuple[Any, Any]:
@@ -105,7 +111,8 @@ class Segmenter:
 
     def close(self) -> None:
         """End the workers, if there are any."""
-        self._executor.close()
+        if "_executor" in vars(self):
+            self._executor.close()
 
     def __enter__(self) -> Segmenter:
         return self
@@ -127,7 +134,7 @@ def segment(scene: StrPath, classes: Classes | None, call: Call) -> SegmentResul
     parts are kept then.
     """
     with Segmenter.of(classes, call.plain) as segmenter:
-        return segmenter.segment(scene, progress=call.progress, stop=call.stop)
+        return segmenter.segment(scene, progress=call.progress, stop=call.stop, announce=call.announce)
 
 
 def _keywords(settings: Settings) -> dict[str, Any]:

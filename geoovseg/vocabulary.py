@@ -14,6 +14,8 @@ from geoovseg.errors import GeoOVSegWarning, VocabularyError
 from geoovseg.prompts import counter_words, find_list, read_text
 
 BACKGROUND = "background"
+SHOWN = 12
+"""Classes that are told one by one."""
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}$")
 _KNOWN_COLOURS = {
     "building": "#c0392b", "house": "#c0392b", "roof": "#c0392b", "road": "#7f8c8d", "street": "#7f8c8d",
@@ -68,6 +70,14 @@ class Vocabulary:
                 owner[_fold(word)] = entry.name
         if len(self.classes) > 65534:
             raise VocabularyError(f"{len(self.classes)} classes; a label raster holds at most 65534")
+
+    def __str__(self) -> str:
+        """Codes, names and words of the classes, as a person reads them: `1 building (house, roof), 2 road`."""
+        shown = self.classes[:SHOWN]
+        words = ("" if entry.words == (entry.name,) else f" ({', '.join(entry.words)})" for entry in shown)
+        said = [f"{code} {c.name}{more}" for code, (c, more) in enumerate(zip(shown, words, strict=True), start=1)]
+        more = len(self.classes) - SHOWN
+        return ", ".join(said) + (f" and {more} more" if more > 0 else "")
 
     @property
     def names(self) -> tuple[str, ...]:

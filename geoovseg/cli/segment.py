@@ -15,6 +15,7 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.cli.plans import dry_runs
+from geoovseg.cli.questions import questions
 from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, PipeClosedError
 from geoovseg.methods import read_settings
@@ -49,6 +50,8 @@ def command(
     """
     settings = Settings(**given)
     _check_early(classes, settings)
+    for text in questions(classes):
+        talk(f"warning: {text}", quiet=quiet)
     asked = Asked(settings=settings, per_tile=per_tile, mosaic=mosaic, dry_run=dry_run)
     with settings.access(), tasks(scenes, asked, quiet=quiet) as todo:
         if dry_run:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import rasterio
 
+from geoovseg.labels.areas import Piece
 from geoovseg.labels.styles import LegendEntry
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.rasters.open import plain_open
@@ -42,6 +45,14 @@ class LabelProfile:
     def legend(self) -> list[LegendEntry]:
         """Codes, names and colours, the background first."""
         return [LegendEntry(n, *c) for n, c in enumerate([("background", BACKGROUND_COLOUR), *self.classes])]
+
+
+def legend_with(profile: LabelProfile, pieces: Iterable[Piece]) -> list[LegendEntry]:
+    """Codes, names, colours and how many pixels of some pieces have them."""
+    totals: Counter[int] = Counter()
+    for piece in pieces:
+        totals.update(piece.counts)
+    return [replace(entry, pixels=totals[entry.code]) for entry in profile.legend]
 
 
 def crs_for_side_file(raster: Path, grid: RasterGrid) -> str | None:

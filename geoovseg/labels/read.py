@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line
+from geoovseg.labels.areas import Piece
 from geoovseg.labels.categories import category_names as category_names
 from geoovseg.labels.profile import LabelProfile
-from geoovseg.labels.styles import LegendEntry
 from geoovseg.rasters.open import GDAL_ERRORS, opened
 from geoovseg.windows.plan import BLOCK
 
@@ -76,14 +75,15 @@ def raster_reader(src: Any, *, own_nodata: bool = True) -> Reader:
     return read
 
 
-def counted(src: Any, window: Window, profile: LabelProfile) -> list[LegendEntry]:
-    """Codes, names, colours and how many pixels of a window have them, read a few rows at a time."""
-    counts = np.zeros(profile.nodata + 1, np.int64)
+def counted(src: Any, window: Window, profile: LabelProfile) -> list[Piece]:
+    """How many pixels of a window have each code, a few rows at a time."""
+    found, middle = [], window.col_off + window.width / 2
     for row in range(window.row_off, window.row_off + window.height, BLOCK):
         rows = min(BLOCK, window.row_off + window.height - row)
         codes = src.read(1, window=Window(window.col_off, row, window.width, rows))
-        counts += np.bincount(codes.ravel(), minlength=len(counts))
-    return [replace(entry, pixels=int(counts[entry.code])) for entry in profile.legend]
+        counts = np.bincount(codes.ravel(), minlength=profile.nodata + 1)
+        found.append(Piece(row + rows / 2, middle, {int(code): int(counts[code]) for code in np.flatnonzero(counts)}))
+    return found
 
 
 def where_valid(src: Any, window: Window, *, own_nodata: bool) -> NDArray[np.bool_]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,12 @@ from rasterio.windows import Window
 
 from geoovseg.errors import hushed
 from geoovseg.files import bench
+from geoovseg.labels.areas import Piece
 from geoovseg.labels.names import Outputs, side_files, swap, writing
 from geoovseg.labels.parts import FinishedPart, PartStore
-from geoovseg.labels.profile import LabelProfile, crs_for_side_file
+from geoovseg.labels.profile import LabelProfile, crs_for_side_file, legend_with
 from geoovseg.labels.record import RUN_TAG
-from geoovseg.labels.styles import LegendEntry, confidence_qml, crs_aux_xml, label_aux_xml, label_qml
+from geoovseg.labels.styles import confidence_qml, crs_aux_xml, label_aux_xml, label_qml
 from geoovseg.rasters.cog import piece, write_cog
 from geoovseg.rasters.open import plain_open
 from geoovseg.windows.plan import BAND, BLOCK, Panel, Part
@@ -134,12 +133,16 @@ class PartsBuilder:
             self._part = None
 
 
-def legend_of(profile: LabelProfile, summaries: Iterable[Mapping[str, Any]]) -> list[LegendEntry]:
-    """Codes, names, colours and how many pixels of some parts have them, by what was said of the parts."""
-    totals: Counter[str] = Counter()
-    for summary in summaries:
-        totals.update(summary["counts"])
-    return [replace(entry, pixels=totals[str(entry.code)]) for entry in profile.legend]
+def pieces_of(store: PartStore, parts: Iterable[Part]) -> list[Piece]:
+    """How many pixels of finished parts have each code."""
+    return [
+        Piece(
+            part.row_off + part.height / 2,
+            part.panel.col_off + part.panel.width / 2,
+            {int(code): pixels for code, pixels in store.summary(part)["counts"].items()},
+        )
+        for part in parts
+    ]
 
 
 def assemble(outputs: Outputs, profile: LabelProfile, store: PartStore, record: str, parts: Sequence[Part]) -> None:
@@ -147,7 +150,7 @@ def assemble(outputs: Outputs, profile: LabelProfile, store: PartStore, record: 
 
     Raises OutputError.
     """
-    legend = legend_of(profile, map(store.summary, parts))
+    legend = legend_with(profile, pieces_of(store, parts))
     with writing(outputs.labels), bench(outputs.labels) as place:
         ready = [_finish(outputs.labels, LABELS, parts, profile, store, record, place)]
         wkt = crs_for_side_file(ready[0][0], profile.grid)

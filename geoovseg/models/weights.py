@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, OutputError, WeightsMissingError, first_line
@@ -60,16 +61,28 @@ def _in_model_dir(card: ModelCard) -> Path | None:
 
 def find_weights(card: ModelCard) -> Path:
     """The file of a model's weights on this machine. Raises WeightsMissingError with the way to get them."""
+    check_weights([card])
     found = local_weights(card)
-    if found is not None:
-        return found
-    if card.path is not None:
-        raise WeightsMissingError(f"no weights at {card.path}, given by --{OPTIONS[card.kind]} {card.name}")
+    assert found is not None  # they were looked for
+    return found
+
+
+def check_weights(cards: Iterable[ModelCard]) -> None:
+    """Refuse weights that are not on this machine, all at once. Raises WeightsMissingError with the way to get them."""
+    missing = [card for card in dict.fromkeys(cards) if local_weights(card) is None]
+    for card in missing:
+        if card.path is not None:
+            raise WeightsMissingError(f"no weights at {card.path}, given by --{OPTIONS[card.kind]} {card.name}")
+    if missing:
+        raise WeightsMissingError(
+            f"the weights of {' and of '.join(map(_sized, missing))} are not on this machine. Fetch them once with\n"
+            f"  geoovseg models fetch {' '.join(card.name for card in missing)}\n{_OFFLINE}"
+        )
+
+
+def _sized(card: ModelCard) -> str:
     size = f"{card.megabytes} MB, " if card.megabytes else ""
-    raise WeightsMissingError(
-        f"the weights of {card.name} are not on this machine ({size}licence: {card.licence}). Fetch them once with\n"
-        f"  geoovseg models fetch {card.name}\n{_OFFLINE}"
-    )
+    return f"{card.name} ({size}licence: {card.licence})"
 
 
 def fetch_weights(card: ModelCard, progress: Progress | None = None) -> Path:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from geoovseg.errors import UsageError
 from geoovseg.methods import METHODS, MethodCard, card, read_settings
-from geoovseg.models.cards import MODELS, OWN, SOURCES, model_card
-from geoovseg.models.weights import find_weights
+from geoovseg.models.cards import MODELS, OWN, SOURCES, ModelCard, model_card
+from geoovseg.models.weights import check_weights
 from geoovseg.prompts import templates
+from geoovseg.run.timings import known_timings
 from geoovseg.scene.intensity import read_scale
 from geoovseg.settings import UPSAMPLERS, Settings
+from geoovseg.windows.plan import plan_tiles
 
 
 def check_settings(settings: Settings) -> None:
@@ -20,7 +25,6 @@ def check_settings(settings: Settings) -> None:
         if settings.upsample.partition("@")[0] not in learned:
             names = ", ".join((*UPSAMPLERS, *learned))
             raise UsageError(f"--upsample {settings.upsample}: choose from {names}; jbu_one@FILE uses weights on disk")
-        find_weights(model_card(settings.upsample, "upsampler"))
     templates(settings.templates)
     _check_context(settings, method)
     read_scale(settings.scale)
@@ -30,6 +34,7 @@ def check_settings(settings: Settings) -> None:
     if settings.threshold is not None and not method.confidence:
         able = ", ".join(n for n, c in METHODS.items() if c.confidence)
         raise UsageError(f"{settings.method} has no score from 0 to 1 for --threshold; these methods do: {able}")
+    check_weights(_needed(settings, method))
     if settings.shard is not None and settings.workers > 1:
         raise UsageError("--workers shares a run's parts on one machine, --shard between machines: use one of them")
 
@@ -69,7 +74,7 @@ def _check_sam(settings: Settings, method: MethodCard) -> None:
             f"{settings.regions_from}"
         )
     if settings.sam_name is not None:
-        find_weights(model_card(settings.sam_name, "sam"))
+        model_card(settings.sam_name, "sam")
     elif settings.sam is not None:
         able = ", ".join(n for n, c in METHODS.items() if c.sam)
         why = "uses no Segment Anything" if not method.sam else f"takes its regions from {settings.regions_from}"
@@ -83,4 +88,24 @@ def _check_vfm(name: str, method: str, card: MethodCard) -> None:
     found = model_card(name, "vfm")
     if found.attention_only and not card.attention:
         raise UsageError(f"--vfm {name} has attention but no features, which {method} needs; choose a DINO model")
-    find_weights(found)
+
+
+def _needed(settings: Settings, method: MethodCard) -> Iterator[ModelCard]:
+    """All weights that a run needs."""
+    yield model_card(settings.model)
+    if "vfm" in method.needs and (name := settings.vfm or method.vfm) not in OWN:
+        yield model_card(name, "vfm")
+    if settings.sam_name is not None:
+        yield model_card(settings.sam_name, "sam")
+    if settings.upsample not in UPSAMPLERS:
+        yield model_card(settings.upsample, "upsampler")
+
+
+def check_windows(settings: Settings) -> None:
+    """Refuse windows that do not fit the model, where an earlier run told what it sees. Raises UsageError."""
+    if (settings.tile is None and settings.stride is None) or card(settings.method).blocks:
+        return
+    known = known_timings(replace(settings, tile=None, stride=None))
+    if known is not None:
+        tile = settings.tile or known.needs.tile
+        plan_tiles(tile, tile, tile=tile, stride=settings.stride or 1, patch=known.needs.patch)

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError
+from geoovseg.labels.areas import Piece
 from geoovseg.labels.names import Outputs
 from geoovseg.labels.read import counted, open_labels
 from geoovseg.labels.record import RunRecord
-from geoovseg.labels.styles import LegendEntry
 from geoovseg.run.job import Job
 from geoovseg.scene.scene import Scene
 
@@ -24,7 +24,7 @@ class Finished(NamedTuple):
     """Labels that were there."""
 
     record: RunRecord
-    legend: list[LegendEntry]
+    pieces: list[Piece]
     """with the pixels that each class has now"""
 
 

@@ -15,12 +15,12 @@ from rasterio.errors import RasterioError
 from safetensors import SafetensorError
 
 from geoovseg.errors import GeoOVSegError, OutputError, first_line
+from geoovseg.labels.areas import Piece
 from geoovseg.labels.names import Outputs, writing
 from geoovseg.labels.parts import FinishedPart, PartStore, open_store, remove_store
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.record import RunRecord
-from geoovseg.labels.styles import LegendEntry
-from geoovseg.labels.write import assemble, legend_of
+from geoovseg.labels.write import assemble, pieces_of
 from geoovseg.prompts import templates
 from geoovseg.rasters.remote import identity
 from geoovseg.run.job import Job
@@ -85,9 +85,9 @@ class Run:
         summaries = [self.store.summary(part) for part in self.finished]
         return {key: sum(s.get(key, 0) for s in summaries) for key in ("windows", "skipped", "outside", "failed")}
 
-    def legend(self) -> list[LegendEntry]:
-        """Codes, names, colours and pixels."""
-        return legend_of(self.profile, map(self.store.summary, self.finished))
+    def pieces(self) -> list[Piece]:
+        """How many pixels of the finished parts of this share have each code."""
+        return pieces_of(self.store, self.finished)
 
     def assemble(self) -> None:
         """Put the outputs together. Raises OutputError when parts are missing."""

@@ -22,6 +22,7 @@ from geoovseg.settings.choice import (
     bands,
     by_name,
     choice,
+    device,
     flag,
     number,
     one_of,
@@ -35,10 +36,13 @@ GRIDS = ("working", "scene")
 """Where outputs lie when a scene is seen at another resolution: there, or on its own pixels."""
 UPSAMPLERS = ("bilinear", "guided")
 """Ways from the patch grid to pixels that need no weights; `geoovseg.ops.upsample` has them."""
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ON_ERROR = ("stop", "skip")
 """What can be done about windows that cannot be read."""
 Progress = Callable[[int, int], None]
 """Called with (windows done, windows to compute)."""
+Announce = Callable[[str], None]
+"""Called with a line for a person, on what a run is about to do."""
 Stop = Callable[[], int | None]
 """The number of the signal that asked to stop, if one did; asked between parts."""
 
@@ -132,9 +136,9 @@ class Settings:
     aoi_where: str | None = choice(
         None, "Place", "Use only those shapes of --aoi for which this holds, as in \"kind = 'park'\".", metavar="SQL"
     )
-    device: str = choice("auto", "Speed and memory", "auto, cpu, cuda or cuda:N.")
+    device: str = choice("auto", "Speed and memory", "auto, cpu, cuda, cuda:N or mps.", device)
     precision: str = choice(
-        "auto", "Speed and memory", "auto, fp32, bf16 or fp16.", names=lambda: ("auto", "fp32", "bf16", "fp16")
+        "auto", "Speed and memory", "auto, fp32, bf16 or fp16.", one_of(*PRECISIONS), names=lambda: PRECISIONS
     )
     batch_size: int | None = choice(
         None, "Speed and memory", "Windows processed together; on a CPU it does not change any result.", PIXELS
@@ -223,6 +227,12 @@ class Watch:
 
     progress: Progress | None = None
     stop: Stop | None = None
+    announce: Announce | None = None
+
+    def say(self, text: str) -> None:
+        """Say what is about to be done."""
+        if self.announce is not None:
+            self.announce(text)
 
     def tell(self, done: int, total: int) -> None:
         """Say how far it is."""
@@ -243,6 +253,9 @@ class Call(Settings):
     """called with (windows done, windows to compute)"""
     stop: Stop | None = None
     """asked between parts; a signal's number ends the run there, with what is finished kept"""
+
+    announce: Announce | None = None
+    """called with a line on what the run is about to do"""
 
     @property
     def plain(self) -> Settings:

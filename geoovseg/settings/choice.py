@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
@@ -16,6 +17,7 @@ from geoovseg.errors import UsageError, did_you_mean
 Kind = TypeVar("Kind")
 GROUPS = ("What", "Method", "Image", "Place", "Speed and memory", "Run", "Output")
 """What choices are about, in the order of help."""
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,3})?")
 Check = Callable[[str, Any], Any]
 """Given the option and a value, returns the value as it is kept, or raises UsageError."""
 
@@ -80,6 +82,13 @@ def flag(option: str, value: Any) -> bool:
     """True or false."""
     if not isinstance(value, bool):
         raise UsageError(f"{option} {value!r} must be true or false")
+    return value
+
+
+def device(option: str, value: Any) -> str:
+    """What PyTorch computes on, as it calls it."""
+    if not isinstance(value, str) or not _DEVICE.fullmatch(value):
+        raise UsageError(f"{option} {value}: choose auto, cpu, cuda, cuda:N or mps")
     return value
 
 

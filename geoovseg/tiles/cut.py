@@ -13,7 +13,7 @@ from rasterio.windows import Window
 from geoovseg.errors import OutputError, SceneError, UsageError
 from geoovseg.files import bench
 from geoovseg.labels.names import Outputs, label_names, side_files, swap, writing
-from geoovseg.labels.profile import LabelProfile, crs_for_side_file
+from geoovseg.labels.profile import LabelProfile, crs_for_side_file, legend_with
 from geoovseg.labels.read import counted
 from geoovseg.labels.record import RunRecord
 from geoovseg.labels.styles import label_aux_xml, label_qml
@@ -91,7 +91,7 @@ def _window(src: Any, tile: RasterGrid, path: str) -> Window:
 
 def _cut(src: Any, window: Window, profile: LabelProfile, record: str, target: Path) -> None:
     """Copy a window of labels as a finished label raster."""
-    legend = counted(src, window, profile)
+    legend = legend_with(profile, counted(src, window, profile))
     with writing(target), bench(target) as work:
         copy, empty = work / f"cog{LABELS}", empty_raster(work / f"all{LABELS}", profile, LABELS, record)
         write_cog(copy, empty, [piece(Path(src.name).absolute(), window, 0, 0)], overviews="MODE", block=BLOCK)
