@@ -17,20 +17,25 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoovseg.errors import SceneError, first_line
 from geoovseg.network import is_offline, is_remote
+from geoovseg.rasters.http import PATIENCE, TALKATIVE, unopened
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What GDAL and rasterio raise: not all of it has one root."""
+OURS: dict[str, Any] = {"GDAL_CACHEMAX": 64, **PATIENCE, **TALKATIVE}
 LARGEST = 2**40
 """Pixels; more are a damaged file's, or years of work."""
 
 
 def raster_env() -> rasterio.Env:
-    """GDAL settings of a run: a block cache of 64 MB, unless the user set GDAL_CACHEMAX, and offline no network."""
-    chosen = "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv())
-    cache = {} if chosen else {"GDAL_CACHEMAX": 64}
+    """GDAL settings of a run, unless the user set them: a block cache of 64 MB, patience with servers; see `OURS`.
+
+    Offline, there is no network whatever the user set.
+    """
+    theirs = {*os.environ, *(getenv() if hasenv() else ())}
+    ours = {key: value for key, value in OURS.items() if key not in theirs}
     # also for what a local file names: nothing ends like that
     forbidden = {"CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{offline}"} if is_offline() else {}
-    return rasterio.Env(**cache, **forbidden)
+    return rasterio.Env(**ours, **forbidden)
 
 
 def native() -> rasterio.Env:
@@ -55,7 +60,7 @@ def opened(name: str, what: str) -> Iterator[Any]:
         with placeless():
             src = rasterio.open(name)
     except (*GDAL_ERRORS, UnicodeError) as error:
-        raise SceneError(f"cannot open {what}: {first_line(error)}") from error
+        raise SceneError(f"cannot open {what}: {unopened(first_line(error))}") from error
     with src:
         yield src
 
