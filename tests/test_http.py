@@ -47,7 +47,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if wanted := self.headers.get("Range"):
             first, last = map(int, wanted.split("=")[1].split("-"))
         part = whole[first : last + 1]
-        self.send(206 if wanted else 200, part if body is None else body, len(part), f"bytes {first}-{last}/{len(whole)}")
+        place = f"bytes {first}-{last}/{len(whole)}"
+        self.send(206 if wanted else 200, part if body is None else body, len(part), place)
     def send(self, status, body, length=None, place=None):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body) if length is None else length))
