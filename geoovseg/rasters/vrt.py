@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
@@ -14,11 +13,7 @@ from rasterio.dtypes import _gdal_typename
 from rasterio.enums import ColorInterp
 
 from geoovseg.errors import SceneError
-
-LIGHT = r"\b(red|green|blue)\b|nir|infra|swir|therm|red.?edge"
-"""In names of bands that say which light they are."""
-_NOT_ALPHA = re.compile(rf"{LIGHT}|\bpan\b", re.IGNORECASE)
-"""In names of bands that are none of transparency."""
+from geoovseg.rasters.band_names import is_light
 
 
 def dataset_like(
@@ -75,7 +70,7 @@ def alpha_of(src: Any) -> int | None:
     """
     alphas = [number for number, kind in enumerate(src.colorinterp, start=1) if kind == ColorInterp.alpha]
     names = src.descriptions if alphas else ()
-    return next((number for number in alphas if not _NOT_ALPHA.search(names[number - 1] or "")), None)
+    return next((number for number in alphas if not is_light(names[number - 1] or "", number)), None)
 
 
 def palette_of(src: Any, number: int, name: str) -> dict[int, tuple[int, int, int, int]]:

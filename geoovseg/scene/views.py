@@ -22,6 +22,8 @@ FINEST = 0.1
 """Metres a pixel of the images that published results are of."""
 USUAL = 0.5
 """What is suggested for finer ones."""
+FAR = 4
+"""How many times coarser pixels may be without a word: to 5 m, as of PlanetScope."""
 
 
 def metres_per_pixel(src: Any) -> tuple[float, float] | None:
@@ -36,13 +38,21 @@ def metres_per_pixel(src: Any) -> tuple[float, float] | None:
 
 
 def hint(src: Any) -> str | None:
-    """What a raster far finer than those of published results would gain from another resolution."""
+    """What is to be known of a raster whose pixels are far finer or far coarser than those of published results."""
     metres = metres_per_pixel(src)
-    if metres is None or max(metres) >= FINEST / 2:
+    if metres is None:
+        return None
+    usual = f"the {FINEST:g} to {COARSEST:g} m of published results"
+    if min(metres) > FAR * COARSEST:
+        return (
+            f"pixels of {min(metres):.3g} m are far coarser than {usual}: buildings, roads or cars can hardly be seen "
+            "in them; ask for what covers many pixels, as in -c forest,water,farmland,town"
+        )
+    if max(metres) >= FINEST / 2:
         return None
     share = 100 * min(metres) * max(metres) / USUAL**2
     return (
-        f"pixels of {max(metres):.3g} m are far finer than the {FINEST:g} to {COARSEST:g} m of published results; "
+        f"pixels of {max(metres):.3g} m are far finer than {usual}; "
         f"--gsd {USUAL:g} would segment {share:.2g} % of as many"
     )
 
