@@ -77,8 +77,8 @@ PLATFORMS = (
     Platform("MODIS", r"\bMODIS\b|\bM[OYC]D(09|13|43)|\bsur refl", _codes(1, 4, 3, 2)),
     Platform("Himawari", r"himawari", _codes(3, 2, 1, 4)),
     Platform("ASTER", r"\bASTER\b|\bAST [L0]", {}),
-    Platform("CBERS MUX", r"CBERS 4A? MUX", _codes(7, 6, 5, 8)),
-    Platform("CBERS WPM", r"CBERS 4A? WPM", _codes(3, 2, 1, 4)),
+    Platform("CBERS-4 MUX", r"CBERS.4A?.MUX", _codes(7, 6, 5, 8)),
+    Platform("CBERS-4A WPM", r"CBERS.4A?.WPM", _codes(3, 2, 1, 4)),
 )
 SENTINEL, OLI, TM = PLATFORMS[:3]
 
@@ -120,14 +120,14 @@ def _waves(src: Any, names: Sequence[str]) -> dict[int, float]:
         listed = []
     found = {}
     for n, text in enumerate(names, start=1):
-        wave = _tagged(src, n) or (micrometres(listed[n - 1]) if listed else None) or wavelength_of(text)
+        wave = wavelength(src, n) or (micrometres(listed[n - 1]) if listed else None) or wavelength_of(text)
         if wave is not None:
             found[n] = wave
     return found
 
 
-def _tagged(src: Any, number: int) -> float | None:
-    """The wavelength of a band by its own tags."""
+def wavelength(src: Any, number: int) -> float | None:
+    """Micrometres of a band of an open raster, by the band's tags."""
     tags = {**src.tags(number), **src.tags(number, ns="IMAGERY")}
     keys = [key for key in tags if re.fullmatch(r"(cent(er|re|ral)_?)?wave_?length(_?(um|nm))?", key, re.IGNORECASE)]
     return next((wave for key in keys if (wave := micrometres(tags[key])) is not None), None)
@@ -163,6 +163,12 @@ def _tags(src: Any) -> list[str]:
     """What tags say that may name a mission."""
     tags = [*src.tags().items(), *src.tags(ns="IMAGERY").items()]
     return [text for key, text in tags if _TELLING.search(key) and len(text) < 4096]
+
+
+def mission_of(path: str) -> str | None:
+    """The mission that a file is of by its name, or by those of its folders."""
+    found = _missions([PurePath(path).name]) or next(filter(None, map(_missions, _folders(path))), [])
+    return found[0].name if len(found) == 1 else None
 
 
 def _folders(name: str) -> Iterator[list[str]]:
