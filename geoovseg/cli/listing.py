@@ -137,6 +137,8 @@ def _as_raster(folder: str, ours: int) -> str:
 
 def _deeper(folder: str) -> str:
     """What to do where the rasters may lie in folders of a folder."""
+    if os.path.isdir(os.path.join(folder, "GRANULE")):
+        return "; it is a Sentinel-2 product: add --stack to see its bands as one scene"
     with os.scandir(folder) as entries:
         if not any(entry.is_dir() and not entry.name.startswith(".") for entry in entries):
             return ""
