@@ -10,6 +10,7 @@ from rasterio.enums import ColorInterp
 
 from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.files import RASTERS
+from geoovseg.network import is_remote
 from geoovseg.rasters.band_names import code_of, colour_of
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.rasters.open import opened, raster_env
@@ -81,6 +82,8 @@ def bands_apart(scenes: Sequence[str]) -> list[str]:
             try:
                 grid, single = _grid_of(path)
             except SceneError:
+                if is_remote(path):  # which may have taken its time; the others' server is the same
+                    break
                 continue
             if single and not grid.transform.is_identity and (not found or _same_ground(found[0][1], grid)):
                 found.append((path, grid))
