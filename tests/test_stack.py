@@ -138,6 +138,8 @@ def test_the_folder_of_a_landsat_product_is_one_scene_in_the_colours_asked_for(
     code, out, err = geoovseg("segment", tmp_path / folder, *OPTIONS, "--stack")
     assert code == 0, err
     np.testing.assert_array_equal(_labels(out.strip()), whole)
+    shutil.copy(out.strip(), tmp_path / folder / f"{folder}_SR_B3_labels.tif")  # what we wrote is no band
+    shutil.copy(out.strip(), tmp_path / folder / "own_B3.tif")
     more = ("--bands", "nir,B3,blue", "-o", f"{tmp_path}/new/", "--json")
     code, out, err = geoovseg("segment", f"{tmp_path / folder}{os.sep}", *OPTIONS, "--stack", *more)
     assert code == 0, err

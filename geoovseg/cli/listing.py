@@ -12,14 +12,10 @@ from pathlib import PurePath
 from geoovseg.cli.output import talk
 from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.files import RASTERS, text_of
-from geoovseg.labels.record import RUN_TAG
+from geoovseg.labels.ours import is_ours
 
-OURS = ("_labels.tif", "_confidence.tif", ".mosaic.vrt", ".stack.vrt", "_labels.png", "_labels.jpg", "_labels.jpeg")
-"""Ends of the names of what we write, labels and pictures of them, which is not to be segmented in turn."""
 HEAD = 4096
 """Bytes by which a list is told from the content of a file."""
-TAGGED = (".tif", ".tiff", ".png")
-"""Of files that may say inside, whatever their names, that we wrote them."""
 
 
 def listed(arguments: Sequence[str], *, quiet: bool = False) -> list[str]:
@@ -92,30 +88,12 @@ def _rasters(folder: str, quiet: bool) -> list[str]:
     except OSError as error:
         raise SceneError(f"cannot list the folder {folder}: {first_line(error)}") from error
     rasters = [os.path.join(folder, n) for n in names if n.lower().endswith(RASTERS) and not n.startswith(".")]
-    found = [path for path in rasters if not _is_ours(path)]
+    found = [path for path in rasters if not is_ours(path)]
     if not found:
         return [_as_raster(folder, len(rasters))]
     if len(found) < len(rasters):
         talk(f"{folder}: left out {_wrote(len(rasters) - len(found))}; name a file itself to take it", quiet=quiet)
     return found
-
-
-def _is_ours(path: str) -> bool:
-    """Whether a raster is something that we wrote, by its name or by what it says inside.
-
-    One that cannot be opened is not, so that its error is told when its turn comes.
-    """
-    if path.lower().endswith(OURS):
-        return True
-    if not path.lower().endswith(TAGGED):
-        return False
-    from geoovseg.rasters.open import opened
-
-    try:
-        with opened(path, path) as src:
-            return RUN_TAG in src.tags()
-    except SceneError:
-        return False
 
 
 def _wrote(count: int) -> str:

@@ -10,6 +10,7 @@ from rasterio.enums import ColorInterp
 
 from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.files import RASTERS
+from geoovseg.labels.ours import is_ours
 from geoovseg.network import is_remote
 from geoovseg.rasters.band_names import code_of, colour_of
 from geoovseg.rasters.ground import RasterGrid
@@ -22,10 +23,13 @@ LOOKED, FEW = 16, 3
 def band_files(paths: Sequence[str]) -> list[str]:
     """The files of bands that paths name: themselves, and of a folder those that are named after bands.
 
-    Of a band that a folder has at several resolutions, the finest counts. Raises UsageError for a folder without bands,
-    and where two files are as good; SceneError for a folder that cannot be listed.
+    Of a band that a folder has at several resolutions, the finest counts. Raises UsageError for less than three, and
+    where two files of a folder are as good; SceneError for a folder that cannot be listed.
     """
-    return [file for path in paths for file in (_in_folder(path) if os.path.isdir(path) else [path])]
+    found = [file for path in paths for file in (_in_folder(path) if os.path.isdir(path) else [path])]
+    if len(found) < 3:
+        raise UsageError(f"--stack makes a scene of the files of three bands at least, not of {', '.join(found)}")
+    return found
 
 
 def _in_folder(folder: str) -> list[str]:
@@ -36,7 +40,7 @@ def _in_folder(folder: str) -> list[str]:
     found: dict[str, list[str]] = {}
     for path in sorted(files):
         band = code_of(path.stem) or colour_of(path.stem)
-        if band and path.suffix.lower() in RASTERS and not path.name.startswith("."):
+        if band and path.suffix.lower() in RASTERS and not (path.name.startswith(".") or is_ours(str(path))):
             found.setdefault(band, []).append(str(path))
     if not found:
         raise UsageError(f"the folder {folder} has no files that are named after bands, as B04.jp2 or scene_SR_B4.tif")

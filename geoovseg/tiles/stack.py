@@ -54,8 +54,6 @@ def as_stack(paths: Sequence[str], vrt: str | os.PathLike[str], *, bands: Sequen
     for files of several bands, in other coordinate systems, or of other ground; OutputError.
     """
     files = band_files(paths)
-    if len(files) < 3:
-        raise UsageError(f"--stack makes a scene of the files of three bands at least, not of {', '.join(paths)}")
     with raster_env(), ExitStack() as stack:
         layers = [stack.enter_context(opened(path, f"{path!r} as a band")) for path in files]
         for path, src in zip(files, layers, strict=True):
