@@ -156,6 +156,7 @@ def test_words_within_names_are_understood(make: Make, names: list[str], bands: 
 def test_planetscope_is_known_by_the_names_of_its_files(
     make: Make, name: str, count: int, bands: tuple[int, ...]
 ) -> None:
+    assert _seen(make([f"Band {n}" for n in range(1, count + 1)], name))[0] == bands
     path = make([""] * count, name)
     seen, said = _seen(path)
     assert seen == bands

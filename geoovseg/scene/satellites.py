@@ -145,7 +145,8 @@ def _listed(src: Any) -> list[str]:
 def _by_mission(src: Any, name: str, names: Sequence[str]) -> Light:
     """Bands by the numbers that the mission gives them, if there is no doubt which mission it is."""
     texts = [*_tags(src), *names, PurePath(name.partition("?")[0]).name]
-    if _PLANET.search(texts[-1]) and not any(map(code_of, names)):
+    plain = all(code_of(text) in (None, str(n)) for n, text in enumerate(names, start=1))
+    if _PLANET.search(texts[-1]) and plain:
         return _in_order(src)
     missions = _missions(texts) or next(filter(None, map(_missions, _folders(name))), _by_names_alone(names))
     return Light(bands=_numbered(names, missions), by="/".join(each.name for each in missions))
