@@ -11,10 +11,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from geoovseg.errors import OutputError
+from geoovseg.errors import OutputError, UsageError, first_line
 
 StrPath = str | os.PathLike[str]
 """A file or folder."""
+RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
+"""Suffixes of the rasters in a folder."""
 LOCK = "lock"
 """Name of the file in a folder by which a process says that it works there."""
 
@@ -50,6 +52,32 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file that is there only when it is whole; text in UTF-8."""
     with whole(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def names_folder(output: StrPath | None) -> bool:
+    """Whether an output is a folder by its name, which ends in a separator, there or not."""
+    return output is not None and os.fspath(output).endswith(("/", os.sep))
+
+
+def made_folder(path: StrPath, option: str) -> None:
+    """Make a folder that an option names, if it is not there. Raises UsageError."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: cannot make this folder: {first_line(error)}") from error
+
+
+def text_of(content: bytes) -> str:
+    """Text in UTF-8 or UTF-16, whether a byte order mark says so or not. Raises UnicodeDecodeError."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    for order, high, low in (
+        ("utf-16-le", content[1:64:2], content[0:64:2]),
+        ("utf-16-be", content[0:64:2], content[1:64:2]),
+    ):
+        if high and not any(high) and all(low):
+            return content.decode(order)
+    return content.decode("utf-8-sig")
 
 
 def to_disk(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from geoovseg.errors import InterruptedRunError, OutputError
+from geoovseg.files import made_folder, names_folder
 from geoovseg.labels.areas import Piece, hectares
 from geoovseg.labels.names import Outputs, output_names
 from geoovseg.labels.profile import LabelProfile, legend_with
@@ -83,6 +84,8 @@ class SegmentResult:
     """what the scene was made of, as a mosaic"""
     per_tile: tuple[str, ...] = ()
     """labels of each of them"""
+    stack: tuple[str, ...] = ()
+    """the files of bands that the scene was made of"""
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -96,6 +99,8 @@ def segment_scene(
     usage = Usage()
     outputs = output_names(path, settings.output, settings.confidence, settings.work_dir)
     with settings.access(), open_scene(path, **settings.view) as scene, native():
+        if settings.output is not None and names_folder(settings.output):
+            made_folder(settings.output, "output")
         outputs.check(
             scene.files,
             overwrite=settings.overwrite,
@@ -227,7 +232,8 @@ def merge(folder: str | os.PathLike[str], *, overwrite: bool = False, per_tile: 
         if per_tile is not None:
             check_per_tile(paths, per_tile, run.outputs.rasters, overwrite=overwrite)
         run.assemble()
-    vrt.unlink(missing_ok=True)
+    for scene in (vrt, vrt_of(run.outputs.labels, "stack")):
+        scene.unlink(missing_ok=True)
     cut = [] if per_tile is None else cut_per_tile(run.outputs.labels, paths, per_tile, overwrite=overwrite)
     windows, skipped, failed, outside = (totals[key] for key in ("windows", "skipped", "failed", "outside"))
     return Merged(str(run.outputs.labels), windows, skipped, failed, outside, tuple(cut))

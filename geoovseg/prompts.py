@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geoovseg.errors import VocabularyError, did_you_mean, first_line
+from geoovseg.files import text_of
 
 DEFAULT_TEMPLATES = "openai-80"
 
@@ -74,9 +75,9 @@ def counter_words() -> tuple[str, ...]:
 
 
 def read_text(path: Path, what: str = "class list") -> str:
-    """A text file in UTF-8. Raises VocabularyError."""
+    """A text file in UTF-8 or UTF-16. Raises VocabularyError."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return text_of(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise VocabularyError(f"cannot read the {what} {path}: {first_line(error)}") from error
 

@@ -128,6 +128,41 @@ def test_paths_that_end_in_nul_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
         listed(["-"])
 
 
+class _Piped:
+    """Standard input with these bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self.buffer = io.BytesIO(content)
+
+
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_list_may_come_from_any_system(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setattr("sys.stdin", _Piped("b.tif\r\nwith space.tif\r\n".encode(form)))
+    assert listed(["-"]) == ["b.tif", "with space.tif"]
+    more = [f"Gelände/{n}.tif" for n in range(1000)]
+    monkeypatch.setattr("sys.stdin", _Piped("\n".join(["a.tif", *more]).encode(form if form[-1] == "g" else "utf-16")))
+    assert listed(["-"]) == ["a.tif", *more]
+
+
+def test_names_in_no_encoding_are_kept_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", _Piped(b"Gel\xe4nde.tif\nb.tif\n"))
+    assert [os.fsencode(name) for name in listed(["-"])] == [b"Gel\xe4nde.tif", b"b.tif"]
+
+
+@pytest.mark.parametrize(
+    "start", [b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08", b"\x89PNG\r\n\x1a\n\0\0", b"\xff\xd8\xff\xe0\0\x10JFIF\0"]
+)
+def test_the_content_of_a_file_is_no_list_and_gets_the_right_advice(
+    monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr("sys.stdin", _Piped(start + bytes(range(256)) * 64))
+    with pytest.raises(
+        UsageError, match=r"reads a list of names .* content of a file.*geoovseg segment scene.tif"
+    ) as caught:
+        listed(["-"])
+    assert "find" not in str(caught.value)
+
+
 def test_a_reader_that_has_gone_ends_the_batch_and_is_no_fault_of_the_scenes(
     geoovseg: Run, small: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -257,6 +257,14 @@ def test_far_finer_pixels_bring_a_hint(write_raster: WriteRaster, tmp_path: Path
         _labels(path, tmp_path)
 
 
+@pytest.mark.parametrize("metres", [10, 30])
+def test_far_coarser_pixels_bring_a_hint(write_raster: WriteRaster, tmp_path: Path, metres: int) -> None:
+    place = from_origin(480_000, 5_460_000, metres, metres)
+    path = write_raster(np.ones((3, 60, 60), np.uint8), transform=place, tags={DEMO_TAG: "1"})
+    with pytest.warns(GeoOVSegWarning, match=rf"pixels of {metres} m are far coarser than .* forest,water"):
+        _labels(path, tmp_path)
+
+
 @pytest.mark.parametrize(
     "text",
     [

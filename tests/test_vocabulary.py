@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from geoovseg.errors import GeoOVSegWarning, VocabularyError
 from geoovseg.prompts import class_lists, counter_words, template_lists, templates
-from geoovseg.vocabulary import parse_background, parse_classes, read_vocabulary
+from geoovseg.vocabulary import parse_background, parse_classes, read_classes, read_vocabulary
 
 WORD = st.text("abcdefghij klmno", min_size=1, max_size=12).map(lambda s: " ".join(s.split())).filter(bool)
 
@@ -250,3 +250,16 @@ def test_classes_survive_a_round_trip(groups: list[list[str]]) -> None:
     vocabulary = parse_classes([text])
     assert [list(c.words) for c in vocabulary.classes] == groups
     assert len({c.colour for c in vocabulary.classes}) == len(groups)
+
+
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_lists_and_templates_may_come_from_any_system(tmp_path: Path, form: str) -> None:
+    words, sentences = tmp_path / "words.txt", tmp_path / "sentences.txt"
+    words.write_bytes("building: house, roof\r\nroad\r\n".encode(form))
+    sentences.write_bytes("a photo of a {}.\r\n".encode(form))
+    for named in (read_classes(None, str(words)), read_classes(f"@{words}")):
+        assert [(entry.name, entry.words) for entry in named.classes] == [
+            ("building", ("house", "roof")),
+            ("road", ("road",)),
+        ]
+    assert templates(str(sentences)) == ("a photo of a {}.",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
@@ -10,14 +11,11 @@ from pathlib import Path, PurePath
 
 from geoovseg.cli.output import talk
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.labels.record import RUN_TAG
+from geoovseg.files import RASTERS, text_of
+from geoovseg.labels.ours import is_ours
 
-SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
-"""Of the rasters in a folder."""
-OURS = ("_labels.tif", "_confidence.tif", ".mosaic.vrt", "_labels.png", "_labels.jpg", "_labels.jpeg")
-"""Ends of the names of what we write, labels and pictures of them, which is not to be segmented in turn."""
-TAGGED = (".tif", ".tiff", ".png")
-"""Of files that may say inside, whatever their names, that we wrote them."""
+HEAD = 4096
+"""Bytes by which a list is told from the content of a file."""
 
 
 def listed(arguments: Sequence[str], *, quiet: bool = False) -> list[str]:
@@ -26,10 +24,15 @@ def listed(arguments: Sequence[str], *, quiet: bool = False) -> list[str]:
     A scene that is named twice is there once. Raises UsageError where a folder or standard input has none, and for a
     number that is no file.
     """
-    found = (scene for argument in arguments for scene in (_lines() if argument == "-" else [_named(argument)]))
+    found = as_given(arguments)
     scenes = [path for scene in found for path in (_rasters(scene, quiet) if os.path.isdir(scene) else [scene])]
     first = {os.path.abspath(scene): scene for scene in reversed(scenes)}
     return list(dict.fromkeys(first[os.path.abspath(scene)] for scene in scenes))
+
+
+def as_given(arguments: Sequence[str]) -> list[str]:
+    """What arguments name, folders as such; for `-` the lines of standard input. Raises UsageError as `listed`."""
+    return [name for argument in arguments for name in (_lines() if argument == "-" else [_named(argument)])]
 
 
 def _named(argument: str) -> str:
@@ -56,15 +59,39 @@ def named(argument: str) -> list[str]:
 
 
 def _lines() -> list[str]:
-    try:
-        lines = [line.rstrip("\r\n") for line in sys.stdin]
-    except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is no list of paths: {error}") from error
-    if any("\0" in line for line in lines):
-        raise UsageError("- reads one path a line from standard input: use find -print, not -print0")
+    """The lines of standard input, one path each. Raises UsageError for what is no such list."""
+    lines = [line.rstrip("\r") for line in _standard_input().split("\n")]
     if not any(line.strip() for line in lines):
         raise UsageError("- reads paths of scenes from standard input, one a line; there was none")
     return [line for line in lines if line.strip()]
+
+
+def _standard_input() -> str:
+    """What is piped in, of which only the start is read where that is no text. Raises UsageError."""
+    source = getattr(sys.stdin, "buffer", None) or io.BytesIO(sys.stdin.read().encode() if sys.stdin else b"")
+    head = source.read(HEAD)
+    _check_list(_decoded(head[: len(head) // 2 * 2]))
+    return _decoded(head + source.read())
+
+
+def _decoded(content: bytes) -> str:
+    """Text; bytes that are none stay what they are, as in names of files on other systems."""
+    try:
+        return text_of(content)
+    except UnicodeDecodeError:
+        return content.decode(errors="surrogateescape")
+
+
+def _check_list(text: str) -> None:
+    """Refuse what is no list of paths, by how it starts. Raises UsageError."""
+    names = text.split("\0")
+    if any(ord(sign) < 32 and sign not in "\t\r\n" for name in names for sign in name):
+        raise UsageError(
+            "- reads a list of names from standard input, one path a line, and this is the content of a file; give the "
+            "file's name instead: geoovseg segment scene.tif, or for many: ls *.tif | geoovseg segment -"
+        )
+    if len(names) > 1:
+        raise UsageError("- reads one path a line from standard input: use find -print, not -print0")
 
 
 def _rasters(folder: str, quiet: bool) -> list[str]:
@@ -73,31 +100,13 @@ def _rasters(folder: str, quiet: bool) -> list[str]:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
     except OSError as error:
         raise SceneError(f"cannot list the folder {folder}: {first_line(error)}") from error
-    rasters = [os.path.join(folder, n) for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
-    found = [path for path in rasters if not _is_ours(path)]
+    rasters = [os.path.join(folder, n) for n in names if n.lower().endswith(RASTERS) and not n.startswith(".")]
+    found = [path for path in rasters if not is_ours(path)]
     if not found:
         return [_as_raster(folder, len(rasters))]
     if len(found) < len(rasters):
         talk(f"{folder}: left out {_wrote(len(rasters) - len(found))}; name a file itself to take it", quiet=quiet)
     return found
-
-
-def _is_ours(path: str) -> bool:
-    """Whether a raster is something that we wrote, by its name or by what it says inside.
-
-    One that cannot be opened is not, so that its error is told when its turn comes.
-    """
-    if path.lower().endswith(OURS):
-        return True
-    if not path.lower().endswith(TAGGED):
-        return False
-    from geoovseg.rasters.open import opened
-
-    try:
-        with opened(path, path) as src:
-            return RUN_TAG in src.tags()
-    except SceneError:
-        return False
 
 
 def _wrote(count: int) -> str:
@@ -113,12 +122,14 @@ def _as_raster(folder: str, ours: int) -> str:
             return folder
     except SceneError as error:
         besides = f" besides {_wrote(ours)}" if ours else ""
-        kinds = ", ".join(SUFFIXES)
+        kinds = ", ".join(RASTERS)
         raise UsageError(f"the folder {folder} has no raster ({kinds}){besides}{_deeper(folder)}") from error
 
 
 def _deeper(folder: str) -> str:
     """What to do where the rasters may lie in folders of a folder."""
+    if os.path.isdir(os.path.join(folder, "GRANULE")):
+        return "; it is a Sentinel-2 product: add --stack to see its bands as one scene"
     with os.scandir(folder) as entries:
         if not any(entry.is_dir() and not entry.name.startswith(".") for entry in entries):
             return ""

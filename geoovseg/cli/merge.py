@@ -10,7 +10,7 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
-from geoovseg.cli.scenes import made_folder
+from geoovseg.files import made_folder
 
 
 def command(

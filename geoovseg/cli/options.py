@@ -47,6 +47,15 @@ MosaicOpt = Annotated[
         rich_help_panel="Image",
     ),
 ]
+StackOpt = Annotated[
+    bool,
+    typer.Option(
+        "--stack",
+        help="Treat the images as the bands of one scene, in the order red, green, blue or told by their names; of a "
+        "Sentinel-2 or Landsat folder, its bands.",
+        rich_help_panel="Image",
+    ),
+]
 PerTileOpt = Annotated[
     str | None,
     typer.Option(

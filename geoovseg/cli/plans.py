@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoovseg.cli.output import data, talk
@@ -39,11 +38,7 @@ def _planned(task: Task, classes: Any, settings: Settings) -> Estimate:
     asked = replace(settings, output=task.output, overwrite=task.overwrite)
     found = estimate(task.scene, read_classes(classes, settings.vocabulary), asked)
     found = replace(found, labels=task.labels or found.labels)
-    if not task.tiles:
-        return found
-    from geoovseg.tiles.join import vrt_of  # the one of a dry run has a passing place
-
-    return replace(found, scene=str(vrt_of(Path(found.labels))))
+    return replace(found, scene=task.named or found.scene)  # in a dry run a VRT has a passing place
 
 
 def _in_all(count: int, plans: Sequence[Estimate]) -> str:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from geoovseg.cli.listing import listed
+from geoovseg.cli.listing import as_given, listed
 from geoovseg.cli.output import data, talk
-from geoovseg.errors import GeoOVSegError, InterruptedRunError, NobodyListensError, UsageError, first_line
+from geoovseg.errors import (
+    GeoOVSegError,
+    GeoOVSegWarning,
+    InterruptedRunError,
+    NobodyListensError,
+    UsageError,
+)
+from geoovseg.files import made_folder, names_folder
 from geoovseg.network import public
 from geoovseg.settings import Settings
 
@@ -29,6 +36,7 @@ class Asked:
     settings: Settings
     per_tile: str | None
     mosaic: bool
+    stack: bool
     dry_run: bool
 
     @property
@@ -38,6 +46,8 @@ class Asked:
 
     def check(self) -> None:
         """Refuse combinations that cannot work, before anything is opened. Raises UsageError."""
+        if self.mosaic and self.stack:
+            raise UsageError("--mosaic joins tiles and --stack joins bands; choose one of them")
         if self.per_tile is None:
             return
         if not self.mosaic:
@@ -59,6 +69,10 @@ class Task:
     """where these will be, if `output` is only where a dry run looks whether that is possible"""
     tiles: tuple[str, ...] = ()
     """what the scene is made of, with --mosaic"""
+    bands: tuple[str, ...] = ()
+    """what it is made of, with --stack"""
+    named: str | None = None
+    """the scene of tiles or bands, if `scene` has a passing place in a dry run"""
 
 
 @contextmanager
@@ -68,14 +82,45 @@ def tasks(arguments: Sequence[str], asked: Asked, *, quiet: bool = False) -> Ite
     Raises UsageError, and for a mosaic what `as_one` raises.
     """
     asked.check()
-    scenes = listed(arguments, quiet=quiet)
-    if asked.mosaic:
-        with _mosaic(scenes, asked) as task:
+    scenes = as_given(arguments) if asked.stack else listed(arguments, quiet=quiet)
+    if not asked.stack:
+        _question(scenes)
+    if asked.mosaic or asked.stack:
+        from geoovseg.cli.together import together
+
+        with together(scenes, asked) as task:
             yield [task]
     elif scenes == list(arguments) and len(scenes) == 1:
-        yield [Task(scene=scenes[0], output=asked.output, overwrite=asked.settings.overwrite)]
+        yield [_alone(scenes[0], asked)]
     else:
         yield _several(scenes, asked)
+
+
+def _question(scenes: Sequence[str]) -> None:
+    """Warn of scenes that look like the bands of one."""
+    if len(scenes) < 2:
+        return
+    from geoovseg.tiles.bands import bands_apart
+
+    if apart := bands_apart(scenes):
+        message = (
+            f"{_some(apart)} have one band each and show the same ground, and each is seen by itself, in grey; if they "
+            "are bands of one scene, add --stack"
+        )
+        warnings.warn(message, GeoOVSegWarning, 2)
+
+
+def _alone(scene: str, asked: Asked) -> Task:
+    """The task of one scene; its output may be a folder that is yet to be made."""
+    output, overwrite = asked.output, asked.settings.overwrite
+    if output is None or not names_folder(output):
+        return Task(scene=scene, output=output, overwrite=overwrite)
+    from geoovseg.labels.names import output_names
+
+    name = output_names(scene).labels.name
+    folder, fresh = ready_folder(output, asked.dry_run)
+    labels = str(Path(output, name))
+    return Task(scene=scene, output=str(Path(folder or "", name)), overwrite=overwrite or fresh, labels=labels)
 
 
 def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
@@ -84,11 +129,11 @@ def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
         raise UsageError("--confidence names one file; with several scenes run them one by one")
     if asked.settings.vectors is not None:
         raise UsageError("--vectors names one file; with several scenes run them one by one, or `geoovseg vectorize`")
-    if _is_file(asked.output):
+    if is_raster(asked.output):
         raise UsageError(f"-o {asked.output}: with several scenes, or a folder of them, the output is a folder")
     from geoovseg.labels.names import label_names
 
-    folder, fresh = _folder(asked.output, asked.dry_run)
+    folder, fresh = ready_folder(asked.output, asked.dry_run)
     overwrite = asked.settings.overwrite or fresh
     return [
         Task(scene=scene, output=str(Path(folder or name.parent, name.name)), overwrite=overwrite, labels=str(name))
@@ -96,57 +141,12 @@ def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
     ]
 
 
-@contextmanager
-def _mosaic(scenes: Sequence[str], asked: Asked) -> Iterator[Task]:
-    """The tiles as one scene. Its VRT stays while parts of a run that did not finish need it."""
-    from geoovseg.labels.names import output_names
-    from geoovseg.tiles.cut import check_per_tile
-    from geoovseg.tiles.join import as_one, vrt_of
-
-    labels, fresh = _mosaic_labels(scenes, asked)
-    vrt = vrt_of(labels)
-    outputs = output_names(str(vrt), labels, asked.settings.confidence, asked.settings.work_dir)
-    outputs.check(
-        scenes,
-        overwrite=asked.settings.overwrite or fresh,
-        resume=True,
-        finished=asked.settings.goes_on,
-    )
-    if asked.per_tile is not None and not _folder(asked.per_tile, asked.dry_run, "--per-tile")[1]:
-        overwrite = asked.settings.overwrite or asked.settings.goes_on
-        check_per_tile(scenes, asked.per_tile, outputs.rasters, overwrite=overwrite)
-    with tempfile.TemporaryDirectory() as passing:
-        if asked.dry_run:
-            vrt = Path(passing, vrt.name)
-        mine = not vrt.exists()  # else another run may be reading it
-        try:
-            yield Task(
-                scene=as_one(scenes, vrt),
-                output=str(labels),
-                overwrite=asked.settings.overwrite or fresh,
-                labels=str(Path(asked.output or "", labels.name)) if fresh else None,
-                tiles=tuple(scenes),
-            )
-            mine = True
-        finally:
-            if mine and not (asked.settings.shard or outputs.parts.exists()):
-                vrt.unlink(missing_ok=True)
-
-
-def _mosaic_labels(scenes: Sequence[str], asked: Asked) -> tuple[Path, bool]:
-    """Where the labels of a mosaic go, and whether that folder is yet to be made."""
-    if asked.output is not None and _is_file(asked.output):
-        return Path(asked.output), False
-    folder, fresh = _folder(asked.output, asked.dry_run)
-    beside = Path(scenes[0]).parent if os.path.exists(scenes[0]) else Path()
-    return Path(folder or beside) / "mosaic_labels.tif", fresh
-
-
-def _is_file(output: str | None) -> bool:
+def is_raster(output: str | None) -> bool:
+    """Whether an output is to be a raster, not a folder of them."""
     return output is not None and output.lower().endswith((".tif", ".tiff")) and not os.path.isdir(output)
 
 
-def _folder(output: str | None, dry_run: bool, option: str = "-o") -> tuple[str | None, bool]:
+def ready_folder(output: str | None, dry_run: bool, option: str = "-o") -> tuple[str | None, bool]:
     """The folder of outputs, made if it is not there, and whether it is yet to be made.
 
     That is so in a dry run, which then judges by where it would be made. Raises UsageError where it cannot be.
@@ -162,14 +162,6 @@ def _folder(output: str | None, dry_run: bool, option: str = "-o") -> tuple[str 
     if not there.is_dir():
         raise UsageError(f"{option} {output}: cannot make this folder, since {there} is a file")
     return str(there), True
-
-
-def made_folder(path: str, option: str) -> None:
-    """Make a folder that an option names, if it is not there. Raises UsageError."""
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{option} {path}: cannot make this folder: {first_line(error)}") from error
 
 
 def each(

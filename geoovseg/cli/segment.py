@@ -36,6 +36,7 @@ def command(
     classes: o.ClassesOpt = None,
     *,
     mosaic: o.MosaicOpt = False,
+    stack: o.StackOpt = False,
     per_tile: o.PerTileOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
@@ -52,7 +53,7 @@ def command(
     _check_early(classes, settings)
     for text in questions(classes):
         talk(f"warning: {text}", quiet=quiet)
-    asked = Asked(settings=settings, per_tile=per_tile, mosaic=mosaic, dry_run=dry_run)
+    asked = Asked(settings=settings, per_tile=per_tile, mosaic=mosaic, stack=stack, dry_run=dry_run)
     with settings.access(), tasks(scenes, asked, quiet=quiet) as todo:
         if dry_run:
             raise typer.Exit(dry_runs(todo, classes, settings, json=json, quiet=quiet))
@@ -129,7 +130,7 @@ def _hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[st
     """What to do next."""
     if result.parts_dir:
         yield f"when all shards are done: geoovseg merge {shlex.quote(result.parts_dir)}"
-    elif not task.tiles and public(task.scene) == task.scene:  # a command must not hold secrets
+    elif task.named is None and public(task.scene) == task.scene:  # a command must not hold secrets
         yield f"see it: geoovseg preview {shlex.join(_pictured(task.scene, result.labels, settings))}"
 
 
@@ -156,7 +157,7 @@ def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult
 
         cut = per_tile(result.labels, task.tiles, asked.per_tile, overwrite=task.overwrite, keep=result.was_there)
         result = replace(result, per_tile=tuple(cut))
-    return replace(result, tiles=tuple(map(public, task.tiles)))
+    return replace(result, tiles=tuple(map(public, task.tiles)), stack=tuple(map(public, task.bands)))
 
 
 def _remarks(result: SegmentResult) -> Iterator[str]:

@@ -14,8 +14,8 @@ from geoovseg import numerals
 from geoovseg.cli import options as o
 from geoovseg.cli.listing import named
 from geoovseg.cli.output import data, talk
-from geoovseg.cli.scenes import Task, each, made_folder
-from geoovseg.errors import UsageError
+from geoovseg.cli.scenes import Task, each
+from geoovseg.files import made_folder
 from geoovseg.network import access
 from geoovseg.settings.choice import read_pairs
 

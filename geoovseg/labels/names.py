@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, OutputError, UsageError, first_line
-from geoovseg.files import StrPath, behind_link
+from geoovseg.files import StrPath, behind_link, names_folder
+from geoovseg.labels.scene_names import place_of, where_of
 from geoovseg.rasters.open import GDAL_ERRORS
 
 
@@ -111,10 +112,9 @@ def output_names(
     scene: str, output: StrPath | None = None, confidence: StrPath | None = None, work_dir: StrPath | None = None
 ) -> Outputs:
     """`<stem>_labels.tif` beside the scene or in the folder `output`, or the file `output`."""
-    stem = Path(scene if os.path.exists(scene) else scene.split("?")[0]).stem
-    folder = Path(scene).parent if os.path.exists(scene) else Path()
+    folder, stem = place_of(scene)
     target = Path(output) if output is not None else folder
-    is_folder = output is None or os.path.isdir(target) or str(output).endswith(os.sep)
+    is_folder = output is None or os.path.isdir(target) or names_folder(output)
     labels = target / f"{stem}_labels.tif" if is_folder else target
     named = behind_link(Path(confidence)) if confidence else None
     return Outputs(behind_link(labels), named, Path(work_dir) if work_dir else None)
@@ -171,9 +171,10 @@ def label_names(scenes: Sequence[str], folder: str | None = None) -> list[Path]:
     Raises UsageError where that does not help, or a name is that of one of the scenes.
     """
     plain = [output_names(scene, None if folder is None else os.path.join(folder, "")).labels for scene in scenes]
-    stems = Counter(_path(scene).with_suffix("") for scene in scenes)
+    stems = Counter(where_of(scene).with_suffix("") for scene in scenes)
     ways = [
-        _longer(scene, path, stems[_path(scene).with_suffix("")] > 1) for scene, path in zip(scenes, plain, strict=True)
+        _longer(scene, path, stems[where_of(scene).with_suffix("")] > 1)
+        for scene, path in zip(scenes, plain, strict=True)
     ]
     names = list(plain)
     while clashing := _clashing(names):
@@ -188,14 +189,9 @@ def label_names(scenes: Sequence[str], folder: str | None = None) -> list[Path]:
     return names
 
 
-def _path(scene: str) -> PurePath:
-    """Where a scene is, of which the folders may become part of a name."""
-    return PurePath(scene.split("?")[0] if "://" in scene else os.path.abspath(scene))
-
-
 def _longer(scene: str, plain: Path, with_suffix: bool) -> Iterator[Path]:
     """Longer and longer names: with the suffix, where that tells scenes apart, and with one folder more each."""
-    path = _path(scene)
+    path = where_of(scene)
     name = plain.name.removesuffix("_labels.tif")
     if with_suffix:
         name += f"_{path.suffix.lstrip('.')}"

@@ -18,15 +18,16 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoovseg.errors import SceneError, first_line, hushed
 from geoovseg.network import is_offline, is_remote
+from geoovseg.rasters.http import PATIENCE, TALKATIVE, unopened
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What GDAL and rasterio raise: not all of it has one root."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/(?!/)")
 """The start of an address that was a path in between."""
+OURS: dict[str, Any] = {"GDAL_CACHEMAX": 64, **PATIENCE, **TALKATIVE}
+"""GDAL settings of a run that the user may set otherwise: a block cache of 64 MB, patience with servers."""
 LARGEST = 2**40
 """Pixels; more are a damaged file's, or years of work."""
-
-
 _GIVEN: ContextVar[Mapping[str, Any] | None] = ContextVar("settings of GDAL", default=None)
 """Settings of another thread or process, for whose work this one opens rasters."""
 
@@ -43,13 +44,13 @@ def adopt(options: Mapping[str, Any]) -> None:
 
 @contextmanager
 def raster_env() -> Iterator[None]:
-    """GDAL settings of a run: the caller's, a block cache of 64 MB if they have none, and offline no network."""
+    """GDAL settings of a run: the caller's, and where they say nothing `OURS`; offline, none gives a network."""
     given = gdal_settings()
-    cache = {} if "GDAL_CACHEMAX" in {*os.environ, *given} else {"GDAL_CACHEMAX": 64}
+    ours = {key: value for key, value in OURS.items() if key not in {*os.environ, *given}}
     # also for what a local file names: nothing ends like that
     forbidden = {"CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{offline}"} if is_offline() else {}
     with rasterio.Env():
-        setenv(**{**given, **cache, **forbidden})  # as Env() itself takes no credentials
+        setenv(**{**given, **ours, **forbidden})  # as Env() itself takes no credentials
         yield
 
 
@@ -80,7 +81,7 @@ def opened(name: str, what: str) -> Iterator[Any]:
         raise SceneError(f"cannot open {what}: its name is not UTF-8; rename it, or give it a link: ln -s") from error
     except GDAL_ERRORS as error:
         hint = "; give addresses as text: a Path makes one slash of two" if _ADDRESS.match(name) else ""
-        raise SceneError(f"cannot open {what}: {first_line(error)}{hint}") from error
+        raise SceneError(f"cannot open {what}: {unopened(first_line(error))}{hint}") from error
     with src:
         yield src
 

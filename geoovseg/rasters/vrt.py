@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
@@ -11,14 +10,10 @@ from affine import Affine
 from rasterio._path import _parse_path, _vsi_path
 from rasterio.crs import CRS
 from rasterio.dtypes import _gdal_typename
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 
 from geoovseg.errors import SceneError
-
-LIGHT = r"\b(red|green|blue)\b|nir|infra|swir|therm|red.?edge"
-"""In names of bands that say which light they are."""
-_NOT_ALPHA = re.compile(rf"{LIGHT}|\bpan\b", re.IGNORECASE)
-"""In names of bands that are none of transparency."""
+from geoovseg.rasters.band_names import is_light
 
 
 def dataset_like(
@@ -29,8 +24,8 @@ def dataset_like(
     if crs is not None:
         SubElement(root, "SRS").text = crs.to_wkt()
     SubElement(root, "GeoTransform").text = ",".join(repr(float(value)) for value in transform.to_gdal())
-    _metadata(root, tags)
-    _metadata(root, {"MINISWHITE": "YES"} if is_negative(src) else {}, "IMAGE_STRUCTURE")
+    metadata(root, tags)
+    metadata(root, {"MINISWHITE": "YES"} if is_negative(src) else {}, "IMAGE_STRUCTURE")
     return root
 
 
@@ -43,7 +38,7 @@ def band_like(root: Element, src: Any, number: int, nodata: float | None) -> Ele
     at = number - 1
     if src.descriptions[at]:
         SubElement(band, "Description").text = src.descriptions[at]
-    _metadata(band, {"NBITS": bits} if (bits := bits_of(src, number)) else {}, "IMAGE_STRUCTURE")
+    metadata(band, {"NBITS": bits} if (bits := bits_of(src, number)) else {}, "IMAGE_STRUCTURE")
     if nodata is not None:
         SubElement(band, "NoDataValue").text = repr(nodata)
     hidden = src.colorinterp[at] == ColorInterp.alpha and alpha_of(src) != number
@@ -63,6 +58,40 @@ def source_name(src: Any) -> str:
     return name if name.startswith("<VRTDataset") else _vsi_path(_parse_path(name))
 
 
+def add_source(
+    band: Element,
+    src: Any,
+    number: str,
+    at: tuple[float, float, float, float],
+    way: str,
+    name: tuple[str, str] | None = None,
+) -> None:
+    """Where the pixels of a band or mask come from: a band of an open raster, or `mask,1`, as the raster has them.
+
+    `at` is where it lies: column, row, width and height in pixels of the VRT; `way` how GDAL resamples; `name` what is
+    to be opened, and `1` where that is relative to the VRT. Overviews are left alone, which a file may have or not.
+    """
+    source = SubElement(band, "ComplexSource", resampling=way)
+    file, relative = name or (source_name(src), "0")
+    SubElement(source, "SourceFilename", relativeToVRT=relative, shared="0").text = file
+    SubElement(SubElement(source, "OpenOptions"), "OOI", key="OVERVIEW_LEVEL").text = "NONE"
+    SubElement(source, "SourceBand").text = number
+    if number.isdigit() and src.colorinterp[int(number) - 1] != ColorInterp.alpha:
+        _leave_out(source, src, int(number))
+    for tag, rect in (("SrcRect", (0, 0, src.width, src.height)), ("DstRect", at)):
+        sides = zip(("xOff", "yOff", "xSize", "ySize"), rect, strict=True)
+        SubElement(source, tag, {side: format(value, ".15g") for side, value in sides})
+
+
+def _leave_out(source: Element, src: Any, number: int) -> None:
+    """What is no data is not to be mixed with what is."""
+    nodata, flags = src.nodatavals[number - 1], src.mask_flag_enums[number - 1]
+    if nodata is not None:
+        SubElement(source, "NODATA").text = repr(nodata)
+    elif MaskFlags.all_valid not in flags and (MaskFlags.alpha not in flags or alpha_of(src) is not None):
+        SubElement(source, "UseMaskBand").text = "true"  # also of whole numbers that GDAL keeps apart: 64 bits
+
+
 def mask_of(whole: Element) -> Element:
     """Add a mask, which counts for all bands of a raster, or for a band."""
     return SubElement(SubElement(whole, "MaskBand"), "VRTRasterBand", dataType="Byte")
@@ -75,7 +104,7 @@ def alpha_of(src: Any) -> int | None:
     """
     alphas = [number for number, kind in enumerate(src.colorinterp, start=1) if kind == ColorInterp.alpha]
     names = src.descriptions if alphas else ()
-    return next((number for number in alphas if not _NOT_ALPHA.search(names[number - 1] or "")), None)
+    return next((number for number in alphas if not is_light(names[number - 1] or "", number)), None)
 
 
 def palette_of(src: Any, number: int, name: str) -> dict[int, tuple[int, int, int, int]]:
@@ -100,7 +129,8 @@ def bits_of(src: Any, number: int) -> str | None:
     return found
 
 
-def _metadata(parent: Element, tags: Mapping[str, str], domain: str = "") -> None:
+def metadata(parent: Element, tags: Mapping[str, str], domain: str = "") -> None:
+    """Add tags, of a domain if that is not the usual one."""
     found = SubElement(parent, "Metadata", {"domain": domain} if domain else {})
     for key, value in tags.items():
         SubElement(found, "MDI", key=key).text = value

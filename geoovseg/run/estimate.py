@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from geoovseg.files import names_folder
 from geoovseg.labels.names import output_names
 from geoovseg.run.checks import check_settings
 from geoovseg.run.layout import area_of, caution, lay_out, lay_windows
@@ -76,12 +77,13 @@ def estimate(scene: StrPath, named: Vocabulary, settings: Settings) -> Estimate:
     with settings.access():
         check_settings(settings)
         with open_scene(scene, **settings.view) as src:
-            outputs.check(
-                src.files,
-                overwrite=settings.overwrite,
-                resume=settings.resume or settings.shard is not None,
-                finished=settings.goes_on,
-            )
+            if outputs.labels.parent.exists() or not names_folder(settings.output):  # a new folder loses nothing
+                outputs.check(
+                    src.files,
+                    overwrite=settings.overwrite,
+                    resume=settings.resume or settings.shard is not None,
+                    finished=settings.goes_on,
+                )
             return _estimated(src, named, settings, str(outputs.labels))
 
 

@@ -19,6 +19,7 @@ from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line
 from geoovseg.network import public
+from geoovseg.rasters.http import listening, unreadable
 from geoovseg.rasters.open import GDAL_ERRORS, check_suitable, opened, raster_env
 from geoovseg.scene.bands import Band, choose_bands
 from geoovseg.scene.intensity import Intensity, intensity_of
@@ -141,12 +142,13 @@ class Scene:
     def _reading(self, window: Window) -> Iterator[None]:
         """Whatever goes wrong in here is a SceneError that says where."""
         try:
-            yield
+            with listening(self.files):
+                yield
         except GDAL_ERRORS as error:
             last = window.row_off + window.height, window.col_off + window.width
             where = f"rows {window.row_off}..{last[0]} and columns {window.col_off}..{last[1]} of {self.path}"
-            reason = first_line(error.__cause__ or error)
-            raise SceneError(f"cannot read {where}: {reason}; the file may be cut short or damaged") from error
+            reason = unreadable(first_line(error.__cause__ or error), self.files)
+            raise SceneError(f"cannot read {where}: {reason}") from error
 
     def _resampling(self, window: Window, shape: Shape | None) -> dict[str, Any]:
         """How GDAL is to read a window as another shape."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import SubElement, tostring
 
 import numpy as np
 import rasterio
@@ -15,13 +15,15 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from geoovseg.errors import SceneError, UsageError
 from geoovseg.rasters.ground import ellipsoid_of, pixel_size
-from geoovseg.rasters.vrt import alpha_of, band_like, dataset_like, mask_of, source_name
+from geoovseg.rasters.vrt import add_source, band_like, dataset_like, mask_of, source_name
 
 COARSEST = 1.2
 FINEST = 0.1
 """Metres a pixel of the images that published results are of."""
 USUAL = 0.5
 """What is suggested for finer ones."""
+FAR = 4
+"""How many times coarser pixels may be without a word: to 5 m, as of PlanetScope."""
 
 
 def metres_per_pixel(src: Any) -> tuple[float, float] | None:
@@ -36,13 +38,21 @@ def metres_per_pixel(src: Any) -> tuple[float, float] | None:
 
 
 def hint(src: Any) -> str | None:
-    """What a raster far finer than those of published results would gain from another resolution."""
+    """What is to be known of a raster whose pixels are far finer or far coarser than those of published results."""
     metres = metres_per_pixel(src)
-    if metres is None or max(metres) >= FINEST / 2:
+    if metres is None:
+        return None
+    usual = f"the {FINEST:g} to {COARSEST:g} m of published results"
+    if min(metres) > FAR * COARSEST:
+        return (
+            f"pixels of {min(metres):.3g} m are far coarser than {usual}: buildings, roads or cars can hardly be seen "
+            "in them; ask for what covers many pixels, as in -c forest,water,farmland,town"
+        )
+    if max(metres) >= FINEST / 2:
         return None
     share = 100 * min(metres) * max(metres) / USUAL**2
     return (
-        f"pixels of {max(metres):.3g} m are far finer than the {FINEST:g} to {COARSEST:g} m of published results; "
+        f"pixels of {max(metres):.3g} m are far finer than {usual}; "
         f"--gsd {USUAL:g} would segment {share:.2g} % of as many"
     )
 
@@ -81,36 +91,15 @@ def _as_vrt(src: Any, shape: tuple[int, int], way: str) -> str:
     """A VRT of a raster at another size."""
     place = src.transform @ Affine.scale(src.width / shape[1], src.height / shape[0])
     root = dataset_like(src, shape, src.crs, place, src.tags())
+    at = (0, 0, shape[1], shape[0])
     for number, flags in enumerate(src.mask_flag_enums, start=1):
         band = band_like(root, src, number, None)
-        _source(band, src, str(number), shape, way)
+        add_source(band, src, str(number), at, way)
         if not {MaskFlags.all_valid, MaskFlags.per_dataset} & set(flags):  # a mean may be what is no data elsewhere
-            _source(mask_of(band), src, f"mask,{number}", shape, way)
+            add_source(mask_of(band), src, f"mask,{number}", at, way)
     if MaskFlags.per_dataset in src.mask_flag_enums[0] and MaskFlags.alpha not in src.mask_flag_enums[0]:
-        _source(mask_of(root), src, "mask,1", shape, way)
+        add_source(mask_of(root), src, "mask,1", at, way)
     return tostring(root, encoding="unicode")
-
-
-def _source(band: Element, src: Any, number: str, shape: tuple[int, int], way: str) -> None:
-    """Where a band's pixels come from; not from overviews, which a file may have or not."""
-    source = SubElement(band, "ComplexSource", resampling=way)
-    name = SubElement(source, "SourceFilename", relativeToVRT="0", shared="0")
-    name.text = source_name(src)
-    SubElement(SubElement(source, "OpenOptions"), "OOI", key="OVERVIEW_LEVEL").text = "NONE"
-    SubElement(source, "SourceBand").text = number
-    if number.isdigit() and src.colorinterp[int(number) - 1] != ColorInterp.alpha:
-        _leave_out(source, src, int(number))
-    for tag, (height, width) in (("SrcRect", src.shape), ("DstRect", shape)):
-        SubElement(source, tag, xOff="0", yOff="0", xSize=str(width), ySize=str(height))
-
-
-def _leave_out(source: Element, src: Any, number: int) -> None:
-    """What is no data is not to be mixed with what is."""
-    nodata, flags = src.nodatavals[number - 1], src.mask_flag_enums[number - 1]
-    if nodata is not None:
-        SubElement(source, "NODATA").text = repr(nodata)
-    elif MaskFlags.all_valid not in flags and (MaskFlags.alpha not in flags or alpha_of(src) is not None):
-        SubElement(source, "UseMaskBand").text = "true"  # also of whole numbers that GDAL keeps apart: 64 bits
 
 
 @contextmanager

@@ -23,9 +23,9 @@ from geoovseg.rasters.vrt import alpha_of, band_like, dataset_like, mask_of
 from geoovseg.tiles.grid import Tile, check_alike, joined, look
 
 
-def vrt_of(labels: Path) -> Path:
-    """Where the VRT of a mosaic is while its labels are computed."""
-    return labels.with_name(f"{labels.name}.mosaic.vrt")
+def vrt_of(labels: Path, kind: str = "mosaic") -> Path:
+    """Where the VRT of a mosaic or of a `stack` is while its labels are computed."""
+    return labels.with_name(f"{labels.name}.{kind}.vrt")
 
 
 def tiles_of(vrt: Path, grid: RasterGrid) -> list[str]:
@@ -62,7 +62,7 @@ def as_one(paths: Sequence[str], vrt: str | os.PathLike[str]) -> str:
         grid, windows = joined(tiles)
         with opened(tiles[0].path, f"{tiles[0].path!r} as a tile") as src:
             text = tostring(_described(src, tiles, grid, windows, Path(vrt)), encoding="unicode")
-    _keep(Path(vrt), text, tiles)
+    keep(Path(vrt), text, paths)
     return os.fspath(vrt)
 
 
@@ -74,7 +74,7 @@ def _described(src: Any, tiles: Sequence[Tile], grid: RasterGrid, windows: Seque
     alpha = alpha_of(src) is not None
     masked = any(tile.masked for tile in tiles)
     blind = not alpha and not masked and all(value is None for value in src.nodatavals)
-    placed = [(tile, window, _source_name(tile.path, vrt)) for tile, window in zip(tiles, windows, strict=True)]
+    placed = [(tile, window, name_in(tile.path, vrt)) for tile, window in zip(tiles, windows, strict=True)]
     for number in range(1, src.count + 1):
         band = band_like(root, src, number, src.nodatavals[number - 1])
         nodata = None if masked else src.nodatavals[number - 1]
@@ -98,8 +98,8 @@ def _covered(windows: Sequence[Window]) -> tuple[int, bool]:
     return covered, covered < sum(w.width * w.height for w in windows)
 
 
-def _source_name(path: str, vrt: Path) -> tuple[str, str]:
-    """A tile's name in a VRT, and whether it is relative, as of files on disk, so that both can be moved together."""
+def name_in(path: str, vrt: Path) -> tuple[str, str]:
+    """A file's name in a VRT, and whether it is relative, as of files on disk, so that both can be moved together."""
     folder = os.path.abspath(vrt.parent)
     if not os.path.exists(path):
         return _vsi_path(_parse_path(path)), "0"
@@ -139,8 +139,8 @@ def _piece(
         SubElement(source, "UseMaskBand").text = "true"
 
 
-def _keep(vrt: Path, text: str, tiles: Sequence[Tile]) -> None:
-    """Write the VRT, whole before it has its name, unless it is there already; its time is that of the newest tile."""
+def keep(vrt: Path, text: str, paths: Sequence[str]) -> None:
+    """Write a VRT, whole before it has its name, unless it is there already; its time is that of the newest file."""
     with writing(vrt):
         if vrt.is_file() and vrt.read_bytes() == text.encode():
             return
@@ -148,5 +148,5 @@ def _keep(vrt: Path, text: str, tiles: Sequence[Tile]) -> None:
             fresh.write_bytes(text.encode())
             if public(text) != text:  # signed addresses are for their owner alone
                 fresh.chmod(0o600)
-            newest = max((os.stat(tile.path).st_mtime_ns for tile in tiles if os.path.exists(tile.path)), default=0)
+            newest = max((os.stat(path).st_mtime_ns for path in paths if os.path.exists(path)), default=0)
             os.utime(fresh, ns=(newest, newest))
