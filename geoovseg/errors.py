@@ -76,6 +76,19 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+NAMED = 5
+"""How many of many names a message has."""
+LONGEST = 60
+"""Letters of a name in a message at most."""
+
+
+def some(names: Iterable[object], most: int = NAMED, *, between: str = ", ") -> str:
+    """`a, b, c and 247 more`: the first of many names, so that a message stays one that is read."""
+    texts = [text if len(text := str(name)) <= LONGEST else f"{text[: LONGEST - 3]}..." for name in names]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, short enough for a message of ours."""
     if isinstance(error, OSError) and error.strerror:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.cli.plans import dry_runs
-from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
+from geoovseg.cli.scenes import NAMED, PARTLY, Asked, Task, each, tasks
 from geoovseg.errors import GeoOVSegError, InterruptedRunError
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import model_card
@@ -121,16 +121,17 @@ def _hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[st
     """What to do next."""
     if result.parts_dir:
         yield f"when all shards are done: geoovseg merge {shlex.quote(result.parts_dir)}"
-    elif not task.tiles:
-        yield f"see it: geoovseg preview {shlex.join(_pictured(task.scene, result.labels, settings))}"
+    elif len(task.tiles) <= NAMED:
+        scenes = task.tiles or (task.scene,)
+        yield f"see it: geoovseg preview {shlex.join(_pictured(scenes, result.labels, settings))}"
 
 
-def _pictured(scene: str, labels: str, settings: Settings) -> Iterator[str]:
+def _pictured(scenes: Sequence[str], labels: str, settings: Settings) -> Iterator[str]:
     """Arguments of `preview` for a scene as this run saw it, with a picture beside the labels and named after them."""
     picture = Path(labels).with_suffix(".png")
-    if os.path.abspath(picture) == os.path.abspath(scene):
+    if os.path.abspath(picture) in map(os.path.abspath, scenes):
         picture = picture.with_name(f"{picture.stem}_preview.png")
-    yield from (scene, labels, str(picture))
+    yield from (*scenes, labels, str(picture))
     if settings.bands is not None:
         yield from ("--bands", ",".join(map(str, settings.bands)))
     if settings.scale != "auto":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from geoovseg.errors import SceneError, first_line
+from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.labels.record import RunRecord
 from geoovseg.rasters.open import GDAL_ERRORS, opened
 
@@ -61,6 +61,18 @@ def check_unscaled(src: Any) -> None:
                 f"{src.name} has the {name} {tags[0]:g}: its pixels are measures such as confidence, not class codes; "
                 "give the raster of labels (`geoovseg vectorize` takes one of confidence as --confidence)"
             )
+
+
+def check_confidence(src: Any, path: str) -> None:
+    """Refuse an open raster that holds no confidence, such as labels, by what it says of itself. Raises UsageError."""
+    if opaque_bands(src) != 1:
+        reason = f"{src.count or 'no'} bands"
+    elif np.issubdtype(np.dtype(src.dtypes[0]), np.integer) and (src.scales[0], src.offsets[0]) == (1, 0):
+        reason = "whole numbers without a scale, as labels have"
+    else:
+        return
+    wanted = "give what `geoovseg segment --confidence` wrote, or a band of 0..1"
+    raise UsageError(f"--confidence {path} has {reason}; {wanted}")
 
 
 def open_labels(path: str | os.PathLike[str]) -> AbstractContextManager[Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError, SubElement, parse, tostring
@@ -63,6 +65,19 @@ def as_one(paths: Sequence[str], vrt: str | os.PathLike[str]) -> str:
             text = tostring(_described(src, tiles, grid, windows, Path(vrt)), encoding="unicode")
     _keep(Path(vrt), text, tiles)
     return os.fspath(vrt)
+
+
+@contextmanager
+def one_scene(paths: Sequence[str]) -> Iterator[str]:
+    """A scene to look at: a raster itself, or several as tiles of one, by a VRT that is gone in the end.
+
+    Raises what `as_one` raises.
+    """
+    if len(paths) == 1:
+        yield paths[0]
+        return
+    with tempfile.TemporaryDirectory() as passing:
+        yield as_one(paths, os.path.join(passing, "mosaic.vrt"))
 
 
 def _described(src: Any, tiles: Sequence[Tile], grid: RasterGrid, windows: Sequence[Window], vrt: Path) -> Element:

@@ -23,12 +23,13 @@ import shapely
 from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError
 from geoovseg.files import bench
 from geoovseg.labels.names import is_one_of
+from geoovseg.labels.read import check_confidence
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.usage import Usage, peak_rss_mb
 from geoovseg.vectors.measures import measure
 from geoovseg.vectors.seams import Polygons, Seams
 from geoovseg.vectors.small import without_small
-from geoovseg.vectors.source import Source, check_confidence, inspect, split
+from geoovseg.vectors.source import Source, inspect, split
 from geoovseg.vectors.stream import blocks, joined_rows
 from geoovseg.vectors.targets import check_target
 from geoovseg.vectors.write import COLUMNS, LAYER, check_crs, write_polygons
