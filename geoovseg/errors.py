@@ -10,6 +10,8 @@ class GeoOVSegError(Exception):
     """Root of all errors this package raises on purpose; its message is meant for the user."""
 
     exit_code = 1
+    scene: str | None = None
+    """the image it is about, of a command that takes several"""
 
 
 class UsageError(GeoOVSegError, ValueError):
@@ -78,7 +80,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 NAMED = 5
 """How many of many names a message has."""
-LONGEST = 60
+LONGEST = 200
 """Letters of a name in a message at most."""
 
 

@@ -12,11 +12,9 @@ from pathlib import Path
 
 from geoovseg.cli.listing import listed
 from geoovseg.cli.output import data, talk
-from geoovseg.errors import GeoOVSegError, InterruptedRunError, NobodyListensError, UsageError, first_line
+from geoovseg.errors import GeoOVSegError, InterruptedRunError, NobodyListensError, UsageError, first_line, some
 from geoovseg.settings import Settings
 
-NAMED = 5
-"""How many scenes a summary names."""
 PARTLY = 3
 """Exit code of a scene with windows that could not be read."""
 
@@ -196,11 +194,12 @@ def _one(task: Task, run: Callable[[Task], int], *, json: bool, alone: bool) -> 
     except (InterruptedRunError, NobodyListensError):
         raise
     except GeoOVSegError as error:
+        error.scene = task.scene
+        if alone:
+            raise
         if json:
             said = {"scene": task.scene, "error": str(error), "exit_code": error.exit_code}
             data(jsonlib.dumps(said, ensure_ascii=False))
-        if alone:
-            raise
         talk(f"error: {error}" if task.scene in str(error) else f"error: {task.scene}: {error}")
         return error.exit_code
 
@@ -210,11 +209,6 @@ def _summary(todo: Sequence[Task], codes: Sequence[int], done: str) -> str:
     partly = [task.scene for task, code in zip(todo, codes, strict=True) if code == PARTLY]
     failed = [task.scene for task, code in zip(todo, codes, strict=True) if code not in (0, PARTLY)]
     said = [f"{len(todo)} scenes: {done}"]
-    said += [f"{len(partly)} with unreadable windows: {_some(partly)}"] if partly else []
-    said += [f"{len(failed)} failed: {_some(failed)}"] if failed else []
+    said += [f"{len(partly)} with unreadable windows: {some(partly)}"] if partly else []
+    said += [f"{len(failed)} failed: {some(failed)}"] if failed else []
     return ", ".join(said)
-
-
-def _some(scenes: Sequence[str]) -> str:
-    more = f" and {len(scenes) - NAMED} more" if len(scenes) > NAMED else ""
-    return ", ".join(scenes[:NAMED]) + more

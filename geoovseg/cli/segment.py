@@ -15,8 +15,8 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.cli.plans import dry_runs
-from geoovseg.cli.scenes import NAMED, PARTLY, Asked, Task, each, tasks
-from geoovseg.errors import GeoOVSegError, InterruptedRunError
+from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
+from geoovseg.errors import NAMED, GeoOVSegError, InterruptedRunError
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import model_card
 from geoovseg.settings import Settings
