@@ -8,6 +8,7 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
+from geoovseg.errors import some
 from geoovseg.settings.choice import read_pairs
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def command(
         return
     data(table(result))
     if result.ignored:
-        listed = ", ".join(f"{name} {pixels}" for name, pixels in result.ignored.items())
+        listed = some(f"{name} {pixels}" for name, pixels in result.ignored.items())
         rest = sum(result.ignored.values())
         share = rest / (rest + sum(map(sum, result.confusion)))
         talk(f"not compared: {share:.0%} of the pixels ({listed}); labels there count neither as right nor as wrong.")

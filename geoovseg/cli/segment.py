@@ -16,7 +16,7 @@ from geoovseg.cli import options as o
 from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.cli.plans import dry_runs
 from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
-from geoovseg.errors import NAMED, GeoOVSegError, InterruptedRunError
+from geoovseg.errors import NAMED, GeoOVSegError, InterruptedRunError, some
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import model_card
 from geoovseg.settings import Settings
@@ -156,9 +156,9 @@ def _remarks(result: SegmentResult) -> Iterator[str]:
     """What a person should know about a run."""
     yield from _seen(result)
     if result.background:
-        yield f"code 0 (background): {', '.join(result.background)}"
+        yield f"code 0 (background): {some(result.background, 20)}"
     if result.dropped_background:
-        yield f"left out of the background, too similar to your words: {', '.join(result.dropped_background)}"
+        yield f"left out of the background, too similar to your words: {some(result.dropped_background, 20)}"
     if result.skipped_windows:
         yield f"{result.skipped_windows} of {result.windows} windows have no data and were skipped"
     if result.outside_windows:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geoovseg.errors import UsageError
+from geoovseg.errors import UsageError, some
 from geoovseg.evaluation.truth import Truth, open_truth
 from geoovseg.labels.read import Reader, category_names, check_codes, open_labels, raster_reader
 from geoovseg.rasters.open import raster_env
@@ -99,8 +99,8 @@ def _match(labels: Mapping[int, str], truth: Truth, mapping: Mapping[str, str], 
     by_fold = {name.casefold(): name for name in labels.values()}
     unknown = [v for v in mapping.values() if v.casefold() not in by_fold]
     if unknown:
-        raise UsageError(f"--map ...={unknown[0]}: the labels have {', '.join(labels.values())}")
-    listed = ", ".join(truth.names.values())
+        raise UsageError(f"--map ...={unknown[0]}: the labels have {some(labels.values())}")
+    listed = some(truth.names.values())
     missing = [
         k for k in mapping if k != _REST and k not in truth.names.values() and not (truth.by_code and k.isdecimal())
     ]
@@ -117,7 +117,7 @@ def _match(labels: Mapping[int, str], truth: Truth, mapping: Mapping[str, str], 
     if not pairs:
         raise UsageError(
             f"no class of {source} ({listed or 'no class names'}) has the name of one of the labels "
-            f"({', '.join(labels.values())}); say which is which with --map truth=label, for example --map 3=road"
+            f"({some(labels.values())}); say which is which with --map truth=label, for example --map 3=road"
         )
     return pairs
 

@@ -22,7 +22,7 @@ from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 from shapely.errors import ShapelyError
 
-from geoovseg.errors import SceneError, UsageError, first_line
+from geoovseg.errors import SceneError, UsageError, first_line, some
 from geoovseg.labels.read import Reader, category_names, check_unscaled, open_labels, raster_reader
 from geoovseg.rasters.open import GDAL_ERRORS
 
@@ -103,7 +103,7 @@ def _names_column(path: Path, columns: Sequence[str], field: str | None) -> str:
     """The column of class names: `field`, by default that of our own polygons. Raises UsageError."""
     if field is None and _FIELD in columns:
         return _FIELD
-    there = f"the columns {', '.join(columns)}" if columns else "no columns"
+    there = f"the columns {some(columns, 20)}" if columns else "no columns"
     if field is None:
         raise UsageError(f"{path} needs --field, the column of class names; it has {there}")
     if field not in columns:

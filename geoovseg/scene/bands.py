@@ -9,7 +9,7 @@ from typing import Any
 
 from rasterio.enums import ColorInterp
 
-from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
+from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, some
 from geoovseg.rasters.vrt import LIGHT, alpha_of
 
 Band = int | str
@@ -108,4 +108,4 @@ def _described(src: Any) -> dict[str, int]:
 
 def _there(src: Any) -> str:
     names = [text for text in src.descriptions if text]
-    return f"; its bands are called {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else ""
+    return f"; its bands are called {some(names, 8)}" if names else ""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geoovseg.errors import SceneError, UsageError
+from geoovseg.errors import SceneError, UsageError, some
 from geoovseg.labels.contents import count, legend_of
 from geoovseg.labels.read import category_names, check_codes
 from geoovseg.labels.styles import LegendEntry
@@ -93,7 +93,7 @@ def _check_classes(classes: Sequence[str], known: dict[int, str], path: str) -> 
     """Refuse names of no class; one that the raster names need not have a pixel. Raises UsageError."""
     unknown = [name for name in classes if name not in known.values()]
     if unknown:
-        there = ", ".join(known[code] for code in sorted(known)) or "none"
+        there = some((known[code] for code in sorted(known)), 20) or "none"
         raise UsageError(f"{path} has no class {unknown[0]!r}; it has {there}")
 
 
