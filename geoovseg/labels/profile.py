@@ -8,7 +8,7 @@ from pathlib import Path
 import rasterio
 
 from geoovseg.labels.styles import LegendEntry
-from geoovseg.rasters.ground import RasterGrid
+from geoovseg.rasters.ground import RasterGrid, wkt_of
 from geoovseg.rasters.open import placeless
 
 BACKGROUND_COLOUR = "#eeeeee"
@@ -50,4 +50,4 @@ def crs_for_side_file(raster: Path, grid: RasterGrid) -> str | None:
         return None
     with placeless(), rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(raster) as src:  # GDAL's side file is not kept
         held = src.crs == grid.crs
-    return None if held else str(grid.crs.to_wkt(version="WKT2_2019"))
+    return None if held else wkt_of(grid.crs)

@@ -45,7 +45,9 @@ class RunRecord:
     classes: tuple[tuple[str, tuple[str, ...], str], ...]
     """name, words, colour of codes 1..N"""
     templates: str = ""
-    """the sentences around each word, by name or file"""
+    """the sentences around each word, by name, or the name of a file"""
+    templates_sha256: str = ""
+    """of these sentences, one a line"""
     background: tuple[str, ...]
     """the words of code 0"""
     threshold: float | None
@@ -72,8 +74,12 @@ class RunRecord:
     """(side, step) of the windows in a tile, for methods that see blocks"""
     device: str = ""
     """cpu or cuda"""
+    aoi: str | None = None
+    """digest of the area of interest outside which there are no labels, on the image's grid"""
     precision: str = ""
     """of the image tower"""
+    threads: tuple[int, ...] = ()
+    """how many threads torch had; on a CPU, labels are equal bit for bit only for equal numbers"""
     windows: int = 0
     """of the whole image"""
     skipped_windows: int = 0

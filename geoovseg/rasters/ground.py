@@ -12,6 +12,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
 from geoovseg.errors import SceneError, first_line
 
@@ -68,6 +69,21 @@ class Ellipsoid:
 def _turned(degrees: Floats) -> Floats:
     """Differences in longitude and latitude in radians, the short way round."""
     return np.radians((degrees + 180) % 360 - 180)
+
+
+def wkt_of(crs: CRS | None) -> str | None:
+    """A coordinate system as text, WKT 2 (ISO 19162:2019), which says all of it; None for none."""
+    return None if crs is None else str(crs.to_wkt(version="WKT2_2019"))
+
+
+def is_older_form(old: object, new: object) -> bool:
+    """Whether a text says the coordinate system of another one as older versions wrote it, in WKT 1."""
+    if not (isinstance(old, str) and isinstance(new, str)) or old.partition("[")[0].endswith("CRS"):
+        return False
+    try:
+        return bool(CRS.from_wkt(old) == CRS.from_wkt(new))
+    except CRSError:
+        return False
 
 
 def ellipsoid_of(crs: Any) -> Ellipsoid | None:

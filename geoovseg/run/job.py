@@ -10,6 +10,7 @@ from geoovseg.labels.parts import FinishedPart
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.record import RunRecord
 from geoovseg.methods import read_settings
+from geoovseg.prompts import digest, named
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.run.layout import Layout, Needs
 from geoovseg.scene.intensity import Intensity
@@ -74,7 +75,8 @@ class Job:
             grid=given.grid,
             regions=os.path.basename(given.regions_file or given.regions_from or "") or None,
             classes=tuple((c.name, c.words, c.colour) for c in facts.vocabulary.classes),
-            templates=given.templates,
+            templates=named(given.templates),
+            templates_sha256=digest(given.templates),
             background=facts.vocabulary.background,
             threshold=given.threshold,
             upsample=given.upsample,
@@ -82,6 +84,7 @@ class Job:
             tile=plan.tile,
             stride=plan.stride,
             windows_of_blocks=facts.windows,
+            aoi=self.layout.area.digest if self.layout.area else None,
             device=facts.device.partition(":")[0],
             precision=facts.precision,
             notes=facts.notes,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError, SubElement, parse, tostring
+from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, parse, tostring
 
 import numpy as np
 from rasterio._path import _parse_path, _vsi_path
@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.files import whole
 from geoovseg.labels.names import writing
-from geoovseg.rasters.ground import RasterGrid
+from geoovseg.rasters.ground import RasterGrid, is_older_form
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.rasters.vrt import alpha_of, band_like, dataset_like, mask_of
 from geoovseg.tiles.grid import Tile, check_alike, joined, look
@@ -153,10 +153,25 @@ def _piece(
         SubElement(source, "UseMaskBand").text = "true"
 
 
+def _is_same(old: str, new: str) -> bool:
+    """Whether two VRTs say the same; older versions wrote coordinate systems as WKT 1."""
+    if old == new:
+        return True
+    try:
+        there, here = fromstring(old), fromstring(new)
+        was, now = there.find("SRS"), here.find("SRS")
+        if was is None or now is None or not is_older_form(was.text, now.text):
+            return False
+    except ParseError:
+        return False
+    was.text = now.text
+    return tostring(there) == tostring(here)
+
+
 def _keep(vrt: Path, text: str, tiles: Sequence[Tile]) -> None:
     """Write the VRT, whole before it has its name, unless it is there already; its time is that of the newest tile."""
     with writing(vrt):
-        if vrt.is_file() and vrt.read_bytes() == text.encode():
+        if vrt.is_file() and _is_same(vrt.read_text(encoding="utf-8", errors="replace"), text):
             return
         with whole(vrt) as fresh:
             fresh.write_bytes(text.encode())

@@ -25,6 +25,7 @@ from geoovseg.errors import OutputError, UsageError, first_line
 from geoovseg.files import bench, to_disk
 from geoovseg.labels.names import writing
 from geoovseg.labels.styles import LegendEntry, vector_qml
+from geoovseg.rasters.ground import wkt_of
 from geoovseg.vectors.targets import driver_of
 
 LAYER = "classes"
@@ -108,7 +109,7 @@ def _write(driver: str, part: Path, batches: Iterable[pa.RecordBatch], crs: Any)
                 driver=driver,
                 geometry_name="geom",
                 geometry_type="Polygon",
-                crs=crs.to_wkt() if crs else None,
+                crs=wkt_of(crs),
             )
     except (DataSourceError, DataLayerError, GeometryError, FeatureError, CRSError, pa.ArrowException) as error:
         raise OutputError(f"cannot write {part}: {first_line(error)}") from error
