@@ -14,7 +14,7 @@ from geoovseg.settings.choice import read_pairs
 
 def command(
     labels: o.LabelsArg,
-    output: Annotated[str, typer.Argument(help="A .gpkg, .fgb, .parquet or .geojsonl file.", metavar="OUT")],
+    output: Annotated[str, typer.Argument(help="A .gpkg, .fgb, .parquet, .geojson or .geojsonl.", metavar="OUT")],
     classes: Annotated[
         str | None, typer.Option(help="Write only these classes, by name; default: all but background.")
     ] = None,

@@ -83,7 +83,8 @@ def vectorize(
 
     Args:
         labels: a raster of class codes, ours or another.
-        output: `.gpkg` (styled for QGIS), `.fgb`, `.parquet` (GeoParquet), or `.geojsonl` (always WGS 84).
+        output: `.gpkg`, `.fgb`, `.parquet` (GeoParquet), `.geojson` or `.geojsonl` (always WGS 84). It opens in QGIS
+            with its colours, which all but a GeoPackage have in a `.qml` file beside them.
         classes: names of the classes to keep, which need not have a pixel; by default all but code 0.
         names: names by code, where the raster does not say.
         confidence: a raster of confidence on the same grid, made by `segment` or any band of 0..1; polygons get its
@@ -118,7 +119,8 @@ def vectorize(
                 source, totals.given = stack.enter_context(without_small(source, min_area, scratch, workers))
         with watch.stage("polygons"), blocks(source.recipe(confidence, simplify), side, workers) as rows:
             finished = joined_rows(rows, Seams(cell=cell))
-            write_polygons(target, totals.batches(finished, confidence), crs=source.crs, legend=source.legend)
+            polygons = totals.batches(finished, confidence)
+            write_polygons(target, polygons, crs=source.crs, legend=source.legend, overwrite=overwrite)
     return totals.result(target, watch)
 
 
