@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from geoovseg.cli import demo, doctor, evaluate, merge, methods, models, preview, segment, vectorize, vocabulary
+from geoovseg.cli import demo, doctor, evaluate, info, merge, methods, models, preview, segment, vectorize, vocabulary
 from geoovseg.cli.options import Grouped
 from geoovseg.cli.output import data, plain_warnings, talk
 from geoovseg.errors import GeoOVSegError, NobodyListensError
@@ -34,6 +34,7 @@ app.command("demo")(demo.command)
 app.command("vectorize")(vectorize.command)
 app.command("evaluate")(evaluate.command)
 app.command("preview")(preview.command)
+app.command("info")(info.command)
 app.command("methods")(methods.command)
 app.command("vocabulary")(vocabulary.command)
 app.add_typer(models.app, name="models")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
@@ -48,6 +49,8 @@ def count(src: Any, areas: Areas | None = None) -> Counts:
     """Count the codes of an open raster, a few blocks at a time. Raises SceneError."""
     pixels, nodata = Counter[int](), 0
     measured: Any = Counter()  # of fractions
+    if _is_plain(src):
+        return _count_plain(src, areas)
     for window in chunks(src):
         found = read_codes(src, window)
         valid = ~np.ma.getmaskarray(found)
@@ -58,6 +61,25 @@ def count(src: Any, areas: Areas | None = None) -> Counts:
             sums = np.bincount(places, areas(window)[valid], minlength=len(codes))
             measured.update(dict(zip(codes.tolist(), sums.tolist(), strict=True)))
     return Counts(pixels=pixels, area_m2=measured, nodata=nodata)
+
+
+def _is_plain(src: Any) -> bool:
+    """Whether codes of one byte and a nodata value say all of an open raster, as of ours."""
+    flags = set(src.mask_flag_enums[0])
+    return bool(src.dtypes[0] == "uint8" and flags <= {MaskFlags.nodata, MaskFlags.all_valid})
+
+
+def _count_plain(src: Any, areas: Areas | None) -> Counts:
+    """The same without masks, several times faster. Raises SceneError."""
+    totals, measured = np.zeros(256, np.int64), np.zeros(256)
+    for window in chunks(src):
+        codes = read_stored(src, window, masked=False).ravel()
+        totals += np.bincount(codes, minlength=256)
+        if areas is not None:
+            measured += np.bincount(codes, areas(window).ravel(), 256)
+    found = {code: pixels for code, pixels in enumerate(totals.tolist()) if pixels}
+    nodata = 0 if src.nodata is None else found.pop(src.nodata, 0)
+    return Counts(pixels=found, area_m2={code: float(measured[code]) for code in found if areas}, nodata=nodata)
 
 
 def _distinct(codes: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -75,16 +97,21 @@ def read_codes(src: Any, window: Window, shape: tuple[int, int] | None = None) -
 
     Raises SceneError for what cannot be read, or holds fractions.
     """
-    try:
-        found = src.read(1, window=window, masked=True, **({} if shape is None else {"out_shape": shape}))
-    except GDAL_ERRORS as error:
-        raise SceneError(f"cannot read the labels {src.name}: {first_line(error)}") from error
+    found = read_stored(src, window, shape)
     if found.dtype.kind != "f":
         return found
     found = np.ma.masked_invalid(found)
     if (found != np.rint(found)).any():
         raise SceneError(f"{src.name} holds fractions, not class codes")
     return np.ma.array(found.filled(0).astype(np.int64), mask=np.ma.getmaskarray(found))
+
+
+def read_stored(src: Any, window: Window, shape: tuple[int, int] | None = None, *, masked: bool = True) -> Any:
+    """Numbers of a window as they are stored, masked where there is no data. Raises SceneError."""
+    try:
+        return src.read(1, window=window, masked=masked, **({} if shape is None else {"out_shape": shape}))
+    except GDAL_ERRORS as error:
+        raise SceneError(f"cannot read {src.name}: {first_line(error)}") from error
 
 
 def chunks(src: Any) -> Iterator[Window]:
@@ -106,6 +133,13 @@ def legend_of(src: Any, counts: Counts, names: Mapping[int, str]) -> list[Legend
         colour = "#{:02x}{:02x}{:02x}".format(*rgb[:3]) if rgb else COLOURS[number % len(COLOURS)]
         found.append(LegendEntry(code, names.get(code, f"class {code}"), colour, counts.pixels.get(code, 0)))
     return found
+
+
+def named(legend: Iterable[LegendEntry]) -> dict[str, LegendEntry]:
+    """Entries by their names; where two have one name, the code tells them apart."""
+    entries = list(legend)
+    names = Counter(entry.name for entry in entries)
+    return {entry.name if names[entry.name] == 1 else f"{entry.name} ({entry.code})": entry for entry in entries}
 
 
 def palette_of(src: Any) -> dict[int, tuple[int, int, int, int]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,14 +19,14 @@ from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, first_line
 from geoovseg.files import whole
-from geoovseg.labels.contents import Counts, count, legend_of, palette_of, read_codes
+from geoovseg.labels.contents import Counts, count, legend_of, named, palette_of, read_codes, read_stored
 from geoovseg.labels.names import is_one_of
 from geoovseg.labels.page import Entry, compose, hatched
 from geoovseg.labels.paint import Colour, Layer, of_classes, of_confidence, over
 from geoovseg.labels.read import category_names, check_codes, check_confidence
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.labels.styles import LegendEntry
-from geoovseg.rasters.open import GDAL_ERRORS, opened
+from geoovseg.rasters.open import opened
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.scene.views import metres_per_pixel
 
@@ -181,10 +180,7 @@ def _classes(src: Any, shape: tuple[int, int]) -> _Drawn:
 
 def _confidence(src: Any, shape: tuple[int, int]) -> _Drawn:
     """An open raster of confidence."""
-    try:
-        stored = src.read(1, out_shape=shape, masked=True)
-    except GDAL_ERRORS as error:
-        raise SceneError(f"cannot read the confidence {src.name}: {first_line(error)}") from error
+    stored = read_stored(src, Window(0, 0, src.width, src.height), shape)
     values = np.ma.masked_invalid(stored.astype(np.float64) * src.scales[0] + src.offsets[0])
     none = Counts(pixels={}, area_m2={}, nodata=int(np.ma.getmaskarray(values).sum()))
     return _Drawn(layer=of_confidence(values), entries=[], counts=none, confidence=True)
@@ -235,14 +231,11 @@ def percent(share: float) -> str:
 
 
 def _said(drawn: _Drawn) -> dict[str, dict[str, float]]:
-    """Figures by class name; where two have one name, the code tells them apart."""
-    names = Counter(entry.name for entry in drawn.entries)
+    """Figures by class name."""
     return {
-        entry.name if names[entry.name] == 1 else f"{entry.name} ({entry.code})": {
-            "code": entry.code, "pixels": entry.pixels, "share": drawn.counts.share(entry.code),
-        }
-        for entry in drawn.entries
-    }  # fmt: skip
+        name: {"code": entry.code, "pixels": entry.pixels, "share": drawn.counts.share(entry.code)}
+        for name, entry in named(drawn.entries).items()
+    }
 
 
 def _save(page: Image.Image, target: Path) -> None:

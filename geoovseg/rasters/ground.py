@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
+from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line
 
@@ -64,6 +65,22 @@ class Ellipsoid:
         bent = 1 - self.geod.es * np.sin(latitude) ** 2
         element = self.geod.a**2 * (1 - self.geod.es) / bent**2 * np.cos(latitude)
         return np.asarray(np.abs(a * d - b * c) * element)
+
+
+def areas_of(ellipsoid: Ellipsoid | None, transform: Any, window: Window) -> Floats:
+    """Areas (h, w) of the pixels of a window, the same from whatever window they are asked for.
+
+    Square metres on an ellipsoid, else square units of the raster.
+    """
+    if ellipsoid is None:
+        t = transform
+        return np.full((window.height, window.width), abs(t.a * t.e - t.b * t.d))
+    high, wide = (1, 64) if ellipsoid.to_degrees is None else (16, 64)  # cells of equal pixels
+    rows = np.arange(window.row_off, window.row_off + window.height) // high
+    cols = np.arange(window.col_off, window.col_off + window.width) // wide
+    lattice = np.meshgrid(np.arange(cols[0], cols[-1] + 1), np.arange(rows[0], rows[-1] + 1))
+    areas = ellipsoid.pixel_areas(transform, (lattice[0] + 0.5) * wide, (lattice[1] + 0.5) * high)
+    return areas[np.ix_(rows - rows[0], cols - cols[0])]
 
 
 def _turned(degrees: Floats) -> Floats:

@@ -15,7 +15,7 @@ from geoovseg.errors import SceneError, UsageError, some
 from geoovseg.labels.contents import count, legend_of
 from geoovseg.labels.read import category_names, check_codes
 from geoovseg.labels.styles import LegendEntry
-from geoovseg.rasters.ground import Ellipsoid, ellipsoid_of, pixel_size
+from geoovseg.rasters.ground import Ellipsoid, areas_of, ellipsoid_of, pixel_size
 from geoovseg.vectors.pieces import Recipe
 
 LARGEST = 2**31 - 1
@@ -56,15 +56,7 @@ class Source:
 
     def pixel_areas(self, window: Window) -> NDArray[np.float64]:
         """Areas (h, w) of the pixels of a window, the same from whatever window they are asked for."""
-        if self.ellipsoid is None:
-            t = self.transform
-            return np.full((window.height, window.width), abs(t.a * t.e - t.b * t.d))
-        high, wide = (1, 64) if self.ellipsoid.to_degrees is None else (16, 64)  # cells of equal pixels
-        rows = np.arange(window.row_off, window.row_off + window.height) // high
-        cols = np.arange(window.col_off, window.col_off + window.width) // wide
-        lattice = np.meshgrid(np.arange(cols[0], cols[-1] + 1), np.arange(rows[0], rows[-1] + 1))
-        areas = self.ellipsoid.pixel_areas(self.transform, (lattice[0] + 0.5) * wide, (lattice[1] + 0.5) * high)
-        return areas[np.ix_(rows - rows[0], cols - cols[0])]
+        return areas_of(self.ellipsoid, self.transform, window)
 
 
 def inspect(src: Any, path: str, classes: Sequence[str] | None, names: dict[int, str] | None) -> Source:
