@@ -11,12 +11,15 @@ import pytest
 import rasterio
 from affine import Affine
 from PIL import Image, ImageColor
+from rasterio.enums import Resampling
 from rasterio.transform import from_origin
+from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError
 from geoovseg.labels.paint import OPACITY, OUTLINE, PALE
 from geoovseg.labels.preview import percent, preview
 from geoovseg.labels.record import RUN_TAG
+from geoovseg.labels.styles import LegendEntry, label_aux_xml
 from geoovseg.scene.scene import open_scene
 from geoovseg.scene.views import metres_per_pixel
 
@@ -194,6 +197,20 @@ def test_two_classes_of_one_name_are_told_apart(write_raster: WriteRaster, tmp_p
     )
     made = preview(write_raster(np.full((3, 4, 2), 90, np.uint8), "scene.tif"), labels, tmp_path / "p.png")
     assert list(made.classes) == ["road (1)", "road (2)"]
+
+
+def test_labels_are_drawn_as_they_are_after_edits(write_raster: WriteRaster, tmp_path: Path) -> None:
+    """Which leave overviews, and the table, as they were."""
+    labels = _labelled(write_raster, np.ones((1, 400, 400), np.uint8), ["road", "water"], ["#ff0000", "#0000ff"])
+    Path(f"{labels}.aux.xml").write_text(label_aux_xml([LegendEntry(1, "road", "#ff0000", 160_000)]))
+    with rasterio.open(labels, "r+") as dst:
+        dst.build_overviews([2, 4, 8], Resampling.mode)
+    with rasterio.open(labels, "r+") as dst:
+        dst.write(np.full((400, 200), 2, np.uint8), 1, window=Window(0, 0, 200, 400))
+    scene = write_raster(np.full((3, 400, 400), 100, np.uint8), "scene.tif")
+    over = _panes(preview(scene, labels, tmp_path / "p.png", size=100), 100, 100)[1]
+    assert over[50, 20, 2] > over[50, 20, 0]
+    assert over[50, 80, 0] > over[50, 80, 2]
 
 
 def test_labels_are_drawn_over_tiles_that_are_one_scene(

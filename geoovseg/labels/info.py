@@ -12,7 +12,7 @@ import numpy as np
 
 from geoovseg.errors import SceneError
 from geoovseg.labels.contents import Counts, chunks, count, legend_of, named, read_stored, stored_counts
-from geoovseg.labels.read import category_names, check_codes
+from geoovseg.labels.read import check_codes, names_in
 from geoovseg.labels.record import RunRecord
 from geoovseg.labels.styles import LegendEntry
 from geoovseg.rasters.ground import Ellipsoid, areas_of, ellipsoid_of, pixel_size, wkt_of
@@ -60,26 +60,30 @@ class Info:
 def raster_info(src: Any, name: str) -> Info:
     """What an open raster of labels or confidence holds. Raises SceneError for one of anything else."""
     check_kind(src)
-    ellipsoid = ellipsoid_of(src.crs)
+    ellipsoid, record = ellipsoid_of(src.crs), RunRecord.of(src)
     common: dict[str, Any] = {
         "file": name,
         "crs": wkt_of(src.crs),
         "crs_name": crs_name(src.crs),
-        "run": None if (record := RunRecord.of(src)) is None else json.loads(record.to_json()),
+        "run": None if record is None else json.loads(record.to_json()),
         "grid": _grid(src, ellipsoid),
     }
     if is_measure(src):
         return Info(kind="confidence", **common, **_confidence(src))
+    return Info(kind="labels", **common, **_labels(src, record, ellipsoid))
+
+
+def _labels(src: Any, record: RunRecord | None, ellipsoid: Ellipsoid | None) -> dict[str, Any]:
+    """Figures of classes, from all pixels."""
     counts = count(src, None if ellipsoid is None else partial(areas_of, ellipsoid, src.transform))
-    names = {0: "background", **category_names(src)} if 0 in counts.pixels else category_names(src)
-    legend = legend_of(src, counts, names)
-    words = {} if record is None else {code: words for code, (_, words, _) in enumerate(record.classes, start=1)}
-    if record is not None and record.background:
-        words[0] = record.background
-    hectares = None if ellipsoid is None else sum(counts.area_m2.values()) / HECTARE
-    classes = {key: _of_class(entry, counts, words) for key, entry in named(legend).items()}
-    differs = _differing(named(legend), stored_counts(src))
-    return Info(kind="labels", **common, classes=classes, nodata=counts.nodata, hectares=hectares, differs=differs)
+    legend = named(legend_of(src, counts, names_in(src, counts.pixels)))
+    words = {} if record is None else record.words
+    return {
+        "classes": {key: _of_class(entry, counts, words) for key, entry in legend.items()},
+        "nodata": counts.nodata,
+        "hectares": None if ellipsoid is None else sum(counts.area_m2.values()) / HECTARE,
+        "differs": _differing(legend, stored_counts(src)),
+    }
 
 
 def check_kind(src: Any) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -19,14 +20,14 @@ from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, first_line
 from geoovseg.files import whole
-from geoovseg.labels.contents import Counts, count, legend_of, named, palette_of, read_codes, read_stored
+from geoovseg.labels.contents import Counts, count, legend_of, named, palette_of, read_codes, read_stored, stored_counts
 from geoovseg.labels.names import is_one_of
 from geoovseg.labels.page import Entry, compose, hatched
 from geoovseg.labels.paint import Colour, Layer, of_classes, of_confidence, over
-from geoovseg.labels.read import category_names, check_codes, check_confidence
+from geoovseg.labels.read import category_names, check_codes, check_confidence, names_in
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.labels.styles import LegendEntry
-from geoovseg.rasters.open import opened
+from geoovseg.rasters.open import opened, placeless
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.scene.views import metres_per_pixel
 
@@ -169,13 +170,24 @@ def _light(scene: Scene, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], NDA
 def _classes(src: Any, shape: tuple[int, int]) -> _Drawn:
     """The classes of open labels."""
     counts = count(src)
-    names = {0: "background", **category_names(src)} if 0 in counts.pixels else category_names(src)
-    entries = legend_of(src, counts, names)
+    entries = legend_of(src, counts, names_in(src, counts.pixels))
     if len(entries) > MANY and not category_names(src) and not palette_of(src):
         message = f"{src.name} has {len(entries)} codes without names or colours; if it is an image, {ORDER}"
         warnings.warn(message, GeoOVSegWarning, 4)
-    layer = of_classes(read_codes(src, Window(0, 0, src.width, src.height), shape), entries)
+    with _as_counted(src, counts) as whole:
+        layer = of_classes(read_codes(whole, Window(0, 0, src.width, src.height), shape), entries)
     return _Drawn(layer=layer, entries=entries, counts=counts, confidence=False)
+
+
+@contextmanager
+def _as_counted(src: Any, counts: Counts) -> Iterator[Any]:
+    """Open labels, without their overviews where a table says that pixels were changed since these were made."""
+    stored = {code: pixels for code, pixels in stored_counts(src).items() if pixels}
+    if not src.overviews(1) or stored in ({}, counts.pixels):
+        yield src
+        return
+    with placeless(), rasterio.open(src.name, OVERVIEW_LEVEL="NONE") as whole:
+        yield whole
 
 
 def _confidence(src: Any, shape: tuple[int, int]) -> _Drawn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,11 @@ def category_names(src: Any) -> dict[int, str]:
     except ElementTree.ParseError as error:
         raise SceneError(f"cannot read the class names in {side}: {error}") from error
     return {code: item.text for code, item in enumerate(found) if item.text}
+
+
+def names_in(src: Any, codes: Container[int]) -> dict[int, str]:
+    """Class names by code of an open raster; code 0, where it is among its `codes`, has one in any case."""
+    return ({0: "background"} if 0 in codes else {}) | category_names(src)
 
 
 def check_codes(src: Any) -> None:

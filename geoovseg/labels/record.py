@@ -98,6 +98,12 @@ class RunRecord:
         return first | {code: name for code, (name, _, _) in enumerate(self.classes, start=1)}
 
     @property
+    def words(self) -> dict[int, tuple[str, ...]]:
+        """Words by code; of code 0 those of the background."""
+        first = {0: self.background} if self.background else {}
+        return first | {code: words for code, (_, words, _) in enumerate(self.classes, start=1)}
+
+    @property
     def colours(self) -> tuple[tuple[str, str], ...]:
         """(name, colour) of codes 1..N."""
         return tuple((name, colour) for name, _, colour in self.classes)
