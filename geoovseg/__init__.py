@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from geoovseg.segmenter import Segmenter as Segmenter
     from geoovseg.segmenter import segment as segment
     from geoovseg.settings import Settings as Settings
+    from geoovseg.vectors.info import info as info
     from geoovseg.vectors.vectorize import vectorize as vectorize
 
     __version__: str
@@ -29,6 +30,7 @@ _HOMES = {
     "Segmenter": "segmenter",
     "Settings": "settings",
     "evaluate": "evaluation",
+    "info": "vectors.info",
     "merge": "pipeline",
     "preview": "labels.preview",
     "segment": "segmenter",

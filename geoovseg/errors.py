@@ -16,6 +16,8 @@ class GeoOVSegError(Exception):
     """Root of all errors this package raises on purpose; its message is meant for the user, and holds no secrets."""
 
     exit_code = 1
+    scene: str | None = None
+    """the image it is about, of a command that takes several"""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*(public(arg) if isinstance(arg, str) else arg for arg in args))
@@ -104,6 +106,19 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """`, did you mean x?` where a name is close to one there is, else nothing."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+NAMED = 5
+"""How many of many names a message has."""
+LONGEST = 200
+"""Letters of a name in a message at most."""
+
+
+def some(names: Iterable[object], most: int = NAMED, *, between: str = ", ") -> str:
+    """`a, b, c and 247 more`: the first of many names, so that a message stays one that is read."""
+    texts = [text if len(text := str(name)) <= LONGEST else f"{text[: LONGEST - 3]}..." for name in names]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return between.join(texts[:most]) + more
 
 
 def first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from geoovseg.errors import VocabularyError, did_you_mean, first_line
@@ -60,6 +61,17 @@ def templates(name_or_file: str = DEFAULT_TEMPLATES) -> tuple[str, ...]:
     if not found:
         raise VocabularyError(f"{path} has no sentences; write one a line, as in: an aerial photo of a {{}}.")
     return found
+
+
+def digest(name_or_file: str) -> str:
+    """SHA-256 of the sentences of templates, one a line. Raises VocabularyError."""
+    return hashlib.sha256("\n".join(templates(name_or_file)).encode()).hexdigest()
+
+
+def named(name_or_file: str) -> str:
+    """Templates as they are called: by their name, or of a file its name without its folder."""
+    path = Path(name_or_file)
+    return path.name if path.is_file() else name_or_file
 
 
 def variants() -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from geoovseg.errors import GeoOVSegWarning, VocabularyError
+from geoovseg.errors import GeoOVSegWarning, VocabularyError, some
 from geoovseg.prompts import counter_words, find_list, read_text
 
 BACKGROUND = "background"
@@ -173,7 +173,7 @@ def read_vocabulary(name_or_file: str) -> Vocabulary:
     for n, (name, words, colour) in enumerate(entries):
         twice = [word for word in words if _fold(word) in taken]
         if _fold(name) == BACKGROUND and twice:
-            message = f"{path}: {', '.join(twice)} is a class, so it is left out of the background"
+            message = f"{path}: {some(twice)} is a class, so it is left out of the background"
             warnings.warn(message, GeoOVSegWarning, 3)
             entries[n] = (name, tuple(word for word in words if word not in twice), colour)
     return _vocabulary(entries)

@@ -120,7 +120,7 @@ def shapes(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".parquet", ".geojsonl"])
+@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".parquet", ".geojson", ".geojsonl"])
 def test_polygons_of_ours_need_no_field(labels: str, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"truth{suffix}"
     vectorize(labels, path, workers=1)

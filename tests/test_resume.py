@@ -626,7 +626,7 @@ def test_changed_sentences_of_one_name_are_refused(tall: Path, tmp_path: Path) -
     with pytest.raises(InterruptedRunError):
         _run(tall, tmp_path, templates=str(mine), stop=_stop_after(1))
     mine.write_text("a picture of a {}.\n")
-    with pytest.raises(ResumeError, match="sentences was"):
+    with pytest.raises(ResumeError, match="record templates_sha256 was"):
         _run(tall, tmp_path, templates=str(mine), resume=True)
 
 

@@ -249,12 +249,12 @@ def test_a_geopackage_opens_coloured_and_named(labels: str, tmp_path: Path) -> N
     assert kinds == {"classes": "features", "layer_styles": "attributes"}
 
 
-@pytest.mark.parametrize("suffix", [".fgb", ".geojsonl"])
+@pytest.mark.parametrize("suffix", [".fgb", ".geojson", ".geojsonl"])
 def test_other_formats_go_by_their_suffix(labels: str, tmp_path: Path, suffix: str) -> None:
     vectorize(labels, tmp_path / f"out{suffix}", workers=1)
     found = pyogrio.read_dataframe(tmp_path / f"out{suffix}")
     assert len(found) == 3
-    if suffix == ".geojsonl":
+    if suffix != ".fgb":
         assert found.crs == "EPSG:4326"
         assert found.total_bounds[0] == pytest.approx(8.727, abs=0.01)
 
@@ -397,10 +397,14 @@ def test_geoparquet_has_its_metadata(labels: str, tmp_path: Path) -> None:
     [("EPSG:4326", from_origin(179.9999, 0, 1e-5, 1e-5)), ("EPSG:3832", from_origin(3_339_570, 100, 1, 1))],
     ids=["degrees", "metres"],
 )
-def test_geojson_is_cut_at_the_antimeridian(write_raster: Write, tmp_path: Path, crs: str, transform: Any) -> None:
+@pytest.mark.parametrize("suffix", [".geojson", ".geojsonl"])
+def test_geojson_is_cut_at_the_antimeridian(
+    write_raster: Write, tmp_path: Path, crs: str, transform: Any, suffix: str
+) -> None:
     path = write_raster(np.ones((1, 20, 30), np.uint8), "labels.tif", crs=crs, transform=transform)
-    vectorize(path, tmp_path / "out.geojsonl", workers=1)
-    shape = json.loads((tmp_path / "out.geojsonl").read_text())["geometry"]
+    vectorize(path, tmp_path / f"out{suffix}", workers=1)
+    said = json.loads((tmp_path / f"out{suffix}").read_text())
+    shape = (said["features"][0] if suffix == ".geojson" else said)["geometry"]
     assert shape["type"] == "MultiPolygon"
     west, _, east, _ = shapely.geometry.shape(shape).bounds
     assert (west, east) == (-180, 180)
@@ -412,8 +416,9 @@ def test_geojson_is_cut_at_the_antimeridian(write_raster: Write, tmp_path: Path,
 def test_geojson_needs_a_place_on_earth(write_raster: Write, tmp_path: Path) -> None:
     for crs, message in ((None, "no coordinate system"), ("IAU_2015:30100", "does not lead")):
         path = write_raster(np.ones((1, 20, 30), np.uint8), "labels.tif", crs=crs)
-        with pytest.raises(UsageError, match=message):
-            vectorize(path, tmp_path / "out.geojsonl", workers=1)
+        for suffix in (".geojson", ".geojsonl"):
+            with pytest.raises(UsageError, match=message):
+                vectorize(path, tmp_path / f"out{suffix}", workers=1)
 
 
 def test_areas_on_the_moon_are_the_moons(write_raster: Write, tmp_path: Path) -> None:

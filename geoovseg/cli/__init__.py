@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from types import FrameType
@@ -9,12 +10,14 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from geoovseg.cli import demo, doctor, evaluate, merge, methods, models, preview, segment, vectorize, vocabulary
+from geoovseg.cli import demo, doctor, evaluate, info, merge, methods, models, preview, segment, vectorize, vocabulary
 from geoovseg.cli.options import Grouped
-from geoovseg.cli.output import plain_warnings, talk
-from geoovseg.errors import GeoOVSegError, PipeClosedError
+from geoovseg.cli.output import data, plain_warnings, talk
+from geoovseg.errors import GeoOVSegError, NobodyListensError, PipeClosedError
 from geoovseg.usage import package_version
 
+STOPPED, INTERRUPTED = (129, 143), 130
+"""Exit codes when a signal ends a command: that of SIGHUP and SIGTERM, and that of SIGINT."""
 app = typer.Typer(
     name="geoovseg",
     help="Open-vocabulary segmentation of geospatial rasters: a georeferenced image and a list of words in, a label "
@@ -31,6 +34,7 @@ app.command("demo")(demo.command)
 app.command("vectorize")(vectorize.command)
 app.command("evaluate")(evaluate.command)
 app.command("preview")(preview.command)
+app.command("info")(info.command)
 app.command("methods")(methods.command)
 app.command("vocabulary")(vocabulary.command)
 app.add_typer(models.app, name="models")
@@ -61,26 +65,52 @@ def main() -> NoReturn:
     try:
         with plain_warnings():
             code = command.main(standalone_mode=False)
-    except GeoOVSegError as error:
-        notes = getattr(error, "__notes__", ())
-        if notes or not isinstance(error, PipeClosedError):
-            talk("\n".join((f"error: {error}", *notes)))
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        talk("interrupted; unfinished files were removed")
-        sys.exit(130)
-    except MemoryError:
-        talk("error: out of memory; try a smaller --tile, --batch-size or --max-memory")
-        sys.exit(1)
-    except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
-            talk("error: out of memory on the device; try a smaller --batch-size or --tile, or --device cpu")
-            sys.exit(1)
-        if not hasattr(error, "show"):
+        if code == INTERRUPTED:  # what typer makes of an interrupt
+            raise KeyboardInterrupt
+    except SystemExit as stop:
+        if stop.code not in STOPPED:
             raise
-        error.show()  # a usage error found by the parser
-        sys.exit(getattr(error, "exit_code", 2))
+        sys.exit(_told(stop))
+    except (Exception, KeyboardInterrupt) as error:
+        sys.exit(_told(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: BaseException) -> int:
+    """Tell an error, with --json also as an object; returns the exit code. Raises what is no user's error as it is."""
+    found = _cause(error)
+    text, code = found or (f"{type(error).__name__}: {error}", 1)
+    if "--json" in sys.argv[1:] and not isinstance(error, NobodyListensError):
+        scene = {} if (name := getattr(error, "scene", None)) is None else {"scene": name}
+        data(json.dumps({**scene, "error": text, "exit_code": code}, ensure_ascii=False))
+    if found is None:
+        raise error
+    notes = getattr(error, "__notes__", ())
+    if isinstance(error, PipeClosedError) and not notes:
+        return code  # who reads no more need not be told
+    if hasattr(error, "show"):
+        error.show()  # a usage error found by the parser, after how to use the command
+    else:
+        interrupt = isinstance(error, KeyboardInterrupt | SystemExit | typer.Abort)
+        talk(text if interrupt else "\n".join((f"error: {text}", *notes)))
+    return code
+
+
+def _cause(error: BaseException) -> tuple[str, int] | None:
+    """What to say of an error, and the exit code; none for what is no user's error."""
+    if isinstance(error, GeoOVSegError):
+        return str(error), error.exit_code
+    if isinstance(error, SystemExit):
+        return "terminated; unfinished files were removed", int(error.code or 0)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return "interrupted; unfinished files were removed", INTERRUPTED
+    if isinstance(error, MemoryError):
+        return "out of memory; try a smaller --tile, --batch-size or --max-memory", 1
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return "out of memory on the device; try a smaller --batch-size or --tile, or --device cpu", 1
+    if hasattr(error, "format_message"):
+        return str(error.format_message()), int(getattr(error, "exit_code", 2))
+    return None
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

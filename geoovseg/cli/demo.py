@@ -76,7 +76,7 @@ def _segment(folder: Path, scene: str, truth: str, method: str, quiet: bool) -> 
             progress=progress,
         )
     figures = evaluate(made.labels, truth)
-    picture = preview(scene, made.labels, folder / "demo.png")
+    picture = preview(scene, made.labels, folder / "demo.png").picture
     talk(table(figures), quiet=quiet)
     vectors = vectorize(made.labels, folder / "scene_classes.gpkg", simplify=1, workers=0, overwrite=True).vectors
     return {"labels": made.labels, "vectors": vectors, "picture": picture, "miou": figures.miou}

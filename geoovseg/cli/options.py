@@ -14,9 +14,6 @@ from geoovseg import numerals
 from geoovseg.settings import Settings, choices
 from geoovseg.settings.choice import GROUPS, Choice, option_of
 
-SceneArg = Annotated[
-    str, typer.Argument(help="A georeferenced image: GeoTIFF or anything GDAL opens.", metavar="SCENE")
-]
 ScenesArg = Annotated[
     list[str],
     typer.Argument(

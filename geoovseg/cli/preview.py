@@ -7,35 +7,43 @@ from typing import Annotated
 import typer
 
 from geoovseg.cli import options as o
+from geoovseg.cli.listing import listed
 from geoovseg.cli.output import data
 from geoovseg.network import access
 from geoovseg.settings.choice import bands as read_bands
 
 
 def command(
-    scene: o.SceneArg,
+    scenes: Annotated[
+        list[str],
+        typer.Argument(
+            help="A georeferenced image, or the tiles of a --mosaic (or their folder).",
+            metavar="SCENE",
+        ),
+    ],
     labels: o.LabelsArg,
     picture: Annotated[str, typer.Argument(help="The picture to write, .png or .jpg.", metavar="OUT.png")],
     bands: Annotated[str | None, o.of("bands")] = None,
     scale: Annotated[str, o.of("scale")] = "auto",
     offline: Annotated[bool, o.of("offline")] = False,
     size: Annotated[int, typer.Option(help="Longer side of a pane in pixels.", min=64)] = 1200,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="LABELS is a raster of confidence: draw its shades.")
+    ] = False,
+    json: o.JsonOpt = False,
 ) -> None:
     """Draw labels over their scene.
 
-    With a legend and a scale bar; an existing picture is replaced.
+    With a legend, shares of the classes and a scale bar; an existing picture is replaced.
 
     geoovseg preview scene.tif scene_labels.tif preview.png
+
+    geoovseg preview tiles/*.tif mosaic_labels.tif preview.png
     """
     from geoovseg.labels.preview import preview
+    from geoovseg.tiles.join import one_scene
 
-    with access(offline=offline):
-        drawn = preview(
-            scene,
-            labels,
-            picture,
-            bands=None if bands is None else read_bands("--bands", bands),
-            scale=scale,
-            size=size,
-        )
-    data(drawn)
+    chosen = None if bands is None else read_bands("--bands", bands)
+    with access(offline=offline), one_scene(listed(scenes)) as scene:
+        result = preview(scene, labels, picture, bands=chosen, scale=scale, size=size, confidence=confidence)
+    data(result.to_json() if json else result.picture)

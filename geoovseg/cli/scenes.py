@@ -18,13 +18,12 @@ from geoovseg.errors import (
     InterruptedRunError,
     NobodyListensError,
     UsageError,
+    some,
 )
 from geoovseg.files import made_folder, names_folder
 from geoovseg.network import public
 from geoovseg.settings import Settings
 
-NAMED = 5
-"""How many scenes a summary names."""
 PARTLY = 3
 """Exit code of a scene with windows that could not be read."""
 
@@ -104,7 +103,7 @@ def _question(scenes: Sequence[str]) -> None:
 
     if apart := bands_apart(scenes):
         message = (
-            f"{_some(apart)} have one band each and show the same ground, and each is seen by itself, in grey; if they "
+            f"{some(apart)} have one band each and show the same ground, and each is seen by itself, in grey; if they "
             "are bands of one scene, add --stack"
         )
         warnings.warn(message, GeoOVSegWarning, 2)
@@ -196,11 +195,12 @@ def _one(task: Task, run: Callable[[Task], int], *, json: bool, alone: bool) -> 
     except (InterruptedRunError, NobodyListensError):
         raise
     except GeoOVSegError as error:
+        error.scene = public(task.scene)
+        if alone:
+            raise
         if json:
             said = {"scene": public(task.scene), "error": str(error), "exit_code": error.exit_code}
             data(jsonlib.dumps(said, ensure_ascii=False))
-        if alone:
-            raise
         talk(f"error: {error}" if public(task.scene) in str(error) else f"error: {task.scene}: {error}")
         return error.exit_code
 
@@ -210,11 +210,6 @@ def _summary(todo: Sequence[Task], codes: Sequence[int], done: str, noun: str) -
     partly = [task.scene for task, code in zip(todo, codes, strict=True) if code == PARTLY]
     failed = [task.scene for task, code in zip(todo, codes, strict=True) if code not in (0, PARTLY)]
     said = [f"{len(todo)} {noun}s: {done}"]
-    said += [f"{len(partly)} with unreadable windows: {_some(partly)}"] if partly else []
-    said += [f"{len(failed)} failed: {_some(failed)}"] if failed else []
+    said += [f"{len(partly)} with unreadable windows: {some(partly)}"] if partly else []
+    said += [f"{len(failed)} failed: {some(failed)}"] if failed else []
     return ", ".join(said)
-
-
-def _some(scenes: Sequence[str]) -> str:
-    more = f" and {len(scenes) - NAMED} more" if len(scenes) > NAMED else ""
-    return ", ".join(scenes[:NAMED]) + more

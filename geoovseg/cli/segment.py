@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from geoovseg.cli.output import data, progress_bar, talk
 from geoovseg.cli.plans import dry_runs
 from geoovseg.cli.questions import questions
 from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
-from geoovseg.errors import GeoOVSegError, InterruptedRunError, PipeClosedError
+from geoovseg.errors import NAMED, GeoOVSegError, InterruptedRunError, PipeClosedError, some
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import model_card
 from geoovseg.network import public
@@ -130,16 +130,18 @@ def _hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[st
     """What to do next."""
     if result.parts_dir:
         yield f"when all shards are done: geoovseg merge {shlex.quote(result.parts_dir)}"
-    elif task.named is None and public(task.scene) == task.scene:  # a command must not hold secrets
-        yield f"see it: geoovseg preview {shlex.join(_pictured(task.scene, result.labels, settings))}"
+    elif len(task.tiles) <= NAMED and not task.bands:
+        scenes = task.tiles or (task.scene,)
+        if tuple(map(public, scenes)) == scenes:  # a command must not hold secrets
+            yield f"see it: geoovseg preview {shlex.join(_pictured(scenes, result.labels, settings))}"
 
 
-def _pictured(scene: str, labels: str, settings: Settings) -> Iterator[str]:
+def _pictured(scenes: Sequence[str], labels: str, settings: Settings) -> Iterator[str]:
     """Arguments of `preview` for a scene as this run saw it, with a picture beside the labels and named after them."""
     picture = Path(labels).with_suffix(".png")
-    if os.path.abspath(picture) == os.path.abspath(scene):
+    if os.path.abspath(picture) in map(os.path.abspath, scenes):
         picture = picture.with_name(f"{picture.stem}_preview.png")
-    yield from (scene, labels, str(picture))
+    yield from (*scenes, labels, str(picture))
     if settings.bands is not None:
         yield from ("--bands", ",".join(map(str, settings.bands)))
     if settings.scale != "auto":
@@ -167,9 +169,9 @@ def _remarks(result: SegmentResult) -> Iterator[str]:
         return
     yield from _seen(result)
     if result.background:
-        yield f"code 0 (background): {', '.join(result.background)}"
+        yield f"code 0 (background): {some(result.background, 20)}"
     if result.dropped_background:
-        yield f"left out of the background, too similar to your words: {', '.join(result.dropped_background)}"
+        yield f"left out of the background, too similar to your words: {some(result.dropped_background, 20)}"
     if result.skipped_windows:
         yield f"{result.skipped_windows} of {result.windows} windows have no data and were skipped"
     if result.outside_windows:

@@ -15,6 +15,7 @@ from geoovseg.cli import options as o
 from geoovseg.cli.listing import named
 from geoovseg.cli.output import data, talk
 from geoovseg.cli.scenes import Task, each
+from geoovseg.errors import UsageError
 from geoovseg.files import made_folder
 from geoovseg.network import access
 from geoovseg.settings.choice import read_pairs
@@ -27,7 +28,9 @@ def command(
     labels: o.ManyLabelsArg,
     output: Annotated[
         str,
-        typer.Argument(help="A .gpkg, .fgb, .parquet or .geojsonl file; of several labels a folder.", metavar="OUT"),
+        typer.Argument(
+            help="A .gpkg, .fgb, .parquet, .geojson or .geojsonl file; of several labels a folder.", metavar="OUT"
+        ),
     ],
     classes: Annotated[
         list[str] | None,

@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from geoovseg.errors import GeoOVSegWarning, UsageError
+from geoovseg.errors import GeoOVSegWarning, UsageError, some
 from geoovseg.files import StrPath
-from geoovseg.labels.folders import LABELS, RASTERS, label_files, rasters_in, some
+from geoovseg.labels.folders import LABELS, RASTERS, label_files, rasters_in
 from geoovseg.scene.shapes import VECTORS
 
 _TRUTH = re.compile(r"_(labels?|truth|masks?|gt|ground_?truth|classes|annotations?|instance_color_rgb)$", re.IGNORECASE)

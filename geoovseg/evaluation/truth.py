@@ -17,7 +17,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
-from geoovseg.errors import SceneError, UsageError, first_line
+from geoovseg.errors import SceneError, UsageError, first_line, some
 from geoovseg.evaluation.colours import (
     NOTHING,
     colour_bands,
@@ -197,7 +197,7 @@ def _names_column(name: str, columns: Sequence[str], field: str | None) -> str:
     """The column of class names: `field`, by default that of our own polygons. Raises UsageError."""
     if field is None and FIELD in columns:
         return FIELD
-    there = f"the columns {', '.join(columns)}" if columns else "no columns"
+    there = f"the columns {some(columns, 20)}" if columns else "no columns"
     if field is None:
         raise UsageError(f"{name} needs --field, the column of class names; it has {there}")
     if field not in columns:

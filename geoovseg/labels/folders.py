@@ -50,9 +50,3 @@ def _is_shown(path: Path) -> bool:
 def stem_of(labels: str) -> str:
     """The name of labels, or of their address, without suffix and `_labels`."""
     return PurePath(labels.split("?")[0] if "://" in labels else labels).stem.removesuffix(LABELS)
-
-
-def some(paths: Sequence[str]) -> str:
-    """The first few of many files, for a message."""
-    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return ", ".join(paths[:NAMED]) + more

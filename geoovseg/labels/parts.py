@@ -23,7 +23,7 @@ from geoovseg.errors import OutputError, ResumeError, hushed
 from geoovseg.files import LOCK, fresh_name, to_disk, try_lock, write_whole
 from geoovseg.labels.profile import crs_for_side_file
 from geoovseg.labels.styles import crs_aux_xml
-from geoovseg.rasters.ground import RasterGrid
+from geoovseg.rasters.ground import RasterGrid, is_older_form
 from geoovseg.rasters.open import plain_open
 from geoovseg.windows.plan import Panel, Part
 
@@ -248,8 +248,9 @@ def _changes(old: Any, new: Any, path: Sequence[str]) -> Iterator[tuple[str, Any
     """Where two journals differ: (name, before, now)."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in {**old, **new}:
-            yield from _changes(old.get(key), new.get(key), (*path, key))
-    elif old != new:
+            if path != ("record",) or key in old:  # an older version kept less of it
+                yield from _changes(old.get(key), new.get(key), (*path, key))
+    elif old != new and not (path == ("scene", "crs") and is_older_form(old, new)):
         yield " ".join(path), old, new
 
 

@@ -1,32 +1,74 @@
-"""Pictures for people: labels over the scene, with a legend and a scale bar."""
+"""Pictures for people: a scene, its labels over it in colours that are seen, a legend with shares, a scale bar."""
 
 from __future__ import annotations
 
-import math
+import json
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from geoovseg.errors import OutputError, SceneError, UsageError, first_line
+from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, first_line
 from geoovseg.files import whole
+from geoovseg.labels.contents import Counts, count, legend_of, named, palette_of, read_codes, read_stored, stored_counts
 from geoovseg.labels.names import is_one_of
-from geoovseg.labels.read import category_names
+from geoovseg.labels.page import Entry, compose, hatched
+from geoovseg.labels.paint import Colour, Layer, of_classes, of_confidence, over
+from geoovseg.labels.read import category_names, check_codes, check_confidence, names_in
 from geoovseg.labels.record import RUN_TAG
-from geoovseg.rasters.open import check_reachable, plain_open
+from geoovseg.labels.styles import LegendEntry
+from geoovseg.rasters.open import opened, plain_open
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.scene.views import metres_per_pixel
 
-OPACITY = 0.55
-_MARGIN, _SWATCH, _FONT = 14, 16, 15
+SHOWN = 60
+"""Classes in a legend at most."""
+MANY = 64
+"""Codes without names and colours from which a raster may be an image."""
+ORDER = "the order is SCENE LABELS OUT.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewResult:
+    """The picture and what it shows; `to_json` is what `geoovseg preview --json` prints. It is a path, too."""
+
+    picture: str
+    size: tuple[int, int]
+    """width and height in pixels"""
+    classes: dict[str, dict[str, float]]
+    """code, pixels and share of the pixels with data, by class name"""
+    nodata: int
+    """pixels of the labels without data"""
+
+    def __fspath__(self) -> str:
+        return self.picture
+
+    def __str__(self) -> str:
+        return self.picture
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """What is drawn over a scene, and what is said of it."""
+
+    layer: Layer
+    entries: list[LegendEntry]
+    """of the layer's colours, in their order"""
+    counts: Counts
+    confidence: bool
 
 
 def preview(
@@ -37,78 +79,62 @@ def preview(
     bands: Sequence[int | str] | None = None,
     scale: str = "auto",
     size: int = 1200,
-) -> str:
-    """Draw a scene, its labels over it, a legend and a scale bar into a picture (PNG or JPEG); returns its name.
+    confidence: bool = False,
+) -> PreviewResult:
+    """Draw a scene, its labels over it, a legend and a scale bar into a picture (PNG or JPEG).
 
-    Both are read at the picture's resolution, from overviews where there are any. `size` is the longer side in pixels
-    of each of the two panes. Raises SceneError, UsageError (different grids) and OutputError.
+    The legend has every class, its colour as it is in the picture and its share of the pixels with data, which are
+    counted from all pixels. The scene under the labels is pale and without colours; code 0 is seen through. `size` is
+    the longer side in pixels of each of the two panes; small scenes are enlarged by whole factors. With `confidence`,
+    `labels` is a raster of confidence.
+
+    Raises SceneError (what cannot be read, or is no raster of labels), UsageError (different grids, labels in the
+    scene's place) and OutputError.
     """
     target = Path(picture)
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UsageError(f"the picture {target} must end in .png or .jpg")
+        raise UsageError(f"the picture {target} must end in .png or .jpg; {ORDER}")
     with open_scene(scene, bands=bands, scale=scale) as found:
-        src = found.measured()
-        if is_one_of(target, (*src.files, os.fspath(labels))):
+        if is_one_of(target, (*found.files, os.fspath(labels))):
             raise OutputError(f"the picture {target} is the scene or its labels; choose another name")
-        shape = _fit(src.shape, size)
-        pixels = _pixels(src, shape)
-        codes, colours, legend = _labels(labels, shape, src)
-        metres = (metres_per_pixel(src.src) or (0.0, 0.0))[0] * src.shape[1] / shape[1]
-    over = np.where((codes > 0)[..., None], pixels * (1 - OPACITY) + colours[codes] * OPACITY, pixels).astype(np.uint8)
-    page = _compose([Image.fromarray(pixels), Image.fromarray(over)], legend, metres)
+        shape, factor = _fit(found.shape, size)
+        with _labels_of(found, labels, confidence) as src:
+            drawn = (_confidence if confidence else _classes)(src, shape)
+        light, valid = _light(found.measured(), shape)
+        metres = (metres_per_pixel(found.src) or (0.0, 0.0))[0] * found.shape[1] / shape[1] / factor
+    page = _page(_enlarged(light, factor), _enlarged(valid, factor), _as_large(drawn, factor), metres)
+    _save(page, target)
+    return PreviewResult(picture=str(target), size=page.size, classes=_said(drawn), nodata=drawn.counts.nodata)
+
+
+@contextmanager
+def _labels_of(scene: Scene, path: str | os.PathLike[str], confidence: bool) -> Iterator[Any]:
+    """The labels of a scene, open. Raises SceneError and UsageError, which say what was given as what."""
+    name = os.fspath(path)
+    if RUN_TAG in scene.src.tags():
+        raise UsageError(f"{scene.path} is given as the scene, but geoovseg made it: labels or a picture; {ORDER}")
+    with opened(name, f"the labels {name}") as src:
+        if confidence:
+            check_confidence(src, name)
+        else:
+            _check_labels(src, scene)
+        if src.crs != scene.crs or not _same_ground(src, scene):
+            raise UsageError(f"{name} and {scene.path} differ in size or place: labels of another scene")
+        yield src
+
+
+def _check_labels(src: Any, scene: Scene) -> None:
+    """Refuse what is no raster of class codes. Raises SceneError, also for a scene and its labels that are swapped."""
     try:
-        with whole(target, target.suffix) as part:
-            page.save(part, pnginfo=_marked())  # other formats leave it out
-    except OSError as error:
-        raise OutputError(f"cannot write the picture {target}: {first_line(error)}") from error
-    return str(target)
+        check_codes(src)
+    except SceneError as error:
+        raise SceneError(f"{error}; {ORDER}, and preview --confidence draws one of confidence") from error
+    if scene.src.count == 1 and not _is_named(src) and _is_named(scene.src):
+        raise SceneError(f"{scene.path} is given as the scene, but has named classes, which {src.name} lacks; {ORDER}")
 
 
-def _marked() -> PngInfo:
-    """What tells a picture of ours from a scene."""
-    said = PngInfo()
-    said.add_text(RUN_TAG, "{}")
-    return said
-
-
-def _fit(shape: tuple[int, int], size: int) -> tuple[int, int]:
-    factor = min(1.0, size / max(shape))
-    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
-
-
-def _pixels(scene: Scene, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Red, green, blue (h, w, 3) of the whole scene; black where it has no data."""
-    light, valid = scene.read(Window(0, 0, scene.shape[1], scene.shape[0]), shape)
-    return np.ascontiguousarray(np.moveaxis((light * valid * 255).round().astype(np.uint8), 0, -1))
-
-
-def _labels(
-    path: str | os.PathLike[str], shape: tuple[int, int], scene: Scene
-) -> tuple[NDArray[np.int64], NDArray[np.uint8], list[tuple[str, tuple[int, int, int]]]]:
-    """Codes (h, w) with 0 for nodata, the colour table, and (name, colour) of the classes that occur."""
-    check_reachable(os.fspath(path))
-    try:
-        with plain_open(os.fspath(path)) as src:
-            if src.crs != scene.crs or not _same_ground(src, scene):
-                raise UsageError(f"{os.fspath(path)} and {scene.path} differ in size or place: labels of another scene")
-            codes = src.read(1, out_shape=shape, resampling=Resampling.nearest).astype(np.int64)
-            codes[codes == src.nodata] = 0
-            table, names = _colormap(src), category_names(src)
-    except (RasterioError, OSError) as error:
-        raise SceneError(f"cannot read the labels {os.fspath(path)}: {error}") from error
-    present = [int(c) for c in np.unique(codes) if c > 0]
-    colours = np.zeros((max([0, *present]) + 1, 3), np.uint8)
-    for code in present:
-        colours[code] = table.get(code, (255, 255, 255, 255))[:3]
-    return codes, colours, [(names.get(c, str(c)), tuple(int(v) for v in colours[c])) for c in present]  # type: ignore[misc]
-
-
-def _colormap(src: Any) -> dict[int, tuple[int, int, int, int]]:
-    try:
-        table: dict[int, tuple[int, int, int, int]] = src.colormap(1)
-    except ValueError:  # the raster has none
-        return {}
-    return table
+def _is_named(src: Any) -> bool:
+    return bool(category_names(src))
 
 
 def _same_ground(labels: Any, scene: Scene) -> bool:
@@ -120,35 +146,115 @@ def _same_ground(labels: Any, scene: Scene) -> bool:
     return np.allclose(here, there, rtol=1e-12, atol=1e-3 * abs(scene.transform.a))
 
 
-def _compose(
-    panes: Sequence[Image.Image], legend: Sequence[tuple[str, tuple[int, int, int]]], metres: float
-) -> Image.Image:
-    width, height = panes[0].size
-    font = ImageFont.load_default(size=_FONT)
-    columns = max(1, (2 * width + _MARGIN) // 170)
-    rows = -(-len(legend) // columns)
-    foot = _MARGIN * 2 + max(rows, 1) * (_SWATCH + 8)
-    page = Image.new("RGB", (2 * width + 3 * _MARGIN, height + foot + _MARGIN), "white")
-    for n, pane in enumerate(panes):
-        page.paste(pane, (_MARGIN + n * (width + _MARGIN), _MARGIN))
-    draw = ImageDraw.Draw(page)
-    for n, (name, colour) in enumerate(legend):
-        x, y = _MARGIN + n % columns * 170, height + 2 * _MARGIN + n // columns * (_SWATCH + 8)
-        draw.rectangle((x, y, x + _SWATCH, y + _SWATCH), fill=colour, outline="black")
-        draw.text((x + _SWATCH + 6, y - 2), name[:18], fill="black", font=font)
-    if metres > 0:
-        _scale_bar(draw, (_MARGIN * 2, height - _MARGIN), width, metres, font)
-    return page
+def _fit(shape: tuple[int, int], size: int) -> tuple[tuple[int, int], int]:
+    """Rows and columns to read, and the whole factor by which they are enlarged."""
+    shrink = min(1.0, size / max(shape))
+    return (max(1, round(shape[0] * shrink)), max(1, round(shape[1] * shrink))), max(1, size // max(shape))
 
 
-def _scale_bar(draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, metres: float, font: Any) -> None:
-    """A bar of a round length, at most a third of the pane."""
-    longest = width * metres / 3
-    step = 10 ** math.floor(math.log10(longest))
-    length = max(n * step for n in (1, 2, 5) if n * step <= longest)
-    x, y = at
-    end = x + round(length / metres)
-    text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    draw.rectangle((x - 8, y - 30, max(end, x + 60) + 8, y + 8), fill="white")
-    draw.rectangle((x, y - 4, end, y), fill="black")
-    draw.text((x, y - 26), text, fill="black", font=font)
+def _enlarged(values: NDArray[Any], factor: int) -> NDArray[Any]:
+    return values.repeat(factor, 0).repeat(factor, 1)
+
+
+def _as_large(drawn: _Drawn, factor: int) -> _Drawn:
+    return replace(drawn, layer=replace(drawn.layer, index=_enlarged(drawn.layer.index, factor)))
+
+
+def _light(scene: Scene, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Red, green, blue (h, w, 3) of the whole scene, black where it has no data, and where it has some (h, w)."""
+    light, valid = scene.read(Window(0, 0, scene.shape[1], scene.shape[0]), shape)
+    return np.ascontiguousarray(np.moveaxis((light * valid * 255).round().astype(np.uint8), 0, -1)), valid
+
+
+def _classes(src: Any, shape: tuple[int, int]) -> _Drawn:
+    """The classes of open labels."""
+    counts = count(src)
+    entries = legend_of(src, counts, names_in(src, counts.pixels))
+    if len(entries) > MANY and not category_names(src) and not palette_of(src):
+        message = f"{src.name} has {len(entries)} codes without names or colours; if it is an image, {ORDER}"
+        warnings.warn(message, GeoOVSegWarning, 4)
+    with _as_counted(src, counts) as whole:
+        layer = of_classes(read_codes(whole, Window(0, 0, src.width, src.height), shape), entries)
+    return _Drawn(layer=layer, entries=entries, counts=counts, confidence=False)
+
+
+@contextmanager
+def _as_counted(src: Any, counts: Counts) -> Iterator[Any]:
+    """Open labels, without their overviews where a table says that pixels were changed since these were made."""
+    stored = {code: pixels for code, pixels in stored_counts(src).items() if pixels}
+    if not src.overviews(1) or stored in ({}, counts.pixels):
+        yield src
+        return
+    with plain_open(src.name, OVERVIEW_LEVEL="NONE") as whole:
+        yield whole
+
+
+def _confidence(src: Any, shape: tuple[int, int]) -> _Drawn:
+    """An open raster of confidence."""
+    stored = read_stored(src, Window(0, 0, src.width, src.height), shape)
+    values = np.ma.masked_invalid(stored.astype(np.float64) * src.scales[0] + src.offsets[0])
+    none = Counts(pixels={}, area_m2={}, nodata=int(np.ma.getmaskarray(values).sum()))
+    return _Drawn(layer=of_confidence(values), entries=[], counts=none, confidence=True)
+
+
+def _page(light: NDArray[np.uint8], valid: NDArray[np.bool_], drawn: _Drawn, metres: float) -> Image.Image:
+    """Both panes, what is no data hatched, with their legend."""
+    layer = drawn.layer
+    painted, seen = over(light, layer)
+    stripes = np.asarray(hatched(light.shape[1::-1]))
+    lines = np.minimum(stripes, painted // 2 + 128)
+    panes = [
+        Image.fromarray(np.where(valid[..., None], light, stripes)),
+        Image.fromarray(np.where((layer.index >= 0)[..., None], painted, np.where(valid[..., None], lines, stripes))),
+    ]
+    empty = [Entry(text="no data", colour=None)] if not valid.all() or (layer.index < 0).any() else []
+    return compose(panes, [*(_shades(seen) if drawn.confidence else _legend(drawn, seen)), *empty], metres)
+
+
+def _shades(seen: Sequence[Colour]) -> list[Entry]:
+    """Some shades of confidence."""
+    return [Entry(text=f"{n / 4:g}", colour=seen[n * (len(seen) - 1) // 4]) for n in range(5)]
+
+
+def _legend(drawn: _Drawn, seen: Sequence[Colour]) -> list[Entry]:
+    """The classes with their shares; of very many the most frequent, and how many more there are."""
+    pairs = list(zip(drawn.entries, seen, strict=True))
+    first = sorted(pairs, key=lambda pair: -pair[0].pixels)[:SHOWN]
+    found = [
+        Entry(text=e.name, share=percent(drawn.counts.share(e.code)), colour=colour, faint=not e.pixels)
+        for e, colour in pairs
+        if len(pairs) <= SHOWN or (e, colour) in first
+    ]
+    rest = [entry for entry, colour in pairs if len(pairs) > SHOWN and (entry, colour) not in first]
+    if rest:
+        empty = sum(not entry.pixels for entry in rest)
+        found.append(Entry(text=f"and {len(rest)} more, {empty} of them without a pixel", colour=(255, 255, 255)))
+    return found
+
+
+def percent(share: float) -> str:
+    """A share as people read it: `66 %`, `5.2 %`, `<0.1 %` and, only of nothing, `0 %`."""
+    if not share:
+        return "0 %"
+    return (
+        "<0.1 %" if share < 0.001 else f"{share:.0%}".replace("%", " %") if share >= 0.0995 else f"{share * 100:.1f} %"
+    )
+
+
+def _said(drawn: _Drawn) -> dict[str, dict[str, float]]:
+    """Figures by class name."""
+    return {
+        name: {"code": entry.code, "pixels": entry.pixels, "share": drawn.counts.share(entry.code)}
+        for name, entry in named(drawn.entries).items()
+    }
+
+
+def _save(page: Image.Image, target: Path) -> None:
+    """Write the picture, whole before it has its name. Raises OutputError."""
+    said = PngInfo()
+    said.add_text(RUN_TAG, "{}")  # tells a picture of ours from a scene; other formats leave it out
+    try:
+        with whole(target, target.suffix) as part:
+            page.save(part, pnginfo=said, quality=92)
+    except OSError as error:
+        raise OutputError(f"cannot write the picture {target}: {first_line(error)}") from error

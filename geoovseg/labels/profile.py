@@ -11,7 +11,7 @@ import rasterio
 
 from geoovseg.labels.areas import Piece
 from geoovseg.labels.styles import LegendEntry
-from geoovseg.rasters.ground import RasterGrid
+from geoovseg.rasters.ground import RasterGrid, wkt_of
 from geoovseg.rasters.open import plain_open
 
 BACKGROUND_COLOUR = "#eeeeee"
@@ -61,4 +61,4 @@ def crs_for_side_file(raster: Path, grid: RasterGrid) -> str | None:
         return None
     with rasterio.Env(GDAL_PAM_ENABLED="NO"), plain_open(raster) as src:  # GDAL's side file is not kept
         held = src.crs == grid.crs
-    return None if held else str(grid.crs.to_wkt(version="WKT2_2019"))
+    return None if held else wkt_of(grid.crs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
-from geoovseg.errors import SceneError, first_line
+from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.labels.areas import Piece
 from geoovseg.labels.categories import category_names as category_names
 from geoovseg.labels.profile import LabelProfile
@@ -21,6 +21,11 @@ from geoovseg.windows.plan import BLOCK
 
 Reader = Callable[[Window], NDArray[np.int64]]
 """Codes of a window of the labels' grid; -1 where unknown."""
+
+
+def names_in(src: Any, codes: Container[int]) -> dict[int, str]:
+    """Class names by code of an open raster; code 0, where it is among its `codes`, has one in any case."""
+    return ({0: "background"} if 0 in codes else {}) | category_names(src)
 
 
 def check_codes(src: Any) -> None:
@@ -48,6 +53,18 @@ def check_unscaled(src: Any) -> None:
                 f"{src.name} has the {name} {tags[0]:g}: its pixels are measures such as confidence, not class codes; "
                 "give the raster of labels (`geoovseg vectorize` takes one of confidence as --confidence)"
             )
+
+
+def check_confidence(src: Any, path: str) -> None:
+    """Refuse an open raster that holds no confidence, such as labels, by what it says of itself. Raises UsageError."""
+    if opaque_bands(src) != 1:
+        reason = f"{src.count or 'no'} bands"
+    elif np.issubdtype(np.dtype(src.dtypes[0]), np.integer) and (src.scales[0], src.offsets[0]) == (1, 0):
+        reason = "whole numbers without a scale, as labels have"
+    else:
+        return
+    wanted = "give what `geoovseg segment --confidence` wrote, or a band of 0..1"
+    raise UsageError(f"--confidence {path} has {reason}; {wanted}")
 
 
 def open_labels(path: str | os.PathLike[str]) -> AbstractContextManager[Any]:

@@ -48,7 +48,9 @@ class RunRecord:
     classes: tuple[tuple[str, tuple[str, ...], str], ...]
     """name, words, colour of codes 1..N"""
     templates: str = ""
-    """the sentences around each word, by name or file"""
+    """the sentences around each word, by name, or the name of a file"""
+    templates_sha256: str = ""
+    """of these sentences, one a line"""
     background: tuple[str, ...]
     """the words of code 0"""
     threshold: float | None
@@ -79,6 +81,8 @@ class RunRecord:
     """cpu or cuda"""
     precision: str = ""
     """of the image tower"""
+    threads: tuple[int, ...] = ()
+    """how many threads torch had; on a CPU, labels are equal bit for bit only for equal numbers"""
     windows: int = 0
     """of the whole image"""
     skipped_windows: int = 0
@@ -95,6 +99,12 @@ class RunRecord:
         """Class names by code; of code 0 only if something could become it."""
         first = {0: "background"} if self.background or self.threshold is not None else {}
         return first | {code: name for code, (name, _, _) in enumerate(self.classes, start=1)}
+
+    @property
+    def words(self) -> dict[int, tuple[str, ...]]:
+        """Words by code; of code 0 those of the background."""
+        first = {0: self.background} if self.background else {}
+        return first | {code: words for code, (_, words, _) in enumerate(self.classes, start=1)}
 
     @property
     def colours(self) -> tuple[tuple[str, str], ...]:

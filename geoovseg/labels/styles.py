@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+CONFIDENCE_RAMP = ((0, "#440154"), (0.25, "#3b528b"), (0.5, "#21918c"), (0.75, "#5ec962"), (1, "#fde725"))
+"""Confidence and its colours, with what lies between in even steps."""
+
 
 @dataclass(frozen=True)
 class LegendEntry:
@@ -103,7 +106,7 @@ def confidence_qml() -> str:
     )  # fmt: skip
     SubElement(renderer, "rasterTransparency")
     shader = SubElement(SubElement(renderer, "rastershader"), "colorrampshader", colorRampType="INTERPOLATED", clip="0")
-    for value, colour in ((0, "#440154"), (0.25, "#3b528b"), (0.5, "#21918c"), (0.75, "#5ec962"), (1, "#fde725")):
+    for value, colour in CONFIDENCE_RAMP:
         SubElement(shader, "item", value=str(value), color=colour, label=f"{value:g}", alpha="255")
     return _text(root, doctype=True)
 

@@ -6,7 +6,7 @@ import json
 import warnings
 from pathlib import Path
 
-from geoovseg.errors import GeoOVSegWarning, ModelError, did_you_mean, first_line
+from geoovseg.errors import GeoOVSegWarning, ModelError, did_you_mean, first_line, some
 from geoovseg.models.catalogue import CARDS, FILES, REFUSED
 from geoovseg.models.catalogue import CLIP_MEAN as CLIP_MEAN
 from geoovseg.models.catalogue import CLIP_STD as CLIP_STD
@@ -64,7 +64,7 @@ def warn_unknown(card: ModelCard, vocabulary: Vocabulary) -> None:
     known = set((DEMO_DIR / "words.txt").read_text().split("\n"))
     asked = (word for entry in vocabulary.classes for word in entry.words)
     if unknown := [word for word in asked if word.casefold() not in known]:
-        message = f"the {card.name} model was never told of: {', '.join(unknown)}"
+        message = f"the {card.name} model was never told of: {some(unknown)}"
         warnings.warn(message, GeoOVSegWarning, 4)
 
 

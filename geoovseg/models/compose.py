@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.errors import ModelError, OutputError, UsageError
+from geoovseg.errors import ModelError, OutputError, UsageError, some
 from geoovseg.files import whole, write_whole
 from geoovseg.models.cards import ModelCard, model_card
 from geoovseg.models.download import file_sha256
@@ -67,7 +67,7 @@ def weigh(found: Sequence[float]) -> list[float]:
     """Weights in proportion to margins; negative ones count nothing. Raises ModelError if none is left."""
     kept = [max(0.0, margin) for margin in found]
     if not sum(kept) > 0:
-        raise ModelError(f"no model keeps these classes apart (margins {', '.join(f'{m:.4f}' for m in found)})")
+        raise ModelError(f"no model keeps these classes apart (margins {some(f'{m:.4f}' for m in found)})")
     return [margin / sum(kept) for margin in kept]
 
 

@@ -12,6 +12,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line
 
@@ -65,9 +67,40 @@ class Ellipsoid:
         return np.asarray(np.abs(a * d - b * c) * element)
 
 
+def areas_of(ellipsoid: Ellipsoid | None, transform: Any, window: Window) -> Floats:
+    """Areas (h, w) of the pixels of a window, the same from whatever window they are asked for.
+
+    Square metres on an ellipsoid, else square units of the raster.
+    """
+    if ellipsoid is None:
+        t = transform
+        return np.full((window.height, window.width), abs(t.a * t.e - t.b * t.d))
+    high, wide = (1, 64) if ellipsoid.to_degrees is None else (16, 64)  # cells of equal pixels
+    rows = np.arange(window.row_off, window.row_off + window.height) // high
+    cols = np.arange(window.col_off, window.col_off + window.width) // wide
+    lattice = np.meshgrid(np.arange(cols[0], cols[-1] + 1), np.arange(rows[0], rows[-1] + 1))
+    areas = ellipsoid.pixel_areas(transform, (lattice[0] + 0.5) * wide, (lattice[1] + 0.5) * high)
+    return areas[np.ix_(rows - rows[0], cols - cols[0])]
+
+
 def _turned(degrees: Floats) -> Floats:
     """Differences in longitude and latitude in radians, the short way round."""
     return np.radians((degrees + 180) % 360 - 180)
+
+
+def wkt_of(crs: CRS | None) -> str | None:
+    """A coordinate system as text, WKT 2 (ISO 19162:2019), which says all of it; None for none."""
+    return None if crs is None else str(crs.to_wkt(version="WKT2_2019"))
+
+
+def is_older_form(old: object, new: object) -> bool:
+    """Whether a text says the coordinate system of another one as older versions wrote it, in WKT 1."""
+    if not (isinstance(old, str) and isinstance(new, str)) or old.partition("[")[0].endswith("CRS"):
+        return False
+    try:
+        return bool(CRS.from_wkt(old) == CRS.from_wkt(new))
+    except CRSError:
+        return False
 
 
 def ellipsoid_of(crs: Any) -> Ellipsoid | None:

@@ -16,7 +16,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.env import getenv, hasenv, setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from geoovseg.errors import SceneError, first_line, hushed
+from geoovseg.errors import SceneError, first_line, hushed, some
 from geoovseg.network import is_offline, is_remote
 from geoovseg.rasters.http import PATIENCE, TALKATIVE, unopened
 
@@ -89,7 +89,7 @@ def opened(name: str, what: str) -> Iterator[Any]:
 def check_suitable(src: Any, name: str) -> None:
     """Refuse an open raster that has no pixels to see, or no grid of numbers that places them. Raises SceneError."""
     if src.count == 0:
-        parts = f"; name one of its parts: {', '.join(src.subdatasets[:3])}" if src.subdatasets else ""
+        parts = f"; name one of its parts: {some(src.subdatasets)}" if src.subdatasets else ""
         raise SceneError(f"{name} has no bands of its own{parts}")
     if src.width * src.height > LARGEST:
         raise SceneError(f"{name} says it has {src.width} x {src.height} pixels, more than can be worked on; cut it")

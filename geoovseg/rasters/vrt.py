@@ -14,6 +14,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from geoovseg.errors import SceneError
 from geoovseg.rasters.band_names import is_light
+from geoovseg.rasters.ground import wkt_of
 
 
 def dataset_like(
@@ -22,7 +23,7 @@ def dataset_like(
     """A raster of so many rows and columns, without bands yet, whose numbers mean what those of an open raster do."""
     root = Element("VRTDataset", rasterXSize=str(shape[1]), rasterYSize=str(shape[0]))
     if crs is not None:
-        SubElement(root, "SRS").text = crs.to_wkt()
+        SubElement(root, "SRS").text = wkt_of(crs)
     SubElement(root, "GeoTransform").text = ",".join(repr(float(value)) for value in transform.to_gdal())
     metadata(root, tags)
     metadata(root, {"MINISWHITE": "YES"} if is_negative(src) else {}, "IMAGE_STRUCTURE")

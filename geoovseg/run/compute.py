@@ -124,10 +124,11 @@ class Tally:
         return window.row_off // BLOCK * BLOCK if here else -1
 
     def summary(self, part: Part) -> dict[str, int]:
-        """Of the windows that begin in a part: all, without data, outside the area, not to be read."""
+        """Of the windows that begin in a part: all, without data, outside the area, not to be read; and the threads."""
         layout = self.context.job.layout
         owned = needed = layout.plan.owned(part)
         if layout.area is not None:
             needed = sum(map(part.owns, layout.windows_of(part.panel, (part.row_off, part.end))))
         done, failed = self.done.pop(part.row_off, 0), self.failed.pop(part.row_off, 0)
-        return {"windows": owned, "outside": owned - needed, "failed": failed, "skipped": needed - failed - done}
+        windows = {"windows": owned, "outside": owned - needed, "failed": failed, "skipped": needed - failed - done}
+        return {**windows, "threads": torch.get_num_threads()}

@@ -9,6 +9,7 @@ from typing import Any
 
 from geoovseg.files import names_folder
 from geoovseg.labels.names import output_names
+from geoovseg.rasters.ground import wkt_of
 from geoovseg.run.checks import check_settings
 from geoovseg.run.layout import area_of, caution, lay_out, lay_windows
 from geoovseg.run.timings import TileTime, Timings, keep_timings, known_timings
@@ -105,7 +106,7 @@ def _estimated(src: Scene, named: Vocabulary, settings: Settings, labels: str) -
         working_grid={
             "height": height,
             "width": width,
-            "crs": src.crs.to_wkt() if src.crs else None,
+            "crs": wkt_of(src.crs),
             "transform": list(src.transform)[:6],
         },
         estimated_seconds=round(tile.seconds * sum(windows), 1),

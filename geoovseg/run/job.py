@@ -11,6 +11,7 @@ from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.record import RunRecord
 from geoovseg.methods import read_settings
 from geoovseg.network import public
+from geoovseg.prompts import digest, named
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.run.layout import Layout, Needs
 from geoovseg.scene.intensity import Intensity
@@ -76,7 +77,8 @@ class Job:
             grid=given.grid,
             regions=os.path.basename(public(given.regions_file or given.regions_from or "")) or None,
             classes=tuple((c.name, c.words, c.colour) for c in facts.vocabulary.classes),
-            templates=given.templates,
+            templates=named(given.templates),
+            templates_sha256=digest(given.templates),
             background=facts.vocabulary.background,
             threshold=given.threshold,
             upsample=given.upsample,

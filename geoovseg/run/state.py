@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -19,9 +18,10 @@ from geoovseg.labels.areas import Piece
 from geoovseg.labels.names import Outputs, writing
 from geoovseg.labels.parts import FinishedPart, PartStore, open_store, remove_store
 from geoovseg.labels.profile import LabelProfile
-from geoovseg.labels.record import RunRecord
+from geoovseg.labels.record import VERSION, RunRecord
 from geoovseg.labels.write import assemble, pieces_of
-from geoovseg.prompts import templates
+from geoovseg.prompts import digest
+from geoovseg.rasters.ground import wkt_of
 from geoovseg.rasters.remote import identity
 from geoovseg.run.job import Job
 from geoovseg.scene.scene import Scene
@@ -33,7 +33,7 @@ DAMAGE = (
     json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, FileNotFoundError, RasterioError, SafetensorError,
 )  # fmt: skip
 """What reading a folder of parts raises when it is not as it was written."""
-COUNTED = ("version", "windows", "skipped_windows")
+COUNTED = ("version", "windows", "skipped_windows", "threads")
 """What a run record says only when the run is over, or says only of itself."""
 
 
@@ -99,9 +99,20 @@ class Run:
             )
         totals = self.totals()
         record = RunRecord.from_json(json.dumps(self.store.journal["record"]), str(self.store.folder))
-        record = replace(record, windows=totals["windows"], skipped_windows=totals["skipped"])
+        record = replace(
+            record,
+            version=VERSION,
+            windows=totals["windows"],
+            skipped_windows=totals["skipped"],
+            threads=self._threads(),
+        )
         assemble(self.outputs, self.profile, self.store, record.to_json(), self.parts)
         self.assembled = True
+
+    def _threads(self) -> tuple[int, ...]:
+        """Numbers of threads that parts were computed with; parts of older versions do not say."""
+        said = (self.store.summary(part).get("threads") for part in self.parts)
+        return tuple(sorted({int(number) for number in said if number is not None}))
 
 
 @contextmanager
@@ -204,7 +215,7 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
             "files": files,
             "height": height,
             "width": width,
-            "crs": scene.crs.to_wkt() if scene.crs else None,
+            "crs": wkt_of(scene.crs),
             "transform": list(scene.transform)[:6],
         },
         "outputs": {
@@ -214,7 +225,7 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
         },
         "batch": job.facts.planned,
         "record": {key: value for key, value in record.items() if key not in COUNTED},
-        "sentences": hashlib.sha256("\n".join(templates(job.settings.templates)).encode()).hexdigest()[:16],
+        "sentences": digest(job.settings.templates)[:16],
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rasterio.enums import ColorInterp
 
-from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
+from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, some
 from geoovseg.rasters.band_names import COLOURS, SAID, code_of
 from geoovseg.rasters.vrt import alpha_of
 from geoovseg.scene.satellites import Light, told
@@ -133,4 +133,4 @@ def _described(src: Any) -> dict[str, int]:
 
 def _there(src: Any) -> str:
     names = [text for text in src.descriptions if text]
-    return f"; its bands are called {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else ""
+    return f"; its bands are called {some(names, 8)}" if names else ""

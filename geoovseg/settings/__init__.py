@@ -173,7 +173,7 @@ class Settings:
         None, "Output", "Label raster (.tif) or folder; default: <scene>_labels.tif.", text, "-o", "--output"
     )
     vectors: StrPath | None = choice(
-        None, "Output", "Also make polygons, as vectorize does: a .gpkg, .fgb, .parquet or .geojsonl."
+        None, "Output", "Also make polygons, as vectorize does: a .gpkg, .fgb, .parquet, .geojson(l)."
     )
     confidence: StrPath | None = choice(None, "Output", "Also write confidence (0..1) to this .tif.")
 

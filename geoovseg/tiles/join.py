@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError, SubElement, parse, tostring
+from xml.etree.ElementTree import Element, ParseError, SubElement, fromstring, parse, tostring
 
 import numpy as np
 from rasterio._path import _parse_path, _vsi_path
@@ -17,7 +19,7 @@ from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.files import whole
 from geoovseg.labels.names import writing
 from geoovseg.network import public
-from geoovseg.rasters.ground import RasterGrid
+from geoovseg.rasters.ground import RasterGrid, is_older_form
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.rasters.vrt import alpha_of, band_like, dataset_like, mask_of
 from geoovseg.tiles.grid import Tile, check_alike, joined, look
@@ -64,6 +66,19 @@ def as_one(paths: Sequence[str], vrt: str | os.PathLike[str]) -> str:
             text = tostring(_described(src, tiles, grid, windows, Path(vrt)), encoding="unicode")
     keep(Path(vrt), text, paths)
     return os.fspath(vrt)
+
+
+@contextmanager
+def one_scene(paths: Sequence[str]) -> Iterator[str]:
+    """A scene to look at: a raster itself, or several as tiles of one, by a VRT that is gone in the end.
+
+    Raises what `as_one` raises.
+    """
+    if len(paths) == 1:
+        yield paths[0]
+        return
+    with tempfile.TemporaryDirectory() as passing:
+        yield as_one(paths, os.path.join(passing, "mosaic.vrt"))
 
 
 def _described(src: Any, tiles: Sequence[Tile], grid: RasterGrid, windows: Sequence[Window], vrt: Path) -> Element:
@@ -139,10 +154,25 @@ def _piece(
         SubElement(source, "UseMaskBand").text = "true"
 
 
+def _is_same(old: str, new: str) -> bool:
+    """Whether two VRTs say the same; older versions wrote coordinate systems as WKT 1."""
+    if old == new:
+        return True
+    try:
+        there, here = fromstring(old), fromstring(new)
+        was, now = there.find("SRS"), here.find("SRS")
+        if was is None or now is None or not is_older_form(was.text, now.text):
+            return False
+    except ParseError:
+        return False
+    was.text = now.text
+    return tostring(there) == tostring(here)
+
+
 def keep(vrt: Path, text: str, paths: Sequence[str]) -> None:
     """Write a VRT, whole before it has its name, unless it is there already; its time is that of the newest file."""
     with writing(vrt):
-        if vrt.is_file() and vrt.read_bytes() == text.encode():
+        if vrt.is_file() and _is_same(vrt.read_text(encoding="utf-8", errors="replace"), text):
             return
         with whole(vrt) as fresh:
             fresh.write_bytes(text.encode())

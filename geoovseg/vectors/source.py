@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from geoovseg.errors import SceneError, UsageError
+from geoovseg.errors import SceneError, UsageError, some
 from geoovseg.labels.categories import category_names, split_names
-from geoovseg.labels.read import check_codes, opaque_bands
+from geoovseg.labels.contents import count, legend_of
+from geoovseg.labels.read import check_codes
 from geoovseg.labels.styles import LegendEntry
-from geoovseg.rasters.ground import Ellipsoid, ellipsoid_of, pixel_size
-from geoovseg.vectors.pieces import Recipe, read_pixels
+from geoovseg.rasters.ground import Ellipsoid, areas_of, ellipsoid_of, pixel_size
+from geoovseg.vectors.pieces import Recipe
 
-COLOURS = ("#c0392b", "#7f8c8d", "#2e86de", "#1e6b2f", "#9acd5a", "#f1c40f", "#b5835a", "#8e44ad", "#16a085", "#e67e22")
-"""For rasters without a palette."""
 FARTHEST = 1e9
 """Metres of a split grid at most."""
 LARGEST = 2**31 - 1
@@ -67,15 +65,7 @@ class Source:
 
     def pixel_areas(self, window: Window) -> NDArray[np.float64]:
         """Areas (h, w) of the pixels of a window, the same from whatever window they are asked for."""
-        if self.ellipsoid is None:
-            t = self.transform
-            return np.full((window.height, window.width), abs(t.a * t.e - t.b * t.d))
-        high, wide = (1, 64) if self.ellipsoid.to_degrees is None else (16, 64)  # cells of equal pixels
-        rows = np.arange(window.row_off, window.row_off + window.height) // high
-        cols = np.arange(window.col_off, window.col_off + window.width) // wide
-        lattice = np.meshgrid(np.arange(cols[0], cols[-1] + 1), np.arange(rows[0], rows[-1] + 1))
-        areas = self.ellipsoid.pixel_areas(self.transform, (lattice[0] + 0.5) * wide, (lattice[1] + 0.5) * high)
-        return areas[np.ix_(rows - rows[0], cols - cols[0])]
+        return areas_of(self.ellipsoid, self.transform, window)
 
 
 def inspect(src: Any, path: str, classes: Sequence[str] | str | None, names: dict[int, str] | None) -> Source:
@@ -103,41 +93,20 @@ def inspect(src: Any, path: str, classes: Sequence[str] | str | None, names: dic
     )
 
 
-def check_confidence(src: Any, path: str) -> None:
-    """Refuse an open raster that holds no confidence, such as labels, by what it says of itself. Raises UsageError."""
-    if opaque_bands(src) != 1:
-        reason = f"{src.count or 'no'} bands"
-    elif np.issubdtype(np.dtype(src.dtypes[0]), np.integer) and (src.scales[0], src.offsets[0]) == (1, 0):
-        reason = "whole numbers without a scale, as labels have"
-    else:
-        return
-    wanted = "give what `geoovseg segment --confidence` wrote, or a band of 0..1"
-    raise UsageError(f"--confidence {path} has {reason}; {wanted}")
-
-
 def _check_classes(classes: Sequence[str], known: dict[int, str], path: str) -> None:
     """Refuse names of no class; one that the raster names need not have a pixel. Raises UsageError."""
     unknown = [name for name in classes if name not in known.values()]
     if unknown:
-        there = ", ".join(known[code] for code in sorted(known)) or "none"
+        there = some((known[code] for code in sorted(known)), 20) or "none"
         raise UsageError(f"{path} has no class {unknown[0]!r}; it has {there}")
 
 
 def _legend(src: Any, known: dict[int, str]) -> list[LegendEntry]:
     """Names and colours of the codes a raster has, but nodata."""
-    counts: Counter[int] = Counter()
-    for _, window in src.block_windows(1):
-        codes, pixels = np.unique(read_pixels(src, window).compressed(), return_counts=True)
-        counts.update(dict(zip(codes.tolist(), pixels.tolist(), strict=True)))
-    if any(abs(code) > LARGEST for code in counts):
-        raise SceneError(f"{src.name} has the code {max(counts, key=abs)}; codes go to {LARGEST}")
-    palette = src.colormap(1) if src.colorinterp[0].name == "palette" else {}
-    found = []
-    for number, code in enumerate(sorted(counts)):
-        rgb = palette.get(code)
-        colour = "#{:02x}{:02x}{:02x}".format(*rgb[:3]) if rgb else COLOURS[number % len(COLOURS)]
-        found.append(LegendEntry(code, known.get(code, f"class {code}"), colour, counts[code]))
-    return found
+    counts = count(src)
+    if any(abs(code) > LARGEST for code in counts.pixels):
+        raise SceneError(f"{src.name} has the code {max(counts.pixels, key=abs)}; codes go to {LARGEST}")
+    return [entry for entry in legend_of(src, counts, known) if entry.pixels]
 
 
 def split(source: Source, metres: float, block: int) -> tuple[tuple[int, int], int]:

@@ -13,10 +13,13 @@ DRIVERS = {
     ".gpkg": "GPKG",
     ".fgb": "FlatGeobuf",
     ".parquet": "Parquet",
+    ".geojson": "GeoJSON",
     ".geojsonl": "GeoJSONSeq",
     ".geojsons": "GeoJSONSeq",
 }
 """By the suffix of a file."""
+WGS84 = ("GeoJSON", "GeoJSONSeq")
+"""Formats that are always in WGS 84 (RFC 7946)."""
 
 
 def driver_of(path: Path) -> str:

@@ -23,12 +23,13 @@ import shapely
 from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError
 from geoovseg.files import behind_link, bench
 from geoovseg.labels.names import is_one_of
+from geoovseg.labels.read import check_confidence
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.usage import Usage, peak_rss_mb
 from geoovseg.vectors.measures import measure
 from geoovseg.vectors.seams import Polygons, Seams
 from geoovseg.vectors.small import without_small
-from geoovseg.vectors.source import Source, check_confidence, inspect, split
+from geoovseg.vectors.source import Source, inspect, split
 from geoovseg.vectors.stream import blocks, joined_rows
 from geoovseg.vectors.targets import check_target
 from geoovseg.vectors.write import COLUMNS, LAYER, check_crs, write_polygons
@@ -86,7 +87,8 @@ def vectorize(
 
     Args:
         labels: a raster of class codes, ours or another.
-        output: `.gpkg` (styled for QGIS), `.fgb`, `.parquet` (GeoParquet), or `.geojsonl` (always WGS 84).
+        output: `.gpkg`, `.fgb`, `.parquet` (GeoParquet), `.geojson` or `.geojsonl` (always WGS 84). It opens in QGIS
+            with its colours, which all but a GeoPackage have in a `.qml` file beside them.
         classes: names of the classes to keep, which need not have a pixel, each alone or several in a text with commas
             between; by default all but code 0.
         names: names by code, where the raster does not say.
@@ -122,7 +124,8 @@ def vectorize(
                 source, totals.given = stack.enter_context(without_small(source, min_area, scratch, workers))
         with watch.stage("polygons"), blocks(source.recipe(confidence, simplify), side, workers) as rows:
             finished = joined_rows(rows, Seams(cell=cell))
-            write_polygons(target, totals.batches(finished, confidence), crs=source.crs, legend=source.legend)
+            polygons = totals.batches(finished, confidence)
+            write_polygons(target, polygons, crs=source.crs, legend=source.legend, overwrite=overwrite)
     return totals.result(target, watch)
 
 

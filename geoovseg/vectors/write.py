@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sqlite3
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -21,13 +22,16 @@ from pyarrow.parquet import ParquetWriter
 from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureError, GeometryError
 from pyproj.exceptions import ProjError
 
-from geoovseg.errors import OutputError, UsageError, first_line, hushed
-from geoovseg.files import behind_link, bench, to_disk
+from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError, first_line, hushed
+from geoovseg.files import behind_link, bench, to_disk, write_whole
 from geoovseg.labels.names import writing
 from geoovseg.labels.styles import LegendEntry, vector_qml
-from geoovseg.vectors.targets import driver_of
+from geoovseg.rasters.ground import wkt_of
+from geoovseg.vectors.targets import DRIVERS, WGS84, driver_of
 
 LAYER = "classes"
+RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
+"""Suffixes of files that QGIS looks for a style of the same name for, besides polygons."""
 _OUTWARD = "counterclockwise"
 """Way round of exterior rings."""
 COLUMNS = pa.schema(
@@ -44,7 +48,7 @@ COLUMNS = pa.schema(
 
 def check_crs(path: Path, crs: Any) -> None:
     """Refuse a format that cannot hold a coordinate system (rasterio CRS or none). Raises UsageError."""
-    if driver_of(path) != "GeoJSONSeq":
+    if driver_of(path) not in WGS84:
         return
     if crs is None:
         raise UsageError(f"{path} would be WGS 84, but the labels have no coordinate system; choose .gpkg")
@@ -55,14 +59,23 @@ def check_crs(path: Path, crs: Any) -> None:
         raise UsageError(f"{reason} ({first_line(error)}); choose .gpkg") from error
 
 
-def write_polygons(path: Path, batches: Iterable[pa.RecordBatch], *, crs: Any, legend: Sequence[LegendEntry]) -> None:
-    """Write batches of COLUMNS to a file by its suffix; a GeoPackage opens coloured and named in QGIS.
+def write_polygons(
+    path: Path,
+    batches: Iterable[pa.RecordBatch],
+    *,
+    crs: Any,
+    legend: Sequence[LegendEntry],
+    overwrite: bool = False,
+) -> None:
+    """Write batches of COLUMNS to a file by its suffix; it opens coloured and named in QGIS.
+
+    A GeoPackage has its style inside, others beside them. `overwrite` is whether a style that is there may be replaced.
 
     Raises OutputError.
     """
     driver, path = driver_of(path), behind_link(path)
     write = _write_parquet if driver == "Parquet" else partial(_write, driver)
-    if driver == "GeoJSONSeq" and pyproj.CRS.from_user_input(crs).is_geographic:
+    if driver in WGS84 and pyproj.CRS.from_user_input(crs).is_geographic:
         batches = map(_wrapped, batches)  # GDAL does it for all other coordinates
     with writing(path), bench(path) as work:
         part, held = work / path.name, _Held(batches)
@@ -72,8 +85,32 @@ def write_polygons(path: Path, batches: Iterable[pa.RecordBatch], *, crs: Any, l
             held.check()
         if driver == "GPKG":
             _add_style(part, legend)
+        else:
+            _write_style(path, vector_qml(legend), overwrite=overwrite)
         to_disk(part)
         os.replace(part, path)
+
+
+def _write_style(path: Path, text: str, *, overwrite: bool) -> None:
+    """Write a style beside a file of polygons, but not in the place of another file's. Warns where it is left out."""
+    style = path.with_suffix(".qml")
+    there = style.read_text(encoding="utf-8", errors="replace") if style.is_file() else None
+    if there == text:
+        return
+    of_rasters, of_polygons = (_others(path, suffixes) for suffixes in (RASTERS, DRIVERS))
+    others = of_rasters or (of_polygons if there is not None else [])
+    if others or (there is not None and ("<rasterrenderer" in there or not overwrite)):
+        reason = f"QGIS would use {style} for {others[0]}, too" if others else f"{style} is there already"
+        message = f"{path} has no style of its own: {reason}; give it another name for its colours"
+        warnings.warn(message, GeoOVSegWarning, 4)
+    else:
+        write_whole(style, text)
+
+
+def _others(path: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Other files of the same name but the suffix that QGIS may look for a style for; GeoPackages have one inside."""
+    names = (path.with_suffix(suffix) for suffix in suffixes if suffix not in (".gpkg", path.suffix.lower()))
+    return [name for name in names if name.exists()]
 
 
 class _Held:
@@ -108,7 +145,8 @@ def _write(driver: str, part: Path, batches: Iterable[pa.RecordBatch], crs: Any)
                 driver=driver,
                 geometry_name="geom",
                 geometry_type="Polygon",
-                crs=crs.to_wkt() if crs else None,
+                crs=wkt_of(crs),
+                **({"RFC7946": "YES"} if driver == "GeoJSON" else {}),
             )
     except (DataSourceError, DataLayerError, GeometryError, FeatureError, CRSError, pa.ArrowException) as error:
         raise OutputError(f"cannot write {part}: {first_line(error)}") from error
