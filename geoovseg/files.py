@@ -17,6 +17,8 @@ StrPath = str | os.PathLike[str]
 """A file or folder."""
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 """Suffixes of the rasters in a folder."""
+BESIDE = "beside"
+"""What stands for an output beside the labels, named after them."""
 LOCK = "lock"
 """Name of the file in a folder by which a process says that it works there."""
 
@@ -57,6 +59,13 @@ def write_whole(path: Path, content: bytes | str) -> None:
 def names_folder(output: StrPath | None) -> bool:
     """Whether an output is a folder by its name, which ends in a separator, there or not."""
     return output is not None and os.fspath(output).endswith(("/", os.sep))
+
+
+def placed(given: StrPath, beside: Path, name: str) -> Path:
+    """An output by what was given: a file, a folder that gets one of this name, or `beside` another output."""
+    if given == BESIDE:
+        return beside.with_name(name)
+    return Path(given, name) if os.path.isdir(given) or names_folder(given) else Path(given)
 
 
 def made_folder(path: StrPath, option: str) -> None:

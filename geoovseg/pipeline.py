@@ -99,8 +99,9 @@ def segment_scene(
     usage = Usage()
     outputs = output_names(path, settings.output, settings.confidence, settings.work_dir)
     with settings.access(), open_scene(path, **settings.view) as scene, native():
-        if settings.output is not None and names_folder(settings.output):
-            made_folder(settings.output, "output")
+        for option in ("output", "confidence"):
+            if names_folder(folder := getattr(settings, option)):
+                made_folder(folder, f"--{option}")
         outputs.check(
             scene.files,
             overwrite=settings.overwrite,

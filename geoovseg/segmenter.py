@@ -10,12 +10,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from geoovseg.errors import GeoOVSegError, UsageError
+from geoovseg.files import BESIDE, made_folder, names_folder
+from geoovseg.labels.names import output_names
 from geoovseg.pipeline import SegmentResult, segment_scene
 from geoovseg.run.checks import check_settings
 from geoovseg.run.executors import Executor, open_executor
 from geoovseg.settings import Announce, Call, Progress, Settings, Stop, StrPath, Watch
 from geoovseg.settings.keywords import on_init, on_scene
-from geoovseg.vectors.targets import check_target
+from geoovseg.vectors.targets import check_target, target_of
 from geoovseg.vocabulary import Classes, read_classes
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class Segmenter:
         )
         if not isinstance(scene, str | os.PathLike):
             raise UsageError(f"{type(scene).__name__} is no name of a scene; arrays go to Segmenter.predict")
-        check_vectors(settings)
+        check_vectors(settings, os.fspath(scene))
         watch = Watch(progress, stop, announce)
         result = segment_scene(os.fspath(scene), self.words, settings, lambda: self._executor, watch)
         return with_vectors(result, settings, workers=settings.workers)
@@ -141,27 +143,37 @@ def _keywords(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in vars(settings).items() if name != "vocabulary"}
 
 
-def check_vectors(settings: Settings) -> None:
-    """Refuse polygons that could not be made when the labels are done. Raises UsageError, OutputError."""
+def check_vectors(settings: Settings, scene: str | None = None) -> None:
+    """Refuse polygons that could not be made when the labels are done, as far as that is known without a scene.
+
+    Raises UsageError, OutputError.
+    """
     if settings.vectors is None:
         return
     if settings.shard is not None:
         raise UsageError("--vectors needs whole labels: run `geoovseg vectorize` after `geoovseg merge`")
-    check_target(Path(settings.vectors), settings.overwrite or settings.goes_on)
+    if names_folder(settings.vectors):
+        made_folder(settings.vectors, "--vectors")
+    if scene is not None:
+        labels = output_names(scene, settings.output).labels
+        check_target(target_of(settings.vectors, labels), settings.overwrite or settings.goes_on)
+    elif not (settings.vectors == BESIDE or os.path.isdir(settings.vectors)):
+        check_target(Path(settings.vectors), settings.overwrite or settings.goes_on)
 
 
 def with_vectors(result: SegmentResult, settings: Settings, *, workers: int) -> SegmentResult:
     """Make the labels' polygons, if settings ask for them; an error says that the labels are finished."""
     if settings.vectors is None:
         return result
-    if result.was_there and os.path.exists(settings.vectors):
-        return replace(result, vectors=os.fspath(settings.vectors))
+    target = target_of(settings.vectors, result.labels)
+    if result.was_there and target.exists():
+        return replace(result, vectors=str(target))
     from geoovseg.vectors.vectorize import vectorize  # slow to import, and needed only for polygons
 
     try:
         made = vectorize(
             result.labels,
-            settings.vectors,
+            target,
             confidence=result.confidence,
             overwrite=settings.overwrite,
             workers=workers,

@@ -138,3 +138,32 @@ def test_outputs_go_where_links_lead(geoovseg: Run, folder: Path, tmp_path: Path
         assert code == 0, err
     assert all((tmp_path / name).is_symlink() and (disk / name).is_file() for name in names)
     assert not list(tmp_path.glob("*.parts"))
+
+
+def test_options_that_stand_alone_have_default_names(geoovseg: Run, folder: Path) -> None:
+    code, out, err = geoovseg("segment", folder, *DEMO, "--confidence", "--vectors", "--json")
+    assert code == 0, err
+    for line, stem in zip(out.splitlines(), ("a", "b"), strict=True):
+        said = json.loads(line)
+        assert said["confidence"] == str(folder / f"{stem}_confidence.tif")
+        assert said["vectors"] == str(folder / f"{stem}_classes.gpkg")
+        assert Path(said["confidence"]).is_file()
+        assert Path(said["vectors"]).is_file()
+
+
+def test_folders_take_the_outputs_of_one_and_of_many(geoovseg: Run, folder: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    options = (*DEMO, "--confidence", f"{there}/", "--vectors", f"{there}/", "-o", f"{tmp_path / 'labels'}/")
+    for scene, stems in ((folder / "a.tif", "a"), (folder, "ab")):
+        code, _, err = geoovseg("segment", scene, *options, "--overwrite")
+        assert code == 0, err
+        names = {path.name for path in there.iterdir() if path.suffix in (".tif", ".gpkg")}
+        assert names == {f"{stem}_{end}" for stem in stems for end in ("confidence.tif", "classes.gpkg")}
+
+
+@pytest.mark.parametrize("option", ["--confidence", "--vectors"])
+def test_several_scenes_need_a_folder_for_their_outputs(geoovseg: Run, folder: Path, option: str) -> None:
+    name = {"--confidence": "c.tif", "--vectors": "v.gpkg"}[option]
+    code, _, err = geoovseg("segment", folder, *DEMO, option, folder / name)
+    assert code == 2
+    assert "with several scenes give a folder" in err

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from geoovseg.cli import demo, doctor, evaluate, info, merge, methods, models, preview, segment, vectorize, vocabulary
-from geoovseg.cli.options import Grouped
+from geoovseg.cli.options import Careful, Grouped
 from geoovseg.cli.output import data, plain_warnings, talk
 from geoovseg.errors import GeoOVSegError, NobodyListensError, PipeClosedError
 from geoovseg.usage import package_version
@@ -29,16 +29,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("segment", cls=Grouped)(segment.command)
-app.command("merge")(merge.command)
-app.command("demo")(demo.command)
-app.command("vectorize")(vectorize.command)
-app.command("evaluate")(evaluate.command)
-app.command("preview")(preview.command)
-app.command("info")(info.command)
-app.command("methods")(methods.command)
-app.command("vocabulary")(vocabulary.command)
+app.command("merge", cls=Careful)(merge.command)
+app.command("demo", cls=Careful)(demo.command)
+app.command("vectorize", cls=Careful)(vectorize.command)
+app.command("evaluate", cls=Careful)(evaluate.command)
+app.command("preview", cls=Careful)(preview.command)
+app.command("info", cls=Careful)(info.command)
+app.command("methods", cls=Careful)(methods.command)
+app.command("vocabulary", cls=Careful)(vocabulary.command)
 app.add_typer(models.app, name="models")
-app.command("doctor")(doctor.command)
+app.command("doctor", cls=Careful)(doctor.command)
 
 
 def _show_version(value: bool) -> None:

@@ -23,7 +23,7 @@ _WIDTH = max(map(len, MODELS)) + 2
 NameArg = Annotated[str, typer.Argument(help="A model, as `geoovseg models list` names it.", metavar="NAME")]
 
 
-@app.command("list")
+@app.command("list", cls=o.Careful)
 def list_models(json: o.JsonOpt = False) -> None:
     """List the models, and which are on this machine."""
     for name, card in MODELS.items():
@@ -36,7 +36,7 @@ def list_models(json: o.JsonOpt = False) -> None:
             data(f"{name:<{_WIDTH}}{card.kind:<11}{mark:<6}{card.megabytes or '?':>5} MB  {card.about}{default}")
 
 
-@app.command("show")
+@app.command("show", cls=o.Careful)
 def show(name: NameArg, json: o.JsonOpt = False) -> None:
     """Show where a model's weights come from, their size and licence."""
     card = _card(name)
@@ -51,7 +51,7 @@ def show(name: NameArg, json: o.JsonOpt = False) -> None:
     data((f"terms         {card.terms}\n" if card.terms else "") + f"on disk       {here or 'no'}")
 
 
-@app.command("fetch")
+@app.command("fetch", cls=o.Careful)
 def fetch(
     names: NamesArg,
     bundle: Annotated[
@@ -74,7 +74,7 @@ def fetch(
         data(jsonlib.dumps({"name": name, "path": path, "bundle": [str(c) for c in copies]}) if json else path)
 
 
-@app.command("compose")
+@app.command("compose", cls=o.Careful)
 def compose_models(
     names: NamesArg,
     output: Annotated[Path, typer.Option("-o", "--output", help="File for the weights (.safetensors).")],
@@ -100,7 +100,7 @@ def compose_models(
     data(str(output))
 
 
-@app.command("verify")
+@app.command("verify", cls=o.Careful)
 def verify_models(
     names: Annotated[
         list[str] | None, typer.Argument(help="Models; all that are here if none.", metavar="NAME")

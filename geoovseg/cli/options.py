@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
@@ -149,7 +149,45 @@ def _read_as(hint: Any, known: Choice) -> Any:
     return number | None if number else str if known.default is not None else str | None
 
 
-class Grouped(TyperCommand):
+class Careful(TyperCommand):
+    """A command that never takes an option for the value of another one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give options that may stand alone their value, and refuse others without one."""
+        return super().parse_args(ctx, list(self._with_values(ctx, args)))
+
+    def _with_values(self, ctx: Any, args: list[str]) -> Iterator[str]:
+        options = {flag: param for param in self.get_params(ctx) for flag in (*param.opts, *param.secondary_opts)}
+        following = iter([*args, None])
+        arg = next(following)
+        while arg is not None:
+            yield arg
+            param, value = options.get(arg), next(following)
+            if arg == "--":
+                yield from (text for text in (value, *following) if text is not None)
+                return
+            if param is None or param.param_type_name == "argument" or getattr(param, "is_flag", False):
+                arg = value
+                continue
+            if value is None or value in options or value.startswith("--"):
+                yield _alone(param, arg, value, ctx)
+                arg = value
+            else:
+                yield value
+                arg = next(following)
+
+
+def _alone(param: Any, flag: str, next_one: str | None, ctx: Any) -> str:
+    """The value of an option that was given none. Raises the parser's error."""
+    known = choices().get(param.name)
+    if known is not None and known.bare is not None:
+        return known.bare
+    taken = "" if next_one is None else f", and {next_one} is another option"
+    taken += f"; if it is meant, write {flag}={next_one}" if taken and flag.startswith("--") else ""
+    raise typer.BadParameter(f"it needs a value{taken}", ctx=ctx, param_hint=flag)
+
+
+class Grouped(Careful):
     """A command whose help lists options by what they are about."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

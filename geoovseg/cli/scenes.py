@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from geoovseg.errors import (
     UsageError,
     some,
 )
-from geoovseg.files import made_folder, names_folder
+from geoovseg.files import BESIDE, StrPath, made_folder, names_folder
 from geoovseg.network import public
 from geoovseg.settings import Settings
 
@@ -124,20 +125,34 @@ def _alone(scene: str, asked: Asked) -> Task:
 
 def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
     """Tasks of scenes, each with labels of its own. Raises UsageError."""
-    if asked.settings.confidence is not None:
-        raise UsageError("--confidence names one file; with several scenes run them one by one")
-    if asked.settings.vectors is not None:
-        raise UsageError("--vectors names one file; with several scenes run them one by one, or `geoovseg vectorize`")
     if is_raster(asked.output):
         raise UsageError(f"-o {asked.output}: with several scenes, or a folder of them, the output is a folder")
     from geoovseg.labels.names import label_names
 
     folder, fresh = ready_folder(asked.output, asked.dry_run)
     overwrite = asked.settings.overwrite or fresh
+    names = label_names(scenes, asked.output)
+    for option in ("confidence", "vectors"):
+        _check_folder(option, getattr(asked.settings, option), names, asked.dry_run)
     return [
         Task(scene=scene, output=str(Path(folder or name.parent, name.name)), overwrite=overwrite, labels=str(name))
-        for scene, name in zip(scenes, label_names(scenes, asked.output), strict=True)
+        for scene, name in zip(scenes, names, strict=True)
     ]
+
+
+def _check_folder(option: str, given: StrPath | None, labels: Sequence[Path], dry_run: bool) -> None:
+    """Refuse what is no folder for an output of each of several scenes, or would get two of one name."""
+    if given is None or given == BESIDE:
+        return
+    if not (os.path.isdir(given) or names_folder(given)):
+        raise UsageError(
+            f"--{option} {given}: with several scenes give a folder, as in {given}/, or --{option} alone for files "
+            "beside the labels"
+        )
+    ready_folder(os.fspath(given), dry_run, f"--{option}")
+    twice = [name for name, count in Counter(path.name for path in labels).items() if count > 1]
+    if twice:
+        raise UsageError(f"--{option} {given}: several scenes have labels called {twice[0]}; run them one by one")
 
 
 def is_raster(output: str | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoovseg.errors import UsageError
+from geoovseg.errors import UsageError, some
 
 NODATA = "nodata"
 """Among what is not compared: pixels without data in the labels or in the truth."""
@@ -126,17 +126,12 @@ def _of_one_class(found: Comparison, scores: Mapping[str, ClassScore]) -> list[s
     others = [name for name in found.ignored if name != NODATA]
     other = next((name for name in (*found.order, "background") if name != true[0]), None)
     hints = [f"--outside {other} counts what the truth does not cover"] if other and found.uncovered else []
-    hints += [f"--map '*={other}' counts {_some(others)}"] if other and others else []
+    hints += [f"--map '*={other}' counts {some(others, 3)}"] if other and others else []
     does = " or ".join(hints) or "compare with truth that has other classes too"
     return [
         f"all compared pixels are of one class of the truth, {true[0]}, so its precision is 1 whatever the labels say: "
         f"only its recall means something; {does}"
     ]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _class_score(confusion: NDArray[np.int64], n: int) -> ClassScore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from geoovseg.errors import UsageError
+from geoovseg.errors import UsageError, some
 from geoovseg.evaluation.colours import colour_code
 from geoovseg.evaluation.truth import Truth
 from geoovseg.labels.categories import split_pairs
@@ -57,7 +57,7 @@ def match(
     given = _read(mapping, truth, by_fold)
     unknown = [name for name in given.values() if name.casefold() not in by_fold]
     if unknown:
-        raise UsageError(f"--map ...={unknown[0]}: the labels have {', '.join(labels.values())}")
+        raise UsageError(f"--map ...={unknown[0]}: the labels have {some(labels.values())}")
     rest, missing = given.pop(REST, None), _missing(given, truth)
     if missing and alone:
         raise next(iter(missing.values()))
@@ -90,7 +90,7 @@ def _codes(name: str, truth: Truth) -> list[int]:
 
 def _missing(given: Mapping[str, str], truth: Truth) -> dict[str, UsageError]:
     """What to say of names in --map that the truth has not."""
-    there = ", ".join(truth.names.values()) or "codes, no names"
+    there = some(truth.names.values()) or "codes, no names"
     return {
         name: UsageError(
             f"--map {name}=...: the truth has no such colour, neither in bands nor in a palette"
@@ -103,9 +103,9 @@ def _missing(given: Mapping[str, str], truth: Truth) -> dict[str, UsageError]:
 
 
 def _nothing_in_common(labels: Mapping[int, str], truth: Truth, source: str) -> UsageError:
-    listed = ", ".join(truth.names.values()) or "no class names"
+    listed = some(truth.names.values()) or "no class names"
     return UsageError(
-        f"no class of {source} ({listed}) has the name of one of the labels ({', '.join(labels.values())}); say which "
+        f"no class of {source} ({listed}) has the name of one of the labels ({some(labels.values())}); say which "
         "is which with --map truth=label, for example --map 3=road"
     )
 
@@ -131,5 +131,5 @@ def _with_outside(found: Match, outside: str | None, given: Mapping[str, str], b
         return found
     target = given.get(outside, outside).casefold()
     if target not in by_fold:
-        raise UsageError(f"--outside {outside}: the labels have {', '.join(by_fold.values())}")
+        raise UsageError(f"--outside {outside}: the labels have {some(by_fold.values())}")
     return replace(found, outside=by_fold[target])

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 import rasterio.shutil
 from rasterio.io import MemoryFile
 
-from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError
+from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, some
 from geoovseg.labels.record import RunRecord
 from geoovseg.network import is_remote
 from geoovseg.rasters.open import GDAL_ERRORS, opened
@@ -183,7 +183,7 @@ def _of_sources(src: Any, depth: int) -> dict[int, str]:
                 torn.add(code)
     if torn:
         message = (
-            f"{src.name} is made of rasters that name the codes {', '.join(map(str, sorted(torn)))} differently: these "
+            f"{src.name} is made of rasters that name the codes {some(sorted(torn))} differently: these "
             "have no name here"
         )
         warnings.warn(message, GeoOVSegWarning, 4)

@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, OutputError, UsageError, first_line
-from geoovseg.files import StrPath, behind_link, names_folder
+from geoovseg.files import StrPath, behind_link, names_folder, placed
+from geoovseg.labels.folders import stem_of
 from geoovseg.labels.scene_names import place_of, where_of
 from geoovseg.rasters.open import GDAL_ERRORS
 
@@ -111,12 +112,15 @@ def _check_target(raster: Path, sources: Sequence[str]) -> None:
 def output_names(
     scene: str, output: StrPath | None = None, confidence: StrPath | None = None, work_dir: StrPath | None = None
 ) -> Outputs:
-    """`<stem>_labels.tif` beside the scene or in the folder `output`, or the file `output`."""
+    """`<stem>_labels.tif` beside the scene or in the folder `output`, or the file `output`.
+
+    `confidence` is a file, or a folder for `<stem>_confidence.tif`, or `beside` the labels.
+    """
     folder, stem = place_of(scene)
     target = Path(output) if output is not None else folder
     is_folder = output is None or os.path.isdir(target) or names_folder(output)
     labels = target / f"{stem}_labels.tif" if is_folder else target
-    named = behind_link(Path(confidence)) if confidence else None
+    named = behind_link(placed(confidence, labels, f"{stem_of(str(labels))}_confidence.tif")) if confidence else None
     return Outputs(behind_link(labels), named, Path(work_dir) if work_dir else None)
 
 

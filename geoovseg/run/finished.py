@@ -16,7 +16,17 @@ from geoovseg.labels.record import RunRecord
 from geoovseg.run.job import Job
 from geoovseg.scene.scene import Scene
 
-NOT_CHOSEN = ("version", "versions", "windows", "skipped_windows", "notes", "device", "precision", "scene_checked_by")
+NOT_CHOSEN = (
+    "version",
+    "versions",
+    "windows",
+    "skipped_windows",
+    "notes",
+    "device",
+    "precision",
+    "scene_checked_by",
+    "threads",
+)
 """What a record says besides what was chosen: of finished labels it may differ."""
 
 

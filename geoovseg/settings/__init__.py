@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
+from geoovseg.files import BESIDE
 from geoovseg.files import StrPath as StrPath
 from geoovseg.methods import METHODS, card
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, SOURCES
@@ -173,9 +174,13 @@ class Settings:
         None, "Output", "Label raster (.tif) or folder; default: <scene>_labels.tif.", text, "-o", "--output"
     )
     vectors: StrPath | None = choice(
-        None, "Output", "Also make polygons, as vectorize does: a .gpkg, .fgb, .parquet, .geojson(l)."
-    )
-    confidence: StrPath | None = choice(None, "Output", "Also write confidence (0..1) to this .tif.")
+        None, "Output", "Also make polygons, as vectorize does: a file, a folder, or alone for <scene>_classes.gpkg.",
+        metavar="[FILE|DIR]", bare=BESIDE,
+    )  # fmt: skip
+    confidence: StrPath | None = choice(
+        None, "Output", "Also write confidence (0..1): a .tif, a folder, or alone for <scene>_confidence.tif.",
+        metavar="[FILE|DIR]", bare=BESIDE,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for name, known in choices().items():

@@ -33,6 +33,8 @@ class Choice:
     flags: tuple[str, ...] = ()
     """on the command line, if not the name"""
     metavar: str | None = None
+    bare: str | None = None
+    """its value where the option stands alone on the command line"""
     names: Callable[[], Sequence[str]] | None = None
     """what a shell completes"""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from geoovseg.errors import OutputError, UsageError
-from geoovseg.files import behind_link
+from geoovseg.files import StrPath, behind_link, placed
 from geoovseg.labels.folders import stem_of
 
 DRIVERS = {
@@ -37,6 +38,11 @@ def vector_names(labels: Sequence[str], folder: str) -> list[Path]:
         if by_name[name] != path:
             raise UsageError(f"{path} and {by_name[name]} would have the same output, {name}; run them one by one")
     return [names[path] for path in labels]
+
+
+def target_of(given: StrPath, labels: StrPath) -> Path:
+    """The file for the polygons of labels: a file, or a folder for `<stem>_classes.gpkg`, or `beside` them."""
+    return placed(given, Path(labels), f"{stem_of(os.fspath(labels))}_classes.gpkg")
 
 
 def check_target(target: Path, overwrite: bool) -> None:
