@@ -10,7 +10,8 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.evaluate import table
-from geoovseg.cli.output import data, progress_bar, talk
+from geoovseg.cli.output import data, talk
+from geoovseg.cli.progress import progress_bar
 from geoovseg.errors import UsageError
 from geoovseg.methods import card
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from geoovseg.cli import options as o
-from geoovseg.cli.output import data, progress_bar, talk
+from geoovseg.cli.output import data, talk
+from geoovseg.cli.progress import progress_bar
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
 from geoovseg.models.weights import bundle as copy_weights
 from geoovseg.models.weights import fetch_weights, local_weights, verify

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 
 from geoovseg.errors import GeoOVSegWarning, NobodyListensError, PipeClosedError
 from geoovseg.network import public
-from geoovseg.usage import duration
 
-SECONDS_BETWEEN_LINES = 10.0
+BARS: list[Any] = []
+"""Bars that are on the terminal: what is said meanwhile goes above them."""
 
 
 def data(text: str) -> None:
@@ -48,8 +47,13 @@ def _encodable(text: str, encoding: str) -> str | bytes:
 
 def talk(text: str, *, quiet: bool = False) -> None:
     """Something for a person, on stderr; without secrets."""
-    if not quiet:
-        typer.echo(public(text).encode(errors="backslashreplace").decode(), err=True)
+    if quiet:
+        return
+    shown = public(text).encode(errors="backslashreplace").decode()
+    if BARS:
+        BARS[-1].write(shown, file=sys.stderr)
+    else:
+        typer.echo(shown, err=True)
 
 
 @contextmanager
@@ -67,47 +71,3 @@ def plain_warnings() -> Iterator[None]:
         warnings.simplefilter("always", GeoOVSegWarning)
         warnings.showwarning = show
         yield
-
-
-@contextmanager
-def progress_bar(quiet: bool, unit: str = "window") -> Iterator[Callable[[int, int], None]]:
-    """Progress with rate and remaining time on stderr: a bar on a terminal, elsewhere a line now and then."""
-    if quiet:
-        yield lambda done, total: None
-    elif not sys.stderr.isatty():
-        yield _lines(unit)
-    else:
-        with ExitStack() as stack:
-            yield _bar(stack, unit)
-
-
-def _bar(stack: ExitStack, unit: str) -> Callable[[int, int], None]:
-    """A bar that appears with the first batch, so that errors before it stand alone."""
-    from tqdm import tqdm
-
-    bars: list[Any] = []
-
-    def update(done: int, total: int) -> None:
-        if not bars:
-            bar = tqdm(total=total, unit=unit, unit_scale=unit == "B", file=sys.stderr, mininterval=0.2)
-            bars.append(stack.enter_context(bar))
-        bars[0].update(done - bars[0].n)
-
-    return update
-
-
-def _lines(unit: str) -> Callable[[int, int], None]:
-    start = last = time.monotonic()
-    shown = 0
-    size, name = (1e6, "MB") if unit == "B" else (1, f"{unit}s")
-
-    def update(done: int, total: int) -> None:
-        nonlocal last, shown
-        now = time.monotonic()
-        if done > shown and (done == total or now - last >= SECONDS_BETWEEN_LINES):
-            last, shown = now, done
-            rate = done / max(now - start, 1e-9)
-            left = f"{duration((total - done) / max(rate, 1e-9))} left"
-            talk(f"{done / size:.0f} of {total / size:.0f} {name}, {rate / size:.1f} {name}/s, {left}")
-
-    return update

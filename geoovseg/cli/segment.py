@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from geoovseg.cli import options as o
-from geoovseg.cli.output import data, progress_bar, talk
+from geoovseg.cli.output import data, talk
 from geoovseg.cli.plans import dry_runs
+from geoovseg.cli.progress import Progress
 from geoovseg.cli.questions import questions
+from geoovseg.cli.report import found, hints, remarks
 from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
-from geoovseg.errors import NAMED, GeoOVSegError, InterruptedRunError, PipeClosedError, some
+from geoovseg.errors import GeoOVSegError, InterruptedRunError, PipeClosedError
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import model_card
 from geoovseg.network import public
@@ -58,7 +58,7 @@ def command(
         if dry_run:
             raise typer.Exit(dry_runs(todo, classes, settings, json=json, quiet=quiet))
         with StopSignals(lambda text: talk(text, quiet=quiet)) as stop:
-            run = _Runs(classes, asked, json=json, quiet=quiet, stop=stop)
+            run = _Runs(classes, asked, todo, json=json, quiet=quiet, stop=stop)
             try:
                 code = each(todo, run, json=json, quiet=quiet)
             finally:
@@ -80,20 +80,32 @@ def _check_early(classes: Any, settings: Settings) -> None:
 class _Runs:
     """Runs on one scene after the other, by models that are loaded once."""
 
-    def __init__(self, classes: Any, asked: Asked, *, json: bool, quiet: bool, stop: StopSignals) -> None:
+    def __init__(
+        self, classes: Any, asked: Asked, todo: Sequence[Task], *, json: bool, quiet: bool, stop: StopSignals
+    ) -> None:
         self.asked, self.json, self.quiet, self.stop = asked, json, quiet, stop
+        self._progress = Progress([task.scene for task in todo], quiet=quiet)
         self._segmenter = cache(lambda: _segmenter(classes, asked.settings))
 
     def close(self) -> None:
-        """End the workers, if there are any."""
+        """End the workers, if there are any, and the bar."""
+        self._progress.close()
         if self._segmenter.cache_info().currsize:
             self._segmenter().close()
 
     def __call__(self, task: Task) -> int:
         """Segment a scene; returns the exit code."""
-        with progress_bar(self.quiet) as progress:
-            result = self._segmenter().segment(task.scene, output=task.output, progress=progress, stop=self.stop)
-        for line in _remarks(result):
+        with self._progress.of(task.scene) as progress:
+            if not self._segmenter.cache_info().currsize and sys.stderr.isatty():
+                talk(f"loading {self.asked.settings.model}", quiet=self.quiet)  # which may take a while
+            result = self._segmenter().segment(
+                task.scene,
+                output=task.output,
+                progress=progress,
+                stop=self.stop,
+                announce=partial(talk, quiet=self.quiet),
+            )
+        for line in remarks(result):
             talk(line, quiet=self.quiet)
         try:
             result = _with_more(result, task, self.asked)
@@ -112,7 +124,7 @@ class _Runs:
         return PARTLY if result.failed_windows else 0
 
     def _talk(self, result: SegmentResult, task: Task) -> None:
-        for line in _hints(result, task, self.asked.settings):
+        for line in (*found(result), *hints(result, task, self.asked.settings)):
             talk(line, quiet=self.quiet or self.json)
         if not any(entry["pixels"] for entry in result.classes.values()):
             talk("no pixel has a label", quiet=self.quiet)
@@ -124,28 +136,6 @@ def _segmenter(classes: Any, settings: Settings) -> Segmenter:
     from geoovseg.segmenter import Segmenter
 
     return Segmenter.of(classes, replace(settings, vectors=None))
-
-
-def _hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[str]:
-    """What to do next."""
-    if result.parts_dir:
-        yield f"when all shards are done: geoovseg merge {shlex.quote(result.parts_dir)}"
-    elif len(task.tiles) <= NAMED and not task.bands:
-        scenes = task.tiles or (task.scene,)
-        if tuple(map(public, scenes)) == scenes:  # a command must not hold secrets
-            yield f"see it: geoovseg preview {shlex.join(_pictured(scenes, result.labels, settings))}"
-
-
-def _pictured(scenes: Sequence[str], labels: str, settings: Settings) -> Iterator[str]:
-    """Arguments of `preview` for a scene as this run saw it, with a picture beside the labels and named after them."""
-    picture = Path(labels).with_suffix(".png")
-    if os.path.abspath(picture) in map(os.path.abspath, scenes):
-        picture = picture.with_name(f"{picture.stem}_preview.png")
-    yield from (*scenes, labels, str(picture))
-    if settings.bands is not None:
-        yield from ("--bands", ",".join(map(str, settings.bands)))
-    if settings.scale != "auto":
-        yield from ("--scale", settings.scale)
 
 
 def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult:
@@ -160,34 +150,3 @@ def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult
         cut = per_tile(result.labels, task.tiles, asked.per_tile, overwrite=task.overwrite, keep=result.was_there)
         result = replace(result, per_tile=tuple(cut))
     return replace(result, tiles=tuple(map(public, task.tiles)), stack=tuple(map(public, task.bands)))
-
-
-def _remarks(result: SegmentResult) -> Iterator[str]:
-    """What a person should know about a run."""
-    if result.was_there:
-        yield f"{result.labels} was finished before, with the same settings"
-        return
-    yield from _seen(result)
-    if result.background:
-        yield f"code 0 (background): {some(result.background, 20)}"
-    if result.dropped_background:
-        yield f"left out of the background, too similar to your words: {some(result.dropped_background, 20)}"
-    if result.skipped_windows:
-        yield f"{result.skipped_windows} of {result.windows} windows have no data and were skipped"
-    if result.outside_windows:
-        yield f"{result.outside_windows} of {result.windows} windows lie outside the area of interest"
-    if result.parts_kept:
-        yield (
-            f"{result.parts_kept} of {result.parts} parts were finished before; {result.redone_windows} windows at "
-            "their borders were computed again"
-        )
-
-
-def _seen(result: SegmentResult) -> Iterator[str]:
-    """How pixels became light, where that is no matter of course."""
-    bands = ", ".join(map(str, result.bands))
-    what = f"bands {bands} seen as red, green, blue" if len(set(result.bands)) > 1 else f"band {result.bands[0]} seen"
-    if result.scale is not None and result.scale != (0, 255):
-        yield f"{what}; {result.scale[0]:.6g} as black, {result.scale[1]:.6g} as white"
-    elif len(set(result.bands)) > 1 and result.bands != (1, 2, 3):
-        yield what

@@ -1,0 +1,144 @@
+"""How far work is, on standard error: a bar on a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import Any
+
+from geoovseg.cli.output import BARS, talk
+from geoovseg.network import public
+from geoovseg.usage import duration
+
+SECONDS_BETWEEN_LINES = 10.0
+LETTERS = 24
+"""Of a scene's name before a bar."""
+Update = Callable[[int, int], None]
+"""Called with (done, in all)."""
+OVERALL = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+"""The bar of many scenes, which are of different sizes."""
+
+
+class Progress:
+    """Progress through the scenes of a command: of several also how far all are, by the sizes of their files."""
+
+    def __init__(self, scenes: Sequence[str], *, quiet: bool) -> None:
+        self._sizes = {scene: _size(scene) for scene in scenes}
+        self._quiet = quiet
+        self._finished: set[str] = set()
+        self._start = time.monotonic()
+        self._bar: Any = None
+
+    @contextmanager
+    def of(self, scene: str) -> Iterator[Update]:
+        """What to tell of a scene; when the block ends, it is done with, well or not."""
+        if len(self._sizes) == 1:
+            with progress_bar(self._quiet, name=_short(scene)) as update:
+                yield update
+            return
+        if self._quiet:
+            yield lambda done, total: None
+        elif sys.stderr.isatty():
+            yield self._on_bar(scene)
+        else:
+            yield lines("window", self._overall(scene))
+        self._finished.add(scene)
+
+    def _share(self, scene: str, part: float) -> float:
+        """What part of everything is done, with a part of a scene."""
+        before = sum(self._sizes[other] for other in self._finished)
+        return (before + part * self._sizes[scene]) / sum(self._sizes.values())
+
+    def _overall(self, scene: str) -> Callable[[float], str]:
+        def said(part: float) -> str:
+            share = self._share(scene, part)
+            left = (time.monotonic() - self._start) * (1 - share) / max(share, 1e-9)
+            return f"; all scenes {share:.0%}, {duration(left)} left" if share < 1 else ""
+
+        return said
+
+    def _on_bar(self, scene: str) -> Update:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=1.0, file=sys.stderr, mininterval=0.2, bar_format=OVERALL)
+            BARS.append(self._bar)
+        self._bar.set_description_str(f"{len(self._finished) + 1}/{len(self._sizes)} {_short(scene)}", refresh=False)
+
+        def update(done: int, total: int) -> None:
+            self._bar.update(self._share(scene, done / max(total, 1)) - self._bar.n)
+
+        return update
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            BARS.remove(self._bar)
+            self._bar.close()
+            self._bar = None
+
+
+def _size(scene: str) -> int:
+    """Bytes of a file, which stand for the time it takes; 1 where that is not known."""
+    return max(1, os.path.getsize(scene)) if os.path.isfile(scene) else 1
+
+
+def _short(scene: str) -> str:
+    name = PurePath(public(scene)).name.encode(errors="replace").decode()
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 3]}..."
+
+
+@contextmanager
+def progress_bar(quiet: bool, unit: str = "window", name: str = "") -> Iterator[Update]:
+    """Progress of one thing, called `name`, with rate and remaining time."""
+    if quiet:
+        yield lambda done, total: None
+    elif not sys.stderr.isatty():
+        yield lines(unit)
+    else:
+        with _bar(unit, name) as update:
+            yield update
+
+
+@contextmanager
+def _bar(unit: str, name: str) -> Iterator[Update]:
+    """A bar that appears with the first batch, so that errors before it stand alone."""
+    from tqdm import tqdm
+
+    mine: list[Any] = []
+
+    def update(done: int, total: int) -> None:
+        if not mine:
+            mine.append(tqdm(desc=name or None, total=total, unit=unit, unit_scale=unit == "B", mininterval=0.2))
+            BARS.append(mine[0])
+        mine[0].update(done - mine[0].n)
+
+    try:
+        yield update
+    finally:
+        for bar in mine:
+            BARS.remove(bar)
+            bar.close()
+
+
+def lines(unit: str, more: Callable[[float], str] = lambda part: "") -> Update:
+    """A line every ten seconds, and one at the end; `more` adds to those what it makes of the part that is done."""
+    start = last = time.monotonic()
+    shown = 0
+    size, name = (1e6, "MB") if unit == "B" else (1, f"{unit}s")
+
+    def update(done: int, total: int) -> None:
+        nonlocal last, shown
+        now = time.monotonic()
+        if done <= shown or not (done == total or now - last >= SECONDS_BETWEEN_LINES):
+            return
+        last, shown = now, done
+        rate = done / max(now - start, 1e-9)
+        rest = f"{duration((total - done) / max(rate, 1e-9))} left" if done < total else f"in {duration(now - start)}"
+        talk(f"{done / size:.0f} of {total / size:.0f} {name}, {rate / size:.1f} {name}/s, {rest}{more(done / total)}")
+
+    return update
