@@ -44,7 +44,7 @@ def hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[str
     """What to do next."""
     if result.parts_dir:
         yield f"when all shards are done: geoovseg merge {shlex.quote(result.parts_dir)}"
-    elif len(task.tiles) <= NAMED and not task.bands:
+    elif len(task.tiles) <= NAMED and not task.bands and not settings.crop:
         scenes = task.tiles or (task.scene,)
         if tuple(map(public, scenes)) == scenes:  # a command must not hold secrets
             yield f"see it: geoovseg preview {shlex.join(_pictured(scenes, result.labels, settings))}"

@@ -54,6 +54,8 @@ class Asked:
             raise UsageError("--per-tile cuts the labels of a mosaic; add --mosaic, or leave it away")
         if self.settings.shard is not None:
             raise UsageError("--per-tile needs whole labels: give it to `geoovseg merge`")
+        if self.settings.crop:
+            raise UsageError("--per-tile cuts whole labels; leave --crop away")
         if self.settings.view["gsd"] is not None:
             raise UsageError("--per-tile cuts on the tiles' own grids: with --gsd, add --grid scene")
 

@@ -67,6 +67,8 @@ class RunRecord:
     """value that was taken for no data instead of what the file says"""
     aoi: str | None = None
     """digest of the area outside which nothing was labelled, on the scene's grid"""
+    crop: bool = False
+    """whether only the box around that area was written"""
     gsd: float | None = None
     """metres a pixel at which the scene was seen, where that is not its own"""
     grid: str = "working"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from geoovseg.labels.profile import LabelProfile, crs_for_side_file, legend_with
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.labels.styles import confidence_qml, crs_aux_xml, label_aux_xml, label_qml
 from geoovseg.rasters.cog import piece, write_cog
+from geoovseg.rasters.ground import Box
 from geoovseg.rasters.open import plain_open
 from geoovseg.windows.plan import BAND, BLOCK, Panel, Part
 
@@ -145,36 +148,49 @@ def pieces_of(store: PartStore, parts: Iterable[Part]) -> list[Piece]:
     ]
 
 
-def assemble(outputs: Outputs, profile: LabelProfile, store: PartStore, record: str, parts: Sequence[Part]) -> None:
+def assemble(
+    outputs: Outputs,
+    profile: LabelProfile,
+    store: PartStore,
+    record: str,
+    parts: Sequence[Part],
+    box: Box | None = None,
+) -> None:
     """Put parts together as finished rasters with the record, then give them their names, the label raster's last.
 
-    Raises OutputError.
+    With a box, only these pixels of the scene. Raises OutputError.
     """
     legend = legend_with(profile, pieces_of(store, parts))
+    written = profile if box is None else replace(profile, grid=profile.grid.window(box))
+    box = box or Box(0, 0, profile.grid.height, profile.grid.width)
     with writing(outputs.labels), bench(outputs.labels) as place:
-        ready = [_finish(outputs.labels, LABELS, parts, profile, store, record, place)]
+        ready = [_finish(outputs.labels, LABELS, _pieces(store, parts, LABELS, box), written, record, place)]
         wkt = crs_for_side_file(ready[0][0], profile.grid)
         ready += sidecars(outputs.labels, label_qml(legend), label_aux_xml(legend, wkt), place)
         if outputs.confidence is not None:
-            ready.append(_finish(outputs.confidence, CONFIDENCE, parts, profile, store, record, place))
+            pieces = _pieces(store, parts, CONFIDENCE, box)
+            ready.append(_finish(outputs.confidence, CONFIDENCE, pieces, written, record, place))
             ready += sidecars(outputs.confidence, confidence_qml(), wkt and crs_aux_xml(wkt), place)
         swap(ready[::-1], [f for raster in outputs.rasters for f in side_files(raster)], place)
 
 
+def _pieces(store: PartStore, parts: Sequence[Part], suffix: str, box: Box) -> list[Element]:
+    """The rasters of parts as they lie in a box."""
+    found = []
+    for part in parts:
+        first = part.row_off, part.panel.col_off
+        if (here := box.shared(*first, part.height, part.panel.width)) is not None:
+            window = Window(here.col_off - first[1], here.row_off - first[0], here.width, here.height)
+            file = store.raster(part, suffix).resolve()
+            found.append(piece(file, window, here.row_off - box.row_off, here.col_off - box.col_off))
+    return found
+
+
 def _finish(
-    target: Path, suffix: str, parts: Sequence[Part], profile: LabelProfile, store: PartStore, record: str, place: Path
+    target: Path, suffix: str, pieces: Sequence[Element], profile: LabelProfile, record: str, place: Path
 ) -> tuple[Path, Path]:
-    """Copy the parts of a raster as one COG; returns what to rename to what."""
+    """Copy the pieces of a raster as one COG; returns what to rename to what."""
     copy, empty = place / f"cog{suffix}", empty_raster(place / f"all{suffix}", profile, suffix, record)
-    pieces = [
-        piece(
-            store.raster(part, suffix).resolve(),
-            Window(0, 0, part.panel.width, part.height),
-            part.row_off,
-            part.panel.col_off,
-        )
-        for part in parts
-    ]
     write_cog(copy, empty, pieces, overviews="MODE" if suffix == LABELS else "AVERAGE", block=BLOCK)
     return copy, target
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyproj
@@ -22,6 +22,22 @@ _CROSS = ((0, 0), (0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5))
 """The middle of a pixel and those of its sides, from its middle."""
 
 
+class Box(NamedTuple):
+    """Some rows and columns of a raster, whole."""
+
+    row_off: int
+    col_off: int
+    height: int
+    width: int
+
+    def shared(self, row_off: int, col_off: int, height: int, width: int) -> Box | None:
+        """What other rows and columns have in common with these, if anything."""
+        top, left = max(self.row_off, row_off), max(self.col_off, col_off)
+        bottom = min(self.row_off + self.height, row_off + height)
+        right = min(self.col_off + self.width, col_off + width)
+        return Box(top, left, bottom - top, right - left) if top < bottom and left < right else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RasterGrid:
     """The raster grid outputs lie on: exactly the scene's."""
@@ -30,6 +46,11 @@ class RasterGrid:
     width: int
     crs: CRS | None
     transform: Affine
+
+    def window(self, box: Box) -> RasterGrid:
+        """The grid of some of its pixels."""
+        place = self.transform @ Affine.translation(box.col_off, box.row_off)
+        return RasterGrid(height=box.height, width=box.width, crs=self.crs, transform=place)
 
 
 @dataclass(frozen=True)

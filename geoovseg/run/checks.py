@@ -28,6 +28,8 @@ def check_settings(settings: Settings) -> None:
     templates(settings.templates)
     _check_context(settings, method)
     read_scale(settings.scale)
+    if settings.aoi is None and settings.crop:
+        raise UsageError("--crop writes the box around an area: add --aoi")
     for name in ("aoi_crs", "aoi_layer", "aoi_where"):
         if settings.aoi is None and (value := getattr(settings, name)) is not None:
             raise UsageError(f"--{name.replace('_', '-')} {value} needs --aoi")

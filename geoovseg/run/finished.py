@@ -43,7 +43,8 @@ def finished(outputs: Outputs, scene: Scene, job: Job) -> Finished:
     with open_labels(outputs.labels) as src:
         record, profile = RunRecord.of(src), job.profile(scene)
         reason = "it was not made by geoovseg segment" if record is None else _difference(record, job.record(scene))
-        if (src.shape, src.transform, src.crs) != (scene.shape, scene.transform, scene.crs):
+        grid = job.output_grid(scene)
+        if (src.shape, src.transform, src.crs) != ((grid.height, grid.width), grid.transform, grid.crs):
             reason = "it lies on another grid than the scene"
         if _newest(scene) > os.stat(outputs.labels).st_mtime:
             reason = "the scene has changed since"

@@ -12,7 +12,7 @@ from geoovseg.labels.record import RunRecord
 from geoovseg.methods import read_settings
 from geoovseg.network import public
 from geoovseg.prompts import digest, named
-from geoovseg.rasters.ground import RasterGrid
+from geoovseg.rasters.ground import Box, RasterGrid
 from geoovseg.run.layout import Layout, Needs
 from geoovseg.scene.intensity import Intensity
 from geoovseg.scene.scene import Look, Scene
@@ -61,6 +61,15 @@ class Job:
         grid = RasterGrid(height=height, width=width, crs=scene.crs, transform=scene.transform)
         return LabelProfile(grid, tuple((c.name, c.colour) for c in self.facts.vocabulary.classes))
 
+    def box(self, scene: Scene) -> Box | None:
+        """The part of the scene that is written, if not all of it is."""
+        return self.layout.area.box(scene.shape) if self.settings.crop and self.layout.area else None
+
+    def output_grid(self, scene: Scene) -> RasterGrid:
+        """Where the outputs lie."""
+        grid, box = self.profile(scene).grid, self.box(scene)
+        return grid if box is None else grid.window(box)
+
     def record(self, scene: Scene) -> RunRecord:
         """What decides the labels; windows are counted when the run is over."""
         given, facts, plan = self.settings, self.facts, self.layout.plan
@@ -73,6 +82,7 @@ class Job:
             scale=self.intensity.ends,
             nodata=given.nodata,
             aoi=self.layout.area.digest if self.layout.area else None,
+            crop=given.crop,
             gsd=given.gsd,
             grid=given.grid,
             regions=os.path.basename(public(given.regions_file or given.regions_from or "")) or None,

@@ -21,7 +21,7 @@ from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.record import VERSION, RunRecord
 from geoovseg.labels.write import assemble, pieces_of
 from geoovseg.prompts import digest
-from geoovseg.rasters.ground import wkt_of
+from geoovseg.rasters.ground import Box, wkt_of
 from geoovseg.rasters.remote import identity
 from geoovseg.run.job import Job
 from geoovseg.scene.scene import Scene
@@ -106,7 +106,8 @@ class Run:
             skipped_windows=totals["skipped"],
             threads=self._threads(),
         )
-        assemble(self.outputs, self.profile, self.store, record.to_json(), self.parts)
+        box = self.store.journal.get("box")
+        assemble(self.outputs, self.profile, self.store, record.to_json(), self.parts, Box(*box) if box else None)
         self.assembled = True
 
     def _threads(self) -> tuple[int, ...]:
@@ -223,6 +224,7 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
             "path": str(outputs.labels.resolve()) if outputs.work_dir else None,
             "confidence": _from_here(outputs.confidence, outputs.labels) if outputs.confidence else None,
         },
+        "box": job.box(scene),
         "batch": job.facts.planned,
         "record": {key: value for key, value in record.items() if key not in COUNTED},
         "sentences": digest(job.settings.templates)[:16],

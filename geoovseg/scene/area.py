@@ -25,6 +25,7 @@ from rasterio.windows import Window
 
 from geoovseg import numerals
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line
+from geoovseg.rasters.ground import Box
 
 AT_ONCE = 1000
 """Windows that are compared with an area together."""
@@ -43,6 +44,13 @@ class Area:
     def digest(self) -> str:
         """What identifies it, for the journal of a run."""
         return hashlib.sha256(shapely.to_wkb(self.polygon)).hexdigest()[:16]
+
+    def box(self, shape: tuple[int, int]) -> Box:
+        """The pixels around it in a scene (height, width)."""
+        corners = shapely.transform(self.polygon, lambda xy: np.stack(~self.transform @ xy.T, axis=1))
+        left, top, right, bottom = corners.bounds
+        col, row = max(0, math.floor(left)), max(0, math.floor(top))
+        return Box(row, col, min(shape[0], math.ceil(bottom)) - row, min(shape[1], math.ceil(right)) - col)
 
     def touched(self, windows: Iterable[Window]) -> Iterator[Window]:
         """Those of many windows that may hold a pixel of the area, asked some at a time."""

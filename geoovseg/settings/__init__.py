@@ -137,6 +137,7 @@ class Settings:
     aoi_where: str | None = choice(
         None, "Place", "Use only those shapes of --aoi for which this holds, as in \"kind = 'park'\".", metavar="SQL"
     )
+    crop: bool = choice(False, "Place", "Write only the box around --aoi, not the whole scene.", flag)
     device: str = choice("auto", "Speed and memory", "auto, cpu, cuda, cuda:N or mps.", device)
     precision: str = choice(
         "auto", "Speed and memory", "auto, fp32, bf16 or fp16.", one_of(*PRECISIONS), names=lambda: PRECISIONS
