@@ -98,7 +98,7 @@ def test_workers_get_the_gpus_of_the_job(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     given, seen = (parse_classes(["road"]), Settings(model="demo")), []
-    monkeypatch.setattr(processes, "_pool", lambda count, own: seen.append(own["CUDA_VISIBLE_DEVICES"]))
+    monkeypatch.setattr(processes, "fresh_pool", lambda count, own: seen.append(own["CUDA_VISIBLE_DEVICES"]))
     for number in range(3):
         processes.Lane(number, 3, given)
     assert seen == ["4", "5", "4"]

@@ -173,7 +173,7 @@ def test_a_reader_that_has_gone_ends_the_batch_and_is_no_fault_of_the_scenes(
 
     monkeypatch.setattr("geoovseg.cli.output.typer.echo", lambda text, err=False: None if err else closed(text))
     code, _, _ = geoovseg("segment", first, second, *OPTIONS, "-o", first.parent / "out")
-    assert code == 1
+    assert code == 141
     assert [path.name for path in (first.parent / "out").glob("*.tif")] == ["a_labels.tif"]
 
 

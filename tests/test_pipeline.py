@@ -262,11 +262,11 @@ def test_missing_weights_name_the_command_that_fetches_them(demo_scene: str, tmp
         ({"tile": 0}, "--tile 0 must be a positive number"),
         ({"stride": 0}, "--stride 0 must be a positive number"),
         ({"max_memory": float("nan")}, "--max-memory nan must be a positive number"),
-        ({"device": "meta"}, "--device meta cannot be used here"),
+        ({"device": "meta"}, "--device meta: choose auto, cpu, cuda"),
         ({"tile": 100}, "--tile 100 is no multiple.*try --tile"),
         ({"device": "cuda:99"}, "--device cuda:99 cannot be used here"),
         ({"device": "toaster"}, "--device toaster"),
-        ({"precision": "fp8"}, "--precision fp8: choose from auto"),
+        ({"precision": "fp8"}, "--precision fp8: choose auto"),
         ({"model": "ViT-B-16/opnai"}, "did you mean ViT-B-16/openai"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 from rasterio.env import getenv
 from web import serving
 
@@ -112,6 +113,7 @@ def test_a_forked_process_is_told_instead_of_waiting_for_ever(
     demo_scene: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(machine, "_THREADED", [1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     arguments: dict[str, Any] = {"model": "demo", "output": tmp_path / "labels.tif"}
     with pytest.raises(UsageError, match="forked from one in which geoovseg had worked, and would hang"):
         segment(demo_scene, "road", **arguments)

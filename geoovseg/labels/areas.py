@@ -36,7 +36,8 @@ def hectares(grid: RasterGrid, pieces: Iterable[Piece]) -> dict[int, float] | No
     if ellipsoid is None or not some:
         return None
     cols, rows = (np.array([getattr(piece, side) for piece in some], np.float64) for side in ("col", "row"))
-    sizes = ellipsoid.pixel_areas(grid.transform, cols, rows)
+    with np.errstate(invalid="ignore"):  # beyond the edge of a view of the earth; told by the result
+        sizes = ellipsoid.pixel_areas(grid.transform, cols, rows)
     if not np.isfinite(sizes).all():
         return None
     totals: defaultdict[int, float] = defaultdict(float)

@@ -11,7 +11,6 @@ import rasterio
 import rasterio.shutil
 from rasterio.windows import Window
 
-from geoovseg import machine
 from geoovseg.rasters.open import plain_open
 
 _COG = {
@@ -37,7 +36,6 @@ def write_cog(copy: Path, empty: Path, pieces: Sequence[Element], *, overviews: 
     `empty` is a raster of one band that says all but the pixels: grid, type, nodata, colours, tags. `overviews` is
     how GDAL is to make them, `block` the side of blocks in pixels.
     """
-    machine.start_threads()  # of GDAL, which compresses in several
     source = empty.with_suffix(".vrt")
     _fill(empty, pieces, source)
     # The COG driver's own writing mode holds the whole raster in memory; copying does not.

@@ -83,7 +83,16 @@ def opened(name: str, what: str) -> Iterator[Any]:
         hint = "; give addresses as text: a Path makes one slash of two" if _ADDRESS.match(name) else ""
         raise SceneError(f"cannot open {what}: {unopened(first_line(error))}{hint}") from error
     with src:
+        _check_georeference(src, what)
         yield src
+
+
+def _check_georeference(src: Any, what: str) -> None:
+    """Refuse a coordinate system that cannot be understood, which would be found out anywhere. Raises SceneError."""
+    try:
+        _ = src.crs
+    except GDAL_ERRORS as error:
+        raise SceneError(f"the georeferencing of {what} cannot be understood: {first_line(error)}") from error
 
 
 def check_suitable(src: Any, name: str) -> None:

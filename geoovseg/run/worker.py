@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from rasterio.windows import Window
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -45,7 +46,8 @@ class Worker:
 
         Raises what opening it and loading the models raise, InterruptedRunError when asked to stop meanwhile.
         """
-        machine.start_threads()  # of torch
+        if torch.get_num_threads() > 1:
+            machine.start_threads()
         with opened(path, settings) as scene:
             area = area_of(scene, settings)  # may be wrong, which is to be told before models are loaded
             facts, method = self.predictor.facts, self.predictor.method
