@@ -265,3 +265,18 @@ def test_broken_shapes_are_refused(labels: str, tmp_path: Path) -> None:
     (tmp_path / "t.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     with pytest.raises(SceneError, match="cannot read"):
         evaluate(labels, tmp_path / "t.geojson", field="c")
+
+
+@pytest.mark.parametrize("command", ["vectorize", "evaluate", "info", "preview"])
+def test_a_coordinate_system_that_cannot_be_understood_is_told(
+    geoovseg: Callable[..., tuple[int, str, str]], command: str, tmp_path: Path
+) -> None:
+    path = shared_file("rasters", "unsupported_srs.tif")
+    others = {
+        "vectorize": [tmp_path / "out.gpkg"],
+        "evaluate": [path],
+        "info": [],
+        "preview": [path, tmp_path / "p.png"],
+    }
+    code, _, err = geoovseg(command, path, *others[command])
+    assert (code, "cannot be understood" in err) == (4, True)

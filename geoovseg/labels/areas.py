@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from geoovseg.errors import SceneError
-from geoovseg.rasters.ground import RasterGrid, ellipsoid_of
+from geoovseg.rasters.ground import Floats, RasterGrid, ellipsoid_of
 
 HECTARE = 10_000.0
 """Square metres."""
@@ -28,20 +28,25 @@ def hectares(grid: RasterGrid, pieces: Iterable[Piece]) -> dict[int, float] | No
 
     None where the raster says nothing of where it lies.
     """
-    try:
-        ellipsoid = ellipsoid_of(grid.crs)
-    except SceneError:
-        return None
     some = list(pieces)
-    if ellipsoid is None or not some:
-        return None
-    cols, rows = (np.array([getattr(piece, side) for piece in some], np.float64) for side in ("col", "row"))
-    with np.errstate(invalid="ignore"):  # beyond the edge of a view of the earth; told by the result
-        sizes = ellipsoid.pixel_areas(grid.transform, cols, rows)
-    if not np.isfinite(sizes).all():
+    sizes = _pixel_areas(grid, some)
+    if sizes is None or not np.isfinite(sizes).all():
         return None
     totals: defaultdict[int, float] = defaultdict(float)
     for piece, size in zip(some, sizes.tolist(), strict=True):
         for code, pixels in piece.counts.items():
             totals[code] += pixels * size / HECTARE
     return {code: round(area, 4) for code, area in totals.items()}
+
+
+def _pixel_areas(grid: RasterGrid, pieces: Sequence[Piece]) -> Floats | None:
+    """Square metres of the pixel in the middle of each piece, if they can be told."""
+    cols, rows = (np.array([getattr(piece, side) for piece in pieces], np.float64) for side in ("col", "row"))
+    try:
+        ellipsoid = ellipsoid_of(grid.crs)
+        if ellipsoid is None or not pieces:
+            return None
+        with np.errstate(all="ignore"):  # beyond the edge of a view of the earth; told by the result
+            return ellipsoid.pixel_areas(grid.transform, cols, rows)
+    except SceneError:
+        return None

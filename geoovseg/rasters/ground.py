@@ -69,9 +69,12 @@ class Ellipsoid:
         return float(self.geod.inv(x, y, u, v)[2])
 
     def degrees(self, xy: Floats) -> Floats:
-        """Longitude and latitude (n, 2) of points."""
+        """Longitude and latitude (n, 2) of points. Raises SceneError where PROJ cannot tell."""
         columns = xy.T if len(xy) > 1 else xy.T.tolist()  # pyproj takes an array of one for a number, and numpy warns
-        found = xy if self.to_degrees is None else np.stack(self.to_degrees.transform(*columns), axis=1)
+        try:
+            found = xy if self.to_degrees is None else np.stack(self.to_degrees.transform(*columns), axis=1)
+        except ProjError as error:
+            raise SceneError(f"areas cannot be had in this coordinate system: {first_line(error)}") from error
         return found if self.unit == 1 else found * self.unit
 
     def pixel_areas(self, transform: Any, cols: Floats, rows: Floats) -> Floats:

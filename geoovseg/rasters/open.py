@@ -26,6 +26,8 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/(?!/)")
 """The start of an address that was a path in between."""
 OURS: dict[str, Any] = {"GDAL_CACHEMAX": 64, **PATIENCE, **TALKATIVE}
 """GDAL settings of a run that the user may set otherwise: a block cache of 64 MB, patience with servers."""
+MANY = 100
+"""Bands; damaged files have thousands, of which all are asked then."""
 LARGEST = 2**40
 """Pixels; more are a damaged file's, or years of work."""
 _GIVEN: ContextVar[Mapping[str, Any] | None] = ContextVar("settings of GDAL", default=None)
@@ -90,7 +92,7 @@ def opened(name: str, what: str) -> Iterator[Any]:
 def _check_georeference(src: Any, what: str) -> None:
     """Refuse a coordinate system that cannot be understood, which would be found out anywhere. Raises SceneError."""
     try:
-        _ = src.crs
+        _ = src.crs, src.colorinterp if src.count <= MANY else None  # what PROJ says comes out one question later
     except GDAL_ERRORS as error:
         raise SceneError(f"the georeferencing of {what} cannot be understood: {first_line(error)}") from error
 
