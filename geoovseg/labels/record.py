@@ -25,8 +25,7 @@ class RunRecord:
     scene: str = ""
     """file name of the image"""
     scene_checked_by: str = ""
-    """what would have shown a change of the image during the run: its `file` (size and time), its `server`, a `sample`
-    of pixels, or `none`"""
+    """what would have shown a change of it meanwhile: its `file`, its `server`, a `sample` of pixels, or `none`"""
     method: str = ""
     """a name of `geoovseg methods`"""
     settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)
