@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -21,6 +22,14 @@ BESIDE = "beside"
 """What stands for an output beside the labels, named after them."""
 LOCK = "lock"
 """Name of the file in a folder by which a process says that it works there."""
+
+
+def as_path(given: Any, what: str) -> Path:
+    """What a caller gave as the name of a file or folder. Raises UsageError for what is none."""
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else b""
+    if not text or isinstance(text, bytes) or "\0" in text:
+        raise UsageError(f"{what} {given!r} is no name of a file")
+    return Path(text)
 
 
 def fresh_name(path: Path, suffix: str = ".tmp") -> Path:

@@ -6,11 +6,10 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from geoovseg.errors import InterruptedRunError, OutputError
-from geoovseg.files import made_folder, names_folder
+from geoovseg.files import as_path, made_folder, names_folder
 from geoovseg.labels.names import Outputs, output_names
 from geoovseg.rasters.open import native
 from geoovseg.run.checks import check_windows
@@ -170,7 +169,7 @@ def merge(folder: str | os.PathLike[str], *, overwrite: bool = False, per_tile: 
 
     Raises OutputError, which says how many parts are missing.
     """
-    with open_finished(Path(folder), overwrite=overwrite) as run:
+    with open_finished(as_path(folder, "the folder"), overwrite=overwrite) as run:
         totals, vrt = run.totals(), vrt_of(run.outputs.labels)
         paths = [] if per_tile is None else tiles_of(vrt, run.profile.grid)
         if per_tile is not None:

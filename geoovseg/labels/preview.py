@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, first_line
-from geoovseg.files import whole
+from geoovseg.files import as_path, whole
 from geoovseg.labels.contents import Counts, count, legend_of, named, palette_of, read_codes, read_stored, stored_counts
 from geoovseg.labels.names import is_one_of
 from geoovseg.labels.page import Entry, compose, hatched
@@ -91,7 +91,7 @@ def preview(
     Raises SceneError (what cannot be read, or is no raster of labels), UsageError (different grids, labels in the
     scene's place) and OutputError.
     """
-    target = Path(picture)
+    target = as_path(picture, "the picture")
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"the picture {target} must end in .png or .jpg; {ORDER}")
     with open_scene(scene, bands=bands, scale=scale) as found:

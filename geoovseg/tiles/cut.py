@@ -11,7 +11,7 @@ from typing import Any
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError
-from geoovseg.files import bench
+from geoovseg.files import as_path, bench
 from geoovseg.labels.names import Outputs, label_names, side_files, swap, writing
 from geoovseg.labels.profile import LabelProfile, crs_for_side_file, legend_with
 from geoovseg.labels.read import counted
@@ -40,6 +40,7 @@ def per_tile(
 
     Raises SceneError for what is no label raster of `segment`, UsageError for tiles that do not lie in it, OutputError.
     """
+    as_path(folder, "the folder")
     check_per_tile(paths, folder, [Path(labels)], overwrite=overwrite or keep)
     names = label_names(paths, os.fspath(folder))
     with raster_env(), opened(os.fspath(labels), f"{os.fspath(labels)!r} as labels") as src:

@@ -16,7 +16,7 @@ from rasterio.dtypes import _gdal_typename
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.files import whole
+from geoovseg.files import as_path, whole
 from geoovseg.labels.names import writing
 from geoovseg.network import public
 from geoovseg.rasters.ground import RasterGrid, is_older_form
@@ -57,14 +57,17 @@ def as_one(paths: Sequence[str], vrt: str | os.PathLike[str]) -> str:
     Raises SceneError for tiles that cannot be opened or have no place on the ground, UsageError for tiles that differ
     or lie on other grids, OutputError where the VRT cannot be written.
     """
+    if not paths:
+        raise UsageError("no tiles are given; name at least one")
+    target = as_path(vrt, "the VRT")
     with raster_env():
         tiles = [look(path) for path in paths]
         for tile in tiles[1:]:
             check_alike(tiles[0], tile)
         grid, windows = joined(tiles)
         with opened(tiles[0].path, f"{tiles[0].path!r} as a tile") as src:
-            text = tostring(_described(src, tiles, grid, windows, Path(vrt)), encoding="unicode")
-    keep(Path(vrt), text, paths)
+            text = tostring(_described(src, tiles, grid, windows, target), encoding="unicode")
+    keep(target, text, paths)
     return os.fspath(vrt)
 
 

@@ -15,6 +15,7 @@ from affine import Affine
 from rasterio.enums import MaskFlags
 
 from geoovseg.errors import UsageError
+from geoovseg.files import as_path
 from geoovseg.labels.scene_names import place_of
 from geoovseg.rasters.band_names import code_of, colour_of
 from geoovseg.rasters.ground import RasterGrid
@@ -58,7 +59,7 @@ def as_stack(paths: Sequence[str], vrt: str | os.PathLike[str], *, bands: Sequen
         layers = [stack.enter_context(opened(path, f"{path!r} as a band")) for path in files]
         for path, src in zip(files, layers, strict=True):
             _check_layer(path, src, files[0], layers[0])
-        seen = _seen(files, layers, Path(vrt), bands)
+        seen = _seen(files, layers, as_path(vrt, "the VRT"), bands)
         grid = min((_grid(layers[n - 1]) for n in seen), key=lambda grid: abs(grid.transform.determinant))
         for n in seen:
             _check_ground(files[n - 1], _grid(layers[n - 1]), grid)

@@ -25,6 +25,7 @@ from shapely.errors import ShapelyError
 
 from geoovseg.errors import SceneError, UsageError, first_line, some
 from geoovseg.labels.info import HECTARE, Info, crs_name, raster_info
+from geoovseg.network import public
 from geoovseg.rasters.ground import ellipsoid_of, wkt_of
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.vectors.measures import measure
@@ -104,7 +105,7 @@ def _of_polygons(name: str, layer: str | None, field: str | None) -> Info:
     except READING as error:
         raise SceneError(f"cannot read {name}: {first_line(error)}") from error
     return Info(
-        file=name,
+        file=public(name),
         kind="polygons",
         crs=wkt_of(table.crs),
         crs_name=crs_name(table.crs),

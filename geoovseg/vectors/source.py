@@ -73,6 +73,8 @@ def inspect(src: Any, path: str, classes: Sequence[str] | str | None, names: dic
     if not src.count or not np.issubdtype(np.dtype(src.dtypes[0]), np.integer):
         raise SceneError(f"{path} has {src.dtypes[0] if src.count else 'no'} pixels; labels are whole numbers")
     check_codes(src)
+    if wrong := [code for code in names or {} if not isinstance(code, int)]:
+        raise UsageError(f"names of {wrong[0]!r}: codes are whole numbers, as in {{3: 'road'}}")
     known = {**category_names(src), **(names or {})}
     legend = _legend(src, known)
     if classes is None:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pyarrow as pa
 import shapely
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError
-from geoovseg.files import behind_link, bench
+from geoovseg.files import as_path, behind_link, bench
 from geoovseg.labels.names import is_one_of
 from geoovseg.labels.read import check_confidence
 from geoovseg.rasters.open import opened, raster_env
@@ -110,11 +111,12 @@ def vectorize(
     Raises:
         GeoOVSegError: one of its leaves, for everything a caller can cause.
     """
-    watch, target = Usage(), Path(output)
+    watch, target = Usage(), as_path(output, "the output")
     with raster_env(), ExitStack() as stack:
         source = _opened(labels, target, classes, names, [confidence], overwrite)
         check_crs(target, source.crs)
         _check_numbers(simplify=simplify, min_area=min_area)
+        _check_counts(workers=(workers, 0), block=(block, 1))
         _warn_of_units(source)
         cell, side = (None, block) if split_grid is None else split(source, split_grid, block)
         totals = _Totals(source)
@@ -158,9 +160,16 @@ def _check_confidence(src: Any, confidence: str) -> None:
 def _check_numbers(**metres: float) -> None:
     """Refuse settings that mean nothing. Raises UsageError."""
     for name, value in metres.items():
-        if not (value >= 0 and math.isfinite(value)):
+        if not (isinstance(value, Real) and value >= 0 and math.isfinite(value)):
             unit = "square metres" if name == "min_area" else "metres"
             raise UsageError(f"--{name.replace('_', '-')} {value} must be a number of {unit}, 0 or more")
+
+
+def _check_counts(**counts: tuple[int, int]) -> None:
+    """Refuse numbers of things that are not whole, or too few. Raises UsageError."""
+    for name, (value, least) in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UsageError(f"--{name} {value} must be a whole number of {least} or more")
 
 
 def _warn_of_units(source: Source) -> None:
