@@ -188,7 +188,7 @@ def test_labels_become_polygons_and_pictures_wherever_they_lie(
         assert len(pyogrio.read_dataframe(tmp_path / "o.gpkg", layer="classes")) == 3
         code, out, err = geoovseg("preview", scene, path, tmp_path / "p.png")
         assert code == 0, err
-        assert preview(scene, path, tmp_path / "p.png") == out.strip()
+        assert preview(scene, path, tmp_path / "p.png").picture == out.strip()
     for command in (("vectorize",), ("preview", scene)):
         target = tmp_path / ("x.gpkg" if command == ("vectorize",) else "x.png")
         code, _, err = geoovseg(*command, f"{served}/labels/a_labels.tif", target, "--offline")

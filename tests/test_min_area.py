@@ -87,7 +87,7 @@ def _noise(seed: int) -> np.ndarray:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([2, 5, 11, 20]), st.sampled_from([2, 5, 12, 60]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_blocks_give_away_what_the_whole_raster_does(tmp_path: Path, seed: int, side: int, least: int) -> None:
     codes = _noise(seed)
     path = _write(tmp_path / "labels.tif", codes)

@@ -65,7 +65,7 @@ def _labels(seed: int) -> np.ndarray:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([3, 7, 16, 64]), st.booleans())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_blocks_give_the_polygons_of_the_whole_raster(tmp_path: Path, seed: int, block: int, background: bool) -> None:
     codes = _labels(seed)
     wanted = tuple(range(0 if background else 1, 5))
@@ -92,7 +92,7 @@ def test_blocks_give_the_polygons_of_the_whole_raster(tmp_path: Path, seed: int,
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([7, 16, 64]), st.sampled_from([1.5, 3.0, 8.0]))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_simplified_coverage_has_no_gaps_and_no_overlaps(
     tmp_path: Path, seed: int, block: int, tolerance: float
 ) -> None:
@@ -370,7 +370,7 @@ def test_segment_makes_polygons_when_asked(geoovseg: Callable[..., Any], demo_sc
     for more, message in (
         (["--overwrite", "--shard", "1/2"], "after `geoovseg merge`"),
         ([], "exists; add --overwrite to replace it"),
-        (["--overwrite", demo_scene], "--vectors names one file"),
+        (["--overwrite", demo_scene], "with several scenes, or a folder of them, the output is a folder"),
     ):
         code, _, err = geoovseg(*common, "--vectors", tmp_path / "out.gpkg", *more)
         assert code != 0
