@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +21,7 @@ from geoovseg.run.result import of_outputs, of_run
 from geoovseg.run.state import Run, as_written, open_finished, open_run
 from geoovseg.run.timings import TileTime, Timings, keep_timings
 from geoovseg.scene.scene import Scene, open_scene
-from geoovseg.settings import Settings, Watch
+from geoovseg.settings import Settings, StrPath, Watch
 from geoovseg.tiles.cut import check_per_tile
 from geoovseg.tiles.cut import per_tile as cut_per_tile
 from geoovseg.tiles.join import tiles_of, vrt_of
@@ -164,12 +163,26 @@ class Merged(NamedTuple):
     """labels of the tiles of a mosaic"""
 
 
-def merge(folder: str | os.PathLike[str], *, overwrite: bool = False, per_tile: str | None = None) -> Merged:
+def merge(
+    folder: StrPath,
+    *,
+    output: StrPath | None = None,
+    confidence: StrPath | None = None,
+    overwrite: bool = False,
+    per_tile: str | None = None,
+) -> Merged:
     """Put the finished parts of all shards of a run together; of a mosaic also the labels of its tiles, in a folder.
+
+    Outputs go beside the folder, under the names that the run had; elsewhere only where `output` and `confidence` say.
 
     Raises OutputError, which says how many parts are missing.
     """
-    with open_finished(as_path(folder, "the folder"), overwrite=overwrite) as run:
+    with open_finished(
+        as_path(folder, "the folder"),
+        output=None if output is None else as_path(output, "the output"),
+        confidence=None if confidence is None else as_path(confidence, "the confidence"),
+        overwrite=overwrite,
+    ) as run:
         totals, vrt = run.totals(), vrt_of(run.outputs.labels)
         paths = [] if per_tile is None else tiles_of(vrt, run.profile.grid)
         if per_tile is not None:

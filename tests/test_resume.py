@@ -683,8 +683,93 @@ def test_parts_in_a_work_dir_are_merged_to_where_they_belong(
 ) -> None:
     (tmp_path / "work").mkdir()
     parts = _run(tall, tmp_path, shard=(1, 1), work_dir=str(tmp_path / "work")).parts_dir
-    assert merge(str(parts)).labels == str(tmp_path / "labels.tif")
+    with pytest.raises(OutputError, match="which is not beside its parts; say so with -o"):
+        merge(str(parts))
+    assert merge(str(parts), output=tmp_path / "labels.tif").labels == str(tmp_path / "labels.tif")
     _same(tmp_path, undisturbed)
+
+
+def _json(path: Path, change: Callable[[Any], Any]) -> None:
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+@pytest.fixture
+def shared(tall: Path, tmp_path: Path) -> Path:
+    """The folder of parts of a run that only `merge` is missing of."""
+    return Path(str(_run(tall, tmp_path, shard=(1, 1)).parts_dir))
+
+
+def test_parts_in_each_others_place_are_no_parts(shared: Path) -> None:
+    first, second = sorted(shared.glob("part_*.json"))[:2]
+    for one in shared.glob(f"{first.stem}*"):
+        other = one.with_name(one.name.replace(first.stem, second.stem))
+        one.rename(shared / "passing")
+        other.rename(one)
+        (shared / "passing").rename(other)
+    with pytest.raises(OutputError, match="2 of 4 parts are missing"):
+        merge(shared)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("part_0000000_0000000.json", lambda said: {**said, "counts": {"1": "many"}}),
+        ("part_0000000_0000000.json", lambda said: {**said, "counts": [1, 2]}),
+        ("part_0000000_0000000.json", lambda said: {**said, "windows": None}),
+        ("part_0000000_0000000.json", lambda said: {**said, "sha256": {}}),
+        ("part_0000000_0000000.json", lambda said: 3),
+        ("panels.json", lambda said: {}),
+        ("panels.json", lambda said: []),
+        ("panels.json", lambda said: [[0, 64]]),
+        ("panels.json", lambda said: [[0, "wide"]]),
+        ("run.json", lambda said: {**said, "outputs": 3}),
+        ("run.json", lambda said: {**said, "scene": {}}),
+        ("run.json", lambda said: {**said, "box": "all"}),
+    ],
+)
+def test_what_a_folder_of_parts_cannot_say_is_an_error(shared: Path, name: str, change: Callable[[Any], Any]) -> None:
+    _json(shared / name, change)
+    with pytest.raises(OutputError):
+        merge(shared)
+    assert not (shared.parent / "labels.tif").exists()
+
+
+def test_a_damaged_part_is_computed_again(tall: Path, shared: Path, undisturbed: tuple[np.ndarray, np.ndarray]) -> None:
+    part = next(shared.glob("part_*_labels.tif"))
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(OutputError, match="1 of 4 parts are missing"):
+        merge(shared)
+    _run(tall, shared.parent, shard=(1, 1))
+    merge(shared)
+    _same(shared.parent, undisturbed)
+
+
+@pytest.mark.parametrize("outside", ["../evil.tif", "/tmp/evil.tif", "deeper/evil.tif"])
+@pytest.mark.parametrize("key", ["labels", "path", "confidence"])
+def test_a_run_is_merged_beside_its_parts_or_where_it_is_said(shared: Path, key: str, outside: str) -> None:
+    (shared.parent / "deeper").mkdir()
+    _json(shared / "run.json", lambda said: {**said, "outputs": {**said["outputs"], key: outside}})
+    with pytest.raises(OutputError, match="not beside its parts; say so with"):
+        merge(shared)
+
+
+def test_only_a_folder_of_parts_is_removed(tall: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "labels.tif.parts"
+    foreign.mkdir()
+    (foreign / "run.json").write_text('{"my": "notes"}')
+    (foreign / "photo.jpg").write_text("precious")
+    with pytest.raises(OutputError, match="is no folder of parts, so --overwrite does not remove it"):
+        _run(tall, tmp_path, overwrite=True)
+    assert (foreign / "photo.jpg").read_text() == "precious"
+
+
+def test_a_link_is_no_folder_of_parts(tall: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "labels.tif.parts").symlink_to(tmp_path / "other")
+    with pytest.raises(OutputError, match="is a link, and parts need a folder of their own"):
+        _run(tall, tmp_path, overwrite=True)
 
 
 def test_all_of_a_run_can_be_moved_before_it_is_merged(

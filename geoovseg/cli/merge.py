@@ -15,6 +15,12 @@ from geoovseg.files import made_folder
 
 def command(
     parts: Annotated[Path, typer.Argument(help="The folder of parts that the shards computed.", metavar="PARTS_DIR")],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Label raster; default: beside the folder, as the run says.")
+    ] = None,
+    confidence: Annotated[
+        str | None, typer.Option(help="Confidence raster of a run that makes one; default: beside the labels.")
+    ] = None,
     overwrite: Annotated[bool, o.of("overwrite")] = False,
     per_tile: o.PerTileOpt = None,
     json: o.JsonOpt = False,
@@ -24,7 +30,7 @@ def command(
 
     if per_tile is not None:
         made_folder(per_tile, "--per-tile")
-    merged = merge(parts, overwrite=overwrite, per_tile=per_tile)
+    merged = merge(parts, output=output, confidence=confidence, overwrite=overwrite, per_tile=per_tile)
     data(jsonlib.dumps(merged._asdict()) if json else "\n".join((merged.labels, *merged.per_tile)))
     if merged.failed_windows:
         talk(f"{merged.failed_windows} windows could not be read; areas that no other window covers have no data")

@@ -43,11 +43,20 @@ def found(result: SegmentResult) -> Iterator[str]:
 def hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[str]:
     """What to do next."""
     if result.parts_dir:
-        yield f"when all shards are done: geoovseg merge {shlex.quote(result.parts_dir)}"
+        yield f"when all shards are done: geoovseg merge {shlex.join(_merged(result, result.parts_dir))}"
     elif len(task.tiles) <= NAMED and not task.bands and not settings.crop:
         scenes = task.tiles or (task.scene,)
         if tuple(map(public, scenes)) == scenes:  # a command must not hold secrets
             yield f"see it: geoovseg preview {shlex.join(_pictured(scenes, result.labels, settings))}"
+
+
+def _merged(result: SegmentResult, parts: str) -> Iterator[str]:
+    """Arguments of `merge`: outputs that do not lie beside the parts must be named."""
+    yield parts
+    home = os.path.realpath(os.path.dirname(os.path.abspath(parts)))
+    for option, path in (("-o", result.labels), ("--confidence", result.confidence)):
+        if path is not None and os.path.realpath(os.path.dirname(os.path.abspath(path))) != home:
+            yield from (option, path)
 
 
 def _pictured(scenes: Sequence[str], labels: str, settings: Settings) -> Iterator[str]:

@@ -76,6 +76,8 @@ class Outputs:
             raise OutputError(f"{there[0]} exists; add --overwrite to replace it, or choose another name with -o")
 
     def _check_parts(self, *, overwrite: bool, resume: bool) -> None:
+        if self.parts.is_symlink():
+            raise OutputError(f"{self.parts} is a link, and parts need a folder of their own; remove the link")
         if self.parts.exists() and not (self.parts.is_dir() and (overwrite or resume)):
             raise OutputError(
                 f"{self.parts} is left from a run that did not finish; --resume goes on with it, --overwrite removes it"

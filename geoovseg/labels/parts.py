@@ -6,6 +6,7 @@ This module alone knows the files of such a folder; only the process that drives
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ PREPARED = "prepared.safetensors"
 """What the method learned from the scene before the first window."""
 ENTERING = 5.0
 """Seconds for several shards to begin one after the other."""
+COUNTS = ("windows", "skipped", "outside", "failed", "threads")
+"""Numbers in what is said of a part."""
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What file systems without hard links answer."""
 
@@ -56,11 +60,11 @@ class PartStore:
     folder: Path
 
     def has(self, part: Part) -> bool:
-        """Whether a part is finished: its summary can be read, and its files have the sizes that it states."""
+        """Whether a part is finished: its summary is a part's, this part's, and its files are what it states."""
         try:
             said = self.summary(part)
-            files = {self.raster(part, end): size for end, size in said["files"].items()}
-            return "counts" in said and all(file.stat().st_size == size for file, size in files.items())
+            files = {self.raster(part, end): digest for end, digest in said["sha256"].items()}
+            return _is_summary(said, part) and all(_digest_of(file) == digest for file, digest in files.items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
@@ -72,8 +76,9 @@ class PartStore:
         """Keep a finished part: its rasters, then its summary."""
         for end, content in done.rasters.items():
             self.write(f"{done.part.name}{end}", content)
-        sizes = {end: len(content) for end, content in done.rasters.items()}
-        self.write(f"{done.part.name}.json", json.dumps({**done.summary, "files": sizes}).encode())
+        digests = {end: hashlib.sha256(content).hexdigest() for end, content in done.rasters.items()}
+        said = {**done.summary, "part": done.part.name, "sha256": digests}
+        self.write(f"{done.part.name}.json", json.dumps(said).encode())
 
     def summary(self, part: Part) -> dict[str, Any]:
         """What was said of a finished part."""
@@ -109,16 +114,11 @@ class PartStore:
     def fix_panels(self, panels: Sequence[Panel]) -> tuple[Panel, ...]:
         """The panels of whoever came first, which follow from its memory."""
         said = json.dumps([[panel.col_off, panel.width] for panel in panels]).encode()
-        return self._panels(self.write_once(PANELS, said))
+        return _panels(self.write_once(PANELS, said), panels[-1].col_off + panels[-1].width)
 
-    @property
-    def panels(self) -> tuple[Panel, ...]:
-        """The panels that were kept."""
-        return self._panels((self.folder / PANELS).read_bytes())
-
-    @staticmethod
-    def _panels(said: bytes) -> tuple[Panel, ...]:
-        return tuple(Panel(*panel) for panel in json.loads(said))
+    def panels(self, width: int) -> tuple[Panel, ...]:
+        """The panels that were kept, of a scene of so many columns. Raises ValueError for what cannot be that."""
+        return _panels((self.folder / PANELS).read_bytes(), width)
 
     @property
     def prepared(self) -> bytes | None:
@@ -182,6 +182,35 @@ class PartStore:
         shutil.rmtree(gone, ignore_errors=True)
 
 
+def _panels(said: bytes, width: int) -> tuple[Panel, ...]:
+    """Panels as they were kept. Raises ValueError unless they lie side by side and are as wide as the scene."""
+    panels = tuple(Panel(int(first), int(columns)) for first, columns in json.loads(said))
+    ends = [0, *(panel.col_off + panel.width for panel in panels)]
+    if not panels or ends[-1] != width or any(p.col_off != end for p, end in zip(panels, ends, strict=False)):
+        raise ValueError(f"{PANELS} does not cut {width} columns")
+    return panels
+
+
+def _is_summary(said: dict[str, Any], part: Part) -> bool:
+    """Whether this is what is said of a finished part, by its name and the types of its numbers."""
+    numbers = [*said["counts"].values(), *(said[key] for key in COUNTS if key in said)]
+    whole = all(isinstance(number, int) and number >= 0 for number in numbers)
+    return bool(
+        said["part"] == part.name and whole and all(code.isdecimal() for code in said["counts"]) and said["sha256"]
+    )
+
+
+def _digest_of(file: Path) -> str:
+    """SHA-256 of a file. Raises OSError."""
+    found = file.stat()
+    return _digest(file, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 14)
+def _digest(file: Path, size: int, time: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _link(part: Path, path: Path) -> None:
     """Give a file its name unless another one has it."""
     try:
@@ -195,7 +224,16 @@ def _link(part: Path, path: Path) -> None:
 
 
 def remove_store(folder: Path) -> None:
-    """Remove the parts of a run that did not finish. Raises OutputError while a process works on them."""
+    """Remove the parts of a run that did not finish.
+
+    Raises OutputError while a process works on them, and for a folder that is none of parts.
+    """
+    try:
+        ours = not folder.is_symlink() and {"record", "outputs"} <= set(PartStore(folder).journal)
+    except OutputError:
+        ours = False
+    if not ours:
+        raise OutputError(f"{folder} is no folder of parts, so --overwrite does not remove it; move it away")
     with PartStore(folder).locked():
         PartStore(folder).remove()
 

@@ -30,7 +30,7 @@ from geoovseg.windows.plan import Part, TilePlan, runs, share
 GROUPS = 4
 """Groups of parts for every worker: fewer borders to compute twice, or work shared out more evenly."""
 DAMAGE = (
-    json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, FileNotFoundError, RasterioError, SafetensorError,
+    ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, RasterioError, SafetensorError,
 )  # fmt: skip
 """What reading a folder of parts raises when it is not as it was written."""
 COUNTED = ("version", "windows", "skipped_windows", "threads")
@@ -97,18 +97,18 @@ class Run:
                 f"{len(missing)} of {len(self.parts)} parts are missing in {self.store.folder}, the first "
                 f"{missing[0].name}; compute them with --resume or the shards they belong to"
             )
+        with as_written(self.store.folder):
+            record, box = self._record(), self.store.journal.get("box")
+            written = Box(*map(int, box)) if box else None
+        assemble(self.outputs, self.profile, self.store, record.to_json(), self.parts, written)
+        self.assembled = True
+
+    def _record(self) -> RunRecord:
+        """The run record, now that all is counted."""
         totals = self.totals()
         record = RunRecord.from_json(json.dumps(self.store.journal["record"]), str(self.store.folder))
-        record = replace(
-            record,
-            version=VERSION,
-            windows=totals["windows"],
-            skipped_windows=totals["skipped"],
-            threads=self._threads(),
-        )
-        box = self.store.journal.get("box")
-        assemble(self.outputs, self.profile, self.store, record.to_json(), self.parts, Box(*box) if box else None)
-        self.assembled = True
+        counted = {"windows": totals["windows"], "skipped_windows": totals["skipped"], "threads": self._threads()}
+        return replace(record, version=VERSION, **counted)
 
     def _threads(self) -> tuple[int, ...]:
         """Numbers of threads that parts were computed with; parts of older versions do not say."""
@@ -140,8 +140,9 @@ def open_run(outputs: Outputs, scene: Scene, job: Job) -> Iterator[Run]:
 def _run(outputs: Outputs, scene: Scene, job: Job, store: PartStore) -> Run:
     """The run whose parts are in a store, with what `merge` needs kept there."""
     profile, shard = job.profile(scene), job.settings.shard
-    with writing(outputs.labels), as_written(store.folder):
+    with writing(outputs.labels):
         store.keep_grid(profile.grid)
+    with writing(outputs.labels), as_written(store.folder):
         parts = job.layout.plan.parts(store.fix_panels(job.layout.panels))
     mine = parts if shard is None else share(parts, *shard)
     kept = tuple(part for part in mine if store.has(part))
@@ -165,12 +166,19 @@ def _store(outputs: Outputs, scene: Scene, job: Job) -> Iterator[PartStore]:
 
 
 @contextmanager
-def open_finished(folder: Path, *, overwrite: bool) -> Iterator[Run]:
-    """The run in a folder of parts, to be put together without its scene. Raises OutputError where there is none."""
+def open_finished(
+    folder: Path, *, output: Path | None = None, confidence: Path | None = None, overwrite: bool = False
+) -> Iterator[Run]:
+    """The run in a folder of parts, to be put together without its scene.
+
+    Outputs go beside the folder, under the names that it states, or where they are said to go. Raises OutputError where
+    there is no run, or its outputs would go elsewhere.
+    """
     folder = folder.resolve()  # its parent is where the outputs go, also when it is given as `.` or by a link
     store = PartStore(folder)
     with as_written(folder):
-        outputs, profile, parts = _finished(store)
+        outputs = _outputs(store, output, confidence)
+        profile, parts = _finished(store)
     outputs.check([], overwrite=overwrite, resume=True)
     with store.locked():
         run = Run(outputs=outputs, store=store, profile=profile, parts=parts, mine=parts, kept=parts)
@@ -192,18 +200,37 @@ def as_written(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _finished(store: PartStore) -> tuple[Outputs, LabelProfile, tuple[Part, ...]]:
+def _outputs(store: PartStore, output: Path | None, confidence: Path | None) -> Outputs:
+    """Where the outputs of a folder of parts go. Raises OutputError where its word alone would lead elsewhere."""
+    named, home = store.journal["outputs"], store.folder.parent
+    stated = Path(named["path"] or home / named["labels"])
+    labels = output or _beside(home, stated, "-o")
+    sure = named["confidence"] and Path(os.path.normpath(stated.parent / named["confidence"]))
+    return Outputs(
+        labels,
+        (confidence or _beside(stated.parent if output else home, sure, "--confidence")) if sure else None,
+        home if named["path"] else None,
+    )
+
+
+def _beside(home: Path, stated: Path, option: str) -> Path:
+    """A path that a folder of parts states, if it leads beside that folder."""
+    if stated.parent.resolve() != home.resolve():
+        raise OutputError(
+            f"the run wants to write {stated}, which is not beside its parts; say so with {option} {stated}, or choose "
+            "another name"
+        )
+    return stated
+
+
+def _finished(store: PartStore) -> tuple[LabelProfile, tuple[Part, ...]]:
     """What a folder of parts says of itself."""
     folder, said = store.folder, store.journal
-    named = said["outputs"]
-    labels = Path(named["path"]) if named["path"] else folder.parent / named["labels"]
-    confidence = Path(os.path.normpath(labels.parent / named["confidence"])) if named["confidence"] else None
-    outputs = Outputs(labels, confidence, folder.parent if named["path"] else None)
     record = RunRecord.from_json(json.dumps(said["record"]), str(folder))
     profile = LabelProfile(store.grid((said["scene"]["height"], said["scene"]["width"])), record.colours)
     rows, cols = record.tile
     plan = TilePlan(height=profile.grid.height, width=profile.grid.width, tile=(rows, cols), stride=record.stride)
-    return outputs, profile, plan.parts(store.panels)
+    return profile, plan.parts(store.panels(plan.width))
 
 
 def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
