@@ -107,8 +107,8 @@ class Run:
         """The run record, now that all is counted."""
         totals = self.totals()
         record = RunRecord.from_json(json.dumps(self.store.journal["record"]), str(self.store.folder))
-        counted = {"windows": totals["windows"], "skipped_windows": totals["skipped"], "threads": self._threads()}
-        return replace(record, version=VERSION, **counted)
+        counted: dict[str, Any] = {"windows": totals["windows"], "skipped_windows": totals["skipped"]}
+        return replace(record, version=VERSION, threads=self._threads(), **counted)
 
     def _threads(self) -> tuple[int, ...]:
         """Numbers of threads that parts were computed with; parts of older versions do not say."""

@@ -23,7 +23,7 @@ import shapely
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError
 from geoovseg.files import as_path, behind_link, bench
-from geoovseg.labels.names import is_one_of
+from geoovseg.labels.names import is_one_of, writing
 from geoovseg.labels.read import check_confidence
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.usage import Usage, peak_rss_mb
@@ -121,7 +121,8 @@ def vectorize(
         cell, side = (None, block) if split_grid is None else split(source, split_grid, block)
         totals = _Totals(source)
         if min_area:
-            scratch = stack.enter_context(bench(behind_link(target))) / "labels.tif"
+            with writing(target):
+                scratch = stack.enter_context(bench(behind_link(target))) / "labels.tif"
             with watch.stage("small"):
                 source, totals.given = stack.enter_context(without_small(source, min_area, scratch, workers))
         with watch.stage("polygons"), blocks(source.recipe(confidence, simplify), side, workers) as rows:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from geoovseg.files import behind_link, bench, to_disk, write_whole
 from geoovseg.labels.names import writing
 from geoovseg.labels.styles import LegendEntry, vector_qml
 from geoovseg.rasters.ground import wkt_of
+from geoovseg.vectors.complete import check_complete
 from geoovseg.vectors.targets import DRIVERS, WGS84, driver_of
 
 LAYER = "classes"
@@ -83,8 +84,12 @@ def write_polygons(
             write(part, held, crs)
         finally:
             held.check()
+        check_complete(part, LAYER, held.rows)
         if driver == "GPKG":
-            _add_style(part, legend)
+            try:
+                _add_style(part, legend)
+            except sqlite3.Error as error:
+                raise OutputError(f"cannot write {path}: {first_line(error)}; is the disk full?") from error
         else:
             _write_style(path, vector_qml(legend), overwrite=overwrite)
         to_disk(part)
@@ -119,10 +124,15 @@ class _Held:
     def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
         self._batches = batches
         self._error: BaseException | None = None
+        self.rows = 0
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:
-            yield from self._batches
+            for batch in self._batches:
+                self.rows += batch.num_rows
+                yield batch
+        except GeneratorExit:  # the writer gave up, for a reason that it tells
+            raise
         except BaseException as error:  # an interrupt too
             self._error = error
             raise
@@ -190,7 +200,7 @@ def _geo(crs: Any, bounds: list[float]) -> dict[str, Any]:
 
 def _add_style(path: Path, legend: Sequence[LegendEntry]) -> None:
     """A default style in the table that QGIS looks for, registered so that other tools know the table."""
-    with sqlite3.connect(path) as base:
+    with closing(sqlite3.connect(path)) as connection, connection as base:
         base.execute(
             "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256), "
             "f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256), styleName TEXT(30), "
@@ -206,4 +216,3 @@ def _add_style(path: Path, legend: Sequence[LegendEntry]) -> None:
             "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change, srs_id) "
             "VALUES ('layer_styles', 'attributes', 'layer_styles', '', strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 0)"
         )
-    base.close()
