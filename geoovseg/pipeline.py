@@ -11,7 +11,7 @@ from geoovseg.errors import InterruptedRunError, OutputError
 from geoovseg.files import as_path, made_folder, names_folder
 from geoovseg.labels.names import Outputs, output_names
 from geoovseg.rasters.open import native
-from geoovseg.run.checks import check_windows
+from geoovseg.run.checks import check_windows, warn_of_space
 from geoovseg.run.executors import Executor
 from geoovseg.run.finished import finished
 from geoovseg.run.job import Job
@@ -60,6 +60,7 @@ def segment_scene(
         with open_run(outputs, scene, job) as run:
             job = replace(job, prepared=_prepared(run, job, executor, watch))
             again = redone(job, run)
+            warn_of_space(outputs, scene.shape)
             watch.say(_announced(job, run))
             with usage.stage("segment"):
                 seen, together = compute(job, run, executor, watch)

@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from geoovseg import segment
-from geoovseg.errors import OutputError
+from geoovseg.errors import GeoOVSegWarning, OutputError
 from geoovseg.run.worker import Worker
 
 WriteRaster = Callable[..., str]
@@ -167,3 +168,9 @@ def test_several_scenes_need_a_folder_for_their_outputs(geoovseg: Run, folder: P
     code, _, err = geoovseg("segment", folder, *DEMO, option, folder / name)
     assert code == 2
     assert "with several scenes give a folder" in err
+
+
+def test_a_disk_that_may_not_hold_a_run_is_told_before_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoovseg.run.checks.shutil.disk_usage", lambda place: SimpleNamespace(free=100))
+    with pytest.warns(GeoOVSegWarning, match="may be needed on the disk of .*make room and use --resume"):
+        segment(folder / "a.tif", "road", model="demo")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
-from geoovseg.errors import UsageError
+from geoovseg.errors import GeoOVSegWarning, UsageError
+from geoovseg.labels.names import Outputs
 from geoovseg.methods import METHODS, MethodCard, card, read_settings
 from geoovseg.models.cards import MODELS, OWN, SOURCES, ModelCard, model_card
 from geoovseg.models.weights import check_weights
@@ -14,6 +20,9 @@ from geoovseg.run.timings import known_timings
 from geoovseg.scene.intensity import read_scale
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.windows.plan import plan_tiles
+
+SHRUNK, SHRUNK_CONFIDENCE = 0.08, 0.25
+"""Bytes that a pixel of labels, and of confidence, takes in a file, as measured on drawn scenes."""
 
 
 def check_settings(settings: Settings) -> None:
@@ -111,3 +120,25 @@ def check_windows(settings: Settings) -> None:
     if known is not None:
         tile = settings.tile or known.needs.tile
         plan_tiles(tile, tile, tile=tile, stride=settings.stride or 1, patch=known.needs.patch)
+
+
+def warn_of_space(outputs: Outputs, shape: tuple[int, int]) -> None:
+    """Warn where parts and finished rasters may not find room on their disks: an estimate, by how well they shrink."""
+    bytes_once = shape[0] * shape[1] * (SHRUNK if outputs.confidence is None else SHRUNK + SHRUNK_CONFIDENCE)
+    needs: Counter[Path] = Counter()
+    for file in (outputs.parts, outputs.labels):
+        needs[_mount(file.parent)] += int(bytes_once)
+    for place, need in needs.items():
+        free = shutil.disk_usage(place).free
+        if free < need:
+            message = (
+                f"about {need / 1e6:.0f} MB may be needed on the disk of {place}, and {free / 1e6:.0f} MB are free; if it "
+                "fills up, make room and use --resume"
+            )
+            warnings.warn(message, GeoOVSegWarning, 3)
+
+
+def _mount(folder: Path) -> Path:
+    """The folder a disk begins with."""
+    place = folder.resolve()
+    return next((parent for parent in (place, *place.parents) if os.path.ismount(parent)), place)
