@@ -132,8 +132,8 @@ def warn_of_space(outputs: Outputs, shape: tuple[int, int]) -> None:
         free = shutil.disk_usage(place).free
         if free < need:
             message = (
-                f"about {need / 1e6:.0f} MB may be needed on the disk of {place}, and {free / 1e6:.0f} MB are free; if it "
-                "fills up, make room and use --resume"
+                f"about {need / 1e6:.0f} MB may be needed on the disk of {place}, and {free / 1e6:.0f} MB are free; if "
+                "it fills up, make room and use --resume"
             )
             warnings.warn(message, GeoOVSegWarning, 3)
 
