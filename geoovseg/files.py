@@ -22,6 +22,12 @@ RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 """Suffixes of the rasters in a folder."""
 BESIDE = "beside"
 """What stands for an output beside the labels, named after them."""
+LARGEST_TEXT = 4 << 20
+"""Bytes of a list of classes, colours or sentences; 65534 classes with 64 letters each."""
+LARGEST_LIST = 16 << 20
+"""Bytes of a list of paths."""
+LARGEST_SIDE = 64 << 20
+"""Bytes of a file that is read together with a raster and told nothing of by its own name."""
 LOCK = "lock"
 """Name of the file in a folder by which a process says that it works there."""
 
@@ -110,14 +116,29 @@ def bytes_of(path: Path, most: int, *, follow: bool = True) -> bytes:
         return within(file, most)
 
 
-def within(file: Any, most: int) -> bytes:
-    """The rest of an open file, if it is no more than so many bytes. Raises OSError."""
-    content = bytearray()
+def within(file: Any, most: int, head: bytes = b"") -> bytes:
+    """The rest of an open file behind its head, if all is no more than so many bytes. Raises OSError."""
+    content = bytearray(head)
     while piece := file.read(min(most + 1 - len(content), 1 << 20)):
         content += piece
         if len(content) > most:
             raise _too_large(most)
     return bytes(content)
+
+
+def check_plain(path: StrPath, most: int | None = None) -> None:
+    """Refuse a pipe or a device, which others wait for without end, and a file of more bytes. Raises OSError.
+
+    What is not there, or is a folder, is left to who reads it.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
+    if most is not None and found.st_size > most and stat.S_ISREG(found.st_mode):
+        raise _too_large(most)
 
 
 def _too_large(most: int) -> OSError:

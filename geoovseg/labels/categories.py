@@ -66,7 +66,7 @@ def _names(src: Any, depth: int) -> dict[int, str]:
 
 def _check_side_file(src: Any) -> None:
     """Refuse a side file that GDAL would pass over because it is damaged. Raises SceneError."""
-    side = Path(src.name + ".aux.xml")
+    side = Path(src.name + ".aux.xml")  # of a size that was looked at when the raster was opened
     if not side.is_file():
         return
     try:
