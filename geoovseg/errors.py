@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -11,16 +12,24 @@ from typing import Any
 
 from geoovseg.network import public
 
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""What moves a terminal's cursor, ends a line, or turns the direction of what is written."""
+
+
+def printable(text: str) -> str:
+    """A text for a person, on one line: what would command a terminal, as in a file's name, is written out by codes."""
+    return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
 
 class GeoOVSegError(Exception):
-    """Root of all errors this package raises on purpose; its message is meant for the user, and holds no secrets."""
+    """Root of all errors this package raises on purpose; its message is one line for the user, and holds no secrets."""
 
     exit_code = 1
     scene: str | None = None
     """the image it is about, of a command that takes several"""
 
     def __init__(self, *args: Any) -> None:
-        super().__init__(*(public(arg) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(printable(public(arg)) if isinstance(arg, str) else arg for arg in args))
 
 
 class UsageError(GeoOVSegError, ValueError):
@@ -87,7 +96,7 @@ class GeoOVSegWarning(UserWarning):
     """Something the user should know, though the run goes on; it holds no secrets."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(public(message))
+        super().__init__(printable(public(message)))
 
 
 _FILTERS = threading.RLock()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +22,12 @@ RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 """Suffixes of the rasters in a folder."""
 BESIDE = "beside"
 """What stands for an output beside the labels, named after them."""
+LARGEST_TEXT = 4 << 20
+"""Bytes of a list of classes, colours or sentences; 65534 classes with 64 letters each."""
+LARGEST_LIST = 16 << 20
+"""Bytes of a list of paths."""
+LARGEST_SIDE = 64 << 20
+"""Bytes of a file that is read together with a raster and told nothing of by its own name."""
 LOCK = "lock"
 """Name of the file in a folder by which a process says that it works there."""
 
@@ -83,6 +91,63 @@ def made_folder(path: StrPath, option: str) -> None:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{option} {path}: cannot make this folder: {first_line(error)}") from error
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that is only for the user, if it is not there. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
+def bytes_of(path: Path, most: int, *, follow: bool = True) -> bytes:
+    """All of a file, of a pipe or device too, if it is no more than so many bytes; without `follow` a plain file only.
+
+    Raises OSError for what is larger, before it is read where its size is known.
+    """
+    plain = 0 if follow else getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | plain)
+    with open(handle, "rb", buffering=0) as file:
+        found = os.fstat(handle)
+        if not (follow or stat.S_ISREG(found.st_mode)):
+            raise OSError(errno.EINVAL, "it is no file")
+        if found.st_size > most:
+            raise _too_large(most)
+        os.set_blocking(handle, True)  # a pipe that nobody writes was to be opened, not waited for
+        return within(file, most)
+
+
+def within(file: Any, most: int, head: bytes = b"") -> bytes:
+    """The rest of an open file behind its head, if all is no more than so many bytes. Raises OSError."""
+    content = bytearray(head)
+    while piece := file.read(min(most + 1 - len(content), 1 << 20)):
+        content += piece
+        if len(content) > most:
+            raise _too_large(most)
+    return bytes(content)
+
+
+def check_plain(path: StrPath, most: int | None = None) -> None:
+    """Refuse a pipe or a device, which others wait for without end, and a file of more bytes. Raises OSError.
+
+    What is not there, or is a folder, is left to who reads it.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
+    if most is not None and found.st_size > most and stat.S_ISREG(found.st_mode):
+        raise _too_large(most)
+
+
+def _too_large(most: int) -> OSError:
+    return OSError(errno.EFBIG, f"it is larger than {sized(most)}, the most that is read of it")
+
+
+def sized(count: int) -> str:
+    """`4 MB`, as of a limit."""
+    return f"{count >> 20} MB" if count >= 1 << 20 else f"{count >> 10} kB"
 
 
 def text_of(content: bytes) -> str:

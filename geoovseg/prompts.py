@@ -6,9 +6,11 @@ import hashlib
 from pathlib import Path
 
 from geoovseg.errors import VocabularyError, did_you_mean, first_line
-from geoovseg.files import text_of
+from geoovseg.files import LARGEST_TEXT, bytes_of, text_of
 
 DEFAULT_TEMPLATES = "openai-80"
+MOST_SENTENCES = 1000
+"""Of a set of templates: those of a word go through the text tower together."""
 
 
 def prompts_dir() -> Path:
@@ -60,6 +62,8 @@ def templates(name_or_file: str = DEFAULT_TEMPLATES) -> tuple[str, ...]:
         raise VocabularyError(f"{path}: {wrong[0]!r} has no single {{}}, which is where a word goes")
     if not found:
         raise VocabularyError(f"{path} has no sentences; write one a line, as in: an aerial photo of a {{}}.")
+    if len(found) > MOST_SENTENCES:
+        raise VocabularyError(f"{path} has {len(found)} sentences; a set of templates holds at most {MOST_SENTENCES}")
     return found
 
 
@@ -87,9 +91,9 @@ def counter_words() -> tuple[str, ...]:
 
 
 def read_text(path: Path, what: str = "class list") -> str:
-    """A text file in UTF-8 or UTF-16. Raises VocabularyError."""
+    """A text file in UTF-8 or UTF-16, of 4 MB at most. Raises VocabularyError."""
     try:
-        return text_of(path.read_bytes())
+        return text_of(bytes_of(path, LARGEST_TEXT))
     except (OSError, UnicodeDecodeError) as error:
         raise VocabularyError(f"cannot read the {what} {path}: {first_line(error)}") from error
 

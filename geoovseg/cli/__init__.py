@@ -13,7 +13,7 @@ import typer
 from geoovseg.cli import demo, doctor, evaluate, info, merge, methods, models, preview, segment, vectorize, vocabulary
 from geoovseg.cli.options import Careful, Grouped
 from geoovseg.cli.output import data, plain_warnings, talk
-from geoovseg.errors import GeoOVSegError, NobodyListensError, PipeClosedError
+from geoovseg.errors import GeoOVSegError, NobodyListensError, PipeClosedError, printable
 from geoovseg.usage import package_version
 
 STOPPED, INTERRUPTED = (129, 143), 130
@@ -89,10 +89,12 @@ def _told(error: BaseException) -> int:
     if isinstance(error, PipeClosedError) and not notes:
         return code  # who reads no more need not be told
     if hasattr(error, "show"):
+        vars(error)["message"] = printable(str(getattr(error, "message", "")))
         error.show()  # a usage error found by the parser, after how to use the command
     else:
         interrupt = isinstance(error, KeyboardInterrupt | SystemExit | typer.Abort)
-        talk(text if interrupt else "\n".join((f"error: {text}", *notes)))
+        for line in (text,) if interrupt else (f"error: {text}", *notes):
+            talk(line)
     return code
 
 

@@ -78,7 +78,8 @@ def _segment(folder: Path, scene: str, truth: str, method: str, quiet: bool) -> 
         )
     figures = evaluate(made.labels, truth)
     picture = preview(scene, made.labels, folder / "demo.png").picture
-    talk(table(figures), quiet=quiet)
+    for line in table(figures):
+        talk(line, quiet=quiet)
     vectors = vectorize(made.labels, folder / "scene_classes.gpkg", simplify=1, workers=0, overwrite=True).vectors
     return {"labels": made.labels, "vectors": vectors, "picture": picture, "miou": figures.miou}
 

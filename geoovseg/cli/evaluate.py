@@ -89,19 +89,19 @@ def command(
             truth_nodata=truth_nodata,
             colours=colours,
         )
-    data(result.to_json() if json else "\n".join([*_of_files(result), table(result)]))
+    data(*((result.to_json(),) if json else (*_of_files(result), *table(result))))
     for line in _remarks(result):
         talk(line)
 
 
-def table(result: EvaluationResult) -> str:
-    """The figures as aligned text."""
+def table(result: EvaluationResult) -> list[str]:
+    """The figures as lines of aligned text."""
     width = max(16, *(len(name) + 1 for name in result.classes))
     lines = [f"{'class':<{width}}{'IoU':>8}{'precision':>11}{'recall':>8}{'F1':>8}{'pixels':>12}"]
     for name, s in result.classes.items():
         figures = [_figure(value) for value in (s.iou, s.precision, s.recall, s.f1)]
         lines.append(f"{name:<{width}}{figures[0]:>8}{figures[1]:>11}{figures[2]:>8}{figures[3]:>8}{s.pixels:>12}")
-    return "\n".join([*lines, f"mIoU {result.miou:.4f}   accuracy {result.accuracy:.4f}"])
+    return [*lines, f"mIoU {result.miou:.4f}   accuracy {result.accuracy:.4f}"]
 
 
 def _figure(value: float | None) -> str:
@@ -115,7 +115,8 @@ def _of_files(result: EvaluationResult) -> Iterator[str]:
         yield f"{'labels':<{width}}{'mIoU':>8}{'accuracy':>10}"
         for each in result.files:
             yield f"{each['labels']:<{width}}{_figure(each['miou']):>8}{_figure(each['accuracy']):>10}"
-        yield f"\nall pixels of {len(result.files)} file{'s' * (len(result.files) > 1)} together:"
+        yield ""
+        yield f"all pixels of {len(result.files)} file{'s' * (len(result.files) > 1)} together:"
 
 
 def _remarks(result: EvaluationResult) -> Iterator[str]:

@@ -34,7 +34,7 @@ def command(
     from geoovseg.vectors.info import info
 
     found = info(file, layer=layer, field=field)
-    data(found.to_json() if json else "\n".join(_lines(found)))
+    data(*((found.to_json(),) if json else _lines(found)))
 
 
 def _lines(found: Info) -> Iterator[str]:

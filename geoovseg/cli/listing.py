@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 
 from geoovseg.cli.output import talk
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.files import RASTERS, text_of
+from geoovseg.files import LARGEST_LIST, RASTERS, bytes_of, text_of, within
 from geoovseg.labels.ours import is_ours
 
 HEAD = 4096
@@ -50,7 +50,7 @@ def named(argument: str) -> list[str]:
     if not argument.startswith("@") or os.path.exists(argument):
         return [argument]
     try:
-        text = Path(argument[1:]).read_text(encoding="utf-8-sig")
+        text = bytes_of(Path(argument[1:]), LARGEST_LIST).decode("utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise UsageError(f"{argument}: cannot read this list of paths: {first_line(error)}") from error
     if not (found := [line.strip() for line in text.splitlines() if line.strip()]):
@@ -71,7 +71,12 @@ def _standard_input() -> str:
     source = getattr(sys.stdin, "buffer", None) or io.BytesIO(sys.stdin.read().encode() if sys.stdin else b"")
     head = source.read(HEAD)
     _check_list(_decoded(head[: len(head) // 2 * 2]))
-    return _decoded(head + source.read())
+    try:
+        return _decoded(within(source, LARGEST_LIST, head))
+    except OSError as error:
+        raise UsageError(
+            f"- reads a list of paths from standard input, and cannot: {first_line(error)}; list fewer at once"
+        ) from error
 
 
 def _decoded(content: bytes) -> str:

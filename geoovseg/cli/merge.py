@@ -31,7 +31,7 @@ def command(
     if per_tile is not None:
         made_folder(per_tile, "--per-tile")
     merged = merge(parts, output=output, confidence=confidence, overwrite=overwrite, per_tile=per_tile)
-    data(jsonlib.dumps(merged._asdict()) if json else "\n".join((merged.labels, *merged.per_tile)))
+    data(*((jsonlib.dumps(merged._asdict()),) if json else (merged.labels, *merged.per_tile)), names=not json)
     if merged.failed_windows:
         talk(f"{merged.failed_windows} windows could not be read; areas that no other window covers have no data")
         raise typer.Exit(3)

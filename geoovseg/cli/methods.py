@@ -23,9 +23,9 @@ def command(
         for key, entry in chosen.items():
             data(jsonlib.dumps({"name": key, **asdict(entry)}))
     elif name:
-        data(_show(name, card(name)))
+        data(*_show(name, card(name)))
     else:
-        data("\n".join(_line(key, entry) for key, entry in METHODS.items()))
+        data(*(_line(key, entry) for key, entry in METHODS.items()))
 
 
 def _line(name: str, entry: MethodCard) -> str:
@@ -34,17 +34,16 @@ def _line(name: str, entry: MethodCard) -> str:
     return f"{name:<12}{entry.title:<26}{needs:<18}{entry.cost:>4g} x  {entry.about}"
 
 
-def _show(name: str, entry: MethodCard) -> str:
+def _show(name: str, entry: MethodCard) -> list[str]:
     vfm = f", a vision model (--vfm, default {entry.vfm})" if entry.vfm else ""
     sam = f", Segment Anything (--sam, default {entry.sam})" if "sam" in entry.needs else ""
     regions = f", regions (--regions, default sam by {entry.sam})" if "regions" in entry.needs else ""
     sees = "blocks of windows (--block)" if entry.blocks else "one window at a time"
-    lines = [
+    return [
         f"{name}: {entry.title}",
         entry.paper,
         entry.about,
         f"scores: {entry.unit}; cost: {entry.cost:g} x clip",
         f"needs: a CLIP model (--model){vfm}{sam}{regions}; sees {sees}",
+        *(f"  --set {f.name}={str(f.default).lower()}   {f.about}" for f in entry.fields),
     ]
-    lines += [f"  --set {f.name}={str(f.default).lower()}   {f.about}" for f in entry.fields]
-    return "\n".join(lines)

@@ -47,9 +47,9 @@ def show(name: NameArg, json: o.JsonOpt = False) -> None:
         return
     source = f"{card.repo}: {' or '.join(card.files)}" if card.repo else str(card.url or card.path)
     source += f", {card.member} in it" if card.member else ""
-    data(f"{card.name}: {card.about}\nkind          {card.kind}\narchitecture  {card.arch}\nsource        {source}")
-    data(f"size          {card.megabytes or '?'} MB\nlicence       {card.licence}")
-    data((f"terms         {card.terms}\n" if card.terms else "") + f"on disk       {here or 'no'}")
+    data(f"{card.name}: {card.about}", f"kind          {card.kind}", f"architecture  {card.arch}")
+    data(f"source        {source}", f"size          {card.megabytes or '?'} MB", f"licence       {card.licence}")
+    data(*([f"terms         {card.terms}"] if card.terms else []), f"on disk       {here or 'no'}")
 
 
 @app.command("fetch", cls=o.Careful)
@@ -72,7 +72,10 @@ def fetch(
                 here = fetch_weights(card, progress)
         copies = copy_weights(card, bundle) if bundle else []
         path = str(here)
-        data(jsonlib.dumps({"name": name, "path": path, "bundle": [str(c) for c in copies]}) if json else path)
+        data(
+            jsonlib.dumps({"name": name, "path": path, "bundle": [str(c) for c in copies]}) if json else path,
+            names=not json,
+        )
 
 
 @app.command("compose", cls=o.Careful)
@@ -98,7 +101,7 @@ def compose_models(
         return
     for member in members:
         data(f"{member.name:<28}margin {member.margin:.4f}  weight {member.weight:.3f}")
-    data(str(output))
+    data(str(output), names=True)
 
 
 @app.command("verify", cls=o.Careful)

@@ -46,4 +46,4 @@ def command(
     chosen = None if bands is None else read_bands("--bands", bands)
     with access(offline=offline), one_scene(listed(scenes)) as scene:
         result = preview(scene, labels, picture, bands=chosen, scale=scale, size=size, confidence=confidence)
-    data(result.to_json() if json else result.picture)
+    data(result.to_json() if json else result.picture, names=not json)

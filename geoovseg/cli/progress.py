@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from geoovseg.cli.output import BARS, talk
+from geoovseg.errors import printable
 from geoovseg.network import public
 from geoovseg.usage import duration
 
@@ -88,7 +89,7 @@ def _size(scene: str) -> int:
 
 
 def _short(scene: str) -> str:
-    name = PurePath(public(scene)).name.encode(errors="replace").decode()
+    name = printable(PurePath(public(scene)).name).encode(errors="replace").decode()
     return name if len(name) <= LETTERS else f"{name[: LETTERS - 3]}..."
 
 

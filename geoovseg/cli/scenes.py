@@ -19,6 +19,7 @@ from geoovseg.errors import (
     InterruptedRunError,
     NobodyListensError,
     UsageError,
+    printable,
     some,
 )
 from geoovseg.files import BESIDE, StrPath, made_folder, names_folder
@@ -218,7 +219,7 @@ def _one(task: Task, run: Callable[[Task], int], *, json: bool, alone: bool) -> 
         if json:
             said = {"scene": public(task.scene), "error": str(error), "exit_code": error.exit_code}
             data(jsonlib.dumps(said, ensure_ascii=False))
-        talk(f"error: {error}" if public(task.scene) in str(error) else f"error: {task.scene}: {error}")
+        talk(f"error: {error}" if printable(public(task.scene)) in str(error) else f"error: {task.scene}: {error}")
         return error.exit_code
 
 

@@ -114,7 +114,8 @@ class _Runs:
             raise
         outputs = (result.parts_dir,) if result.parts_dir else (result.labels, result.vectors, result.confidence)
         try:
-            data(result.to_json() if self.json else "\n".join(filter(None, (*outputs, *result.per_tile))))
+            names = filter(None, (*outputs, *result.per_tile))
+            data(*((result.to_json(),) if self.json else names), names=not self.json)
         except PipeClosedError as error:
             error.add_note(f"finished: {', '.join(filter(None, outputs))}")
             raise

@@ -86,7 +86,7 @@ def command(
         result = vectorize(task.scene, str(task.output), confidence=beside, overwrite=task.overwrite, **how)
         for line in _remarks(result, min_area):
             talk(line)
-        data(result.to_json() if json else result.vectors)
+        data(result.to_json() if json else result.vectors, names=not json)
         return 0
 
     with access(offline=offline):

@@ -50,9 +50,9 @@ def command(
     about = _about(find_list(name)) if name else ""
     pairs = _alike(words, model, templates) if model else []
     near = [pair for pair in pairs if pair.cosine >= close]
-    data(_json(name, about, words, pairs, near) if json else _text(about, words))
+    data(*((_json(name, about, words, pairs, near),) if json else _lines(about, words)))
     if model and not json:
-        data(_confusable(model, pairs, near, close))
+        data(*_confusable(model, pairs, near, close))
 
 
 def _list(json: bool) -> None:
@@ -61,7 +61,7 @@ def _list(json: bool) -> None:
         lines = [jsonlib.dumps({"name": name, "classes": count, "about": about}) for name, count, about in rows]
     else:
         lines = [f"{name:<28}{count:>4}  {about}" for name, count, about in rows]
-    data("\n".join(lines))
+    data(*lines)
 
 
 def _count(path: Path) -> int:
@@ -85,7 +85,7 @@ def _alike(words: Vocabulary, model: str, templates: str) -> list[Alike]:
     return alike(loaded.text, {BACKGROUND: words.background, **groups} if words.background else groups)
 
 
-def _text(about: str, words: Vocabulary) -> str:
+def _lines(about: str, words: Vocabulary) -> list[str]:
     lines = [about] if about else []
     if words.background:
         lines.append(f"{0:>4}  {BACKGROUND}  {', '.join(words.background)}")
@@ -95,17 +95,17 @@ def _text(about: str, words: Vocabulary) -> str:
         lines.append(f"{code:>4}  {entry.colour}  {entry.name:<{width}}  {listed}".rstrip())
     if not words.background:
         lines.append("no class is named background; with --background none every pixel gets one of these classes")
-    return "\n".join(lines)
+    return lines
 
 
-def _confusable(model: str, pairs: list[Alike], near: list[Alike], close: float) -> str:
+def _confusable(model: str, pairs: list[Alike], near: list[Alike], close: float) -> list[str]:
     if not pairs:
-        return "one class only: nothing to tell apart"
+        return ["one class only: nothing to tell apart"]
     head = f"{len(near)} of {len(pairs)} pairs that {model} can hardly tell apart (cosine {close:g} or more)"
     shown = near[:SHOWN] or pairs[:1]
     lines = [head + (":" if near else "; the closest:")]
     lines += [f"  {p.cosine:.3f}  {p.first} / {p.second}  ({p.words[0]} - {p.words[1]})" for p in shown]
-    return "\n".join(lines)
+    return lines
 
 
 def _json(name: str | None, about: str, words: Vocabulary, pairs: list[Alike], near: list[Alike]) -> str:

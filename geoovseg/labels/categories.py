@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 import rasterio.shutil
 from rasterio.io import MemoryFile
 
-from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, some
+from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, printable, some
 from geoovseg.labels.record import RunRecord
 from geoovseg.network import is_remote
 from geoovseg.rasters.open import GDAL_ERRORS, opened
@@ -49,9 +49,10 @@ def category_names(src: Any) -> dict[int, str]:
     """Class names by code of an open raster: from its run record, else in any way that GDAL and ArcGIS know.
 
     These are category names, a raster attribute table (also `.vat.dbf`), and flags as netCDF has them. A VRT that says
-    nothing has the names of what it is made of. Raises SceneError for a damaged record or side file.
+    nothing has the names of what it is made of. Codes for terminals in a name are written out. Raises SceneError for a
+    damaged record or side file.
     """
-    return _names(src, DEPTH)
+    return {code: printable(name) for code, name in _names(src, DEPTH).items()}
 
 
 def _names(src: Any, depth: int) -> dict[int, str]:
@@ -65,7 +66,7 @@ def _names(src: Any, depth: int) -> dict[int, str]:
 
 def _check_side_file(src: Any) -> None:
     """Refuse a side file that GDAL would pass over because it is damaged. Raises SceneError."""
-    side = Path(src.name + ".aux.xml")
+    side = Path(src.name + ".aux.xml")  # of a size that was looked at when the raster was opened
     if not side.is_file():
         return
     try:

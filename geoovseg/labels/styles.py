@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 CONFIDENCE_RAMP = ((0, "#440154"), (0.25, "#3b528b"), (0.5, "#21918c"), (0.75, "#5ec962"), (1, "#fde725"))
 """Confidence and its colours, with what lies between in even steps."""
+
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""What XML cannot hold, in no way."""
 
 
 @dataclass(frozen=True)
@@ -118,5 +122,8 @@ def _qgis() -> tuple[Element, Element]:
 
 def _text(root: Element, *, doctype: bool = False) -> str:
     indent(root)
+    for item in root.iter():
+        item.attrib.update({key: _NO_XML.sub("\ufffd", said) for key, said in item.attrib.items()})
+        item.text = item.text and _NO_XML.sub("\ufffd", item.text)
     head = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" if doctype else ""
     return head + tostring(root, encoding="unicode") + "\n"

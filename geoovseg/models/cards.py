@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegWarning, ModelError, did_you_mean, first_line, some
+from geoovseg.files import LARGEST_TEXT, bytes_of
 from geoovseg.models.catalogue import CARDS, FILES, REFUSED
 from geoovseg.models.catalogue import CLIP_MEAN as CLIP_MEAN
 from geoovseg.models.catalogue import CLIP_STD as CLIP_STD
@@ -90,7 +91,7 @@ def _composed(name: str) -> ModelCard | None:
     if path.suffix != ".safetensors" or not beside.is_file():
         return None
     try:
-        said = json.loads(beside.read_text(encoding="utf-8"))
+        said = json.loads(bytes_of(beside, LARGEST_TEXT))
         members = ", ".join(f"{m['weight']:.2f} {m['name']}" for m in said["members"])
         return ModelCard(
             name=name,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from geoovseg.errors import GeoOVSegError, ModelError, first_line
+from geoovseg.models.load import check_finite
 from geoovseg.models.patches import Grid, fit_to
 
 TIMESTEP = 1
@@ -100,6 +101,7 @@ def load_diffusion(
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **given)
         text = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **given)
         tokens = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+        check_finite(item for model in (unet, vae, text) for item in model.state_dict().items())
     except Exception as error:  # of many kinds
         raise GeoOVSegError(f"{folder} cannot be loaded as Stable Diffusion: {first_line(error)}") from error
     ids = tokens("", padding="max_length", max_length=tokens.model_max_length, return_tensors="pt").input_ids

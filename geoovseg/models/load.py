@@ -9,7 +9,7 @@ import pickle
 import re
 import zipfile
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -124,7 +124,7 @@ def as_weights(path: Path, arch: str) -> Iterator[None]:
 def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Put the tensors of a file into a model; others that the file holds are left out.
 
-    Raises ValueError where one is missing or has another shape.
+    Raises ValueError where one is missing, has another shape, or holds what is no number.
     """
     wanted = model.state_dict()
     if missing := [k for k in wanted if k not in state]:
@@ -132,7 +132,15 @@ def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
     for key, value in wanted.items():
         if state[key].shape != value.shape:
             raise ValueError(f"its {key} has shape {tuple(state[key].shape)}, not {tuple(value.shape)}")
+    check_finite((key, state[key]) for key in wanted)
     model.load_state_dict(state, strict=False)
+
+
+def check_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Refuse weights with which every score would be no number. Raises ValueError, which names the first."""
+    for key, value in tensors:
+        if value.is_floating_point() and value.numel() and not torch.stack(value.aminmax()).isfinite().all():
+            raise ValueError(f"its {key} is not finite")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

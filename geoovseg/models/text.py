@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import combinations
 from typing import Any
 
@@ -15,13 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geoovseg.errors import GeoOVSegWarning
-from geoovseg.files import whole
-from geoovseg.models.weights import cache_dir
+from geoovseg.models.kept import keep, kept
 from geoovseg.vocabulary import Vocabulary, parse_background
 
 Tokenize = Callable[[list[str]], Tensor]
 CLOSE = 0.92
 """Counter-words whose features are closer than this cosine to a word of the user's are left out."""
+SEAL = hashlib.sha256().digest_size
+"""Bytes of a digest."""
+UNIT = 1e-3
+"""How far from 1 the length of a unit feature may be; what is no number is never that near."""
 
 
 class TextEncoder:
@@ -50,21 +54,17 @@ class TextEncoder:
 
     def _cached(self, word: str) -> Tensor:
         """A damaged or unwritable cache costs time, never the run."""
-        try:
-            path = cache_dir() / "text" / f"{self._key(word)}.npy"
-        except RuntimeError:  # an account without a home
-            return self.encode(word)
-        try:
-            return torch.from_numpy(np.load(path, allow_pickle=False))
-        except (OSError, ValueError, EOFError):
-            feature = self.encode(word)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with whole(path, ".npy") as part:
-                np.save(part, feature.numpy())
-        except OSError:
-            pass
-        return feature
+        key = self._key(word)
+        found = _unpacked(kept("text", f"{key}.npy"), key, self._width())
+        if found is None:
+            found = self.encode(word)
+            keep("text", f"{key}.npy", _packed(found, key))
+        return found
+
+    def _width(self) -> int | None:
+        """The length of a feature, where the model says it."""
+        projection = getattr(self.model, "text_projection", None)
+        return int(projection.shape[-1]) if isinstance(projection, Tensor) else None
 
     def encode(self, word: str) -> Tensor:
         """The unit feature (D,) of a word, computed."""
@@ -76,6 +76,30 @@ class TextEncoder:
         if self._identity is None:
             self._identity = _digest(self.model, self.templates)
         return hashlib.sha256(f"{self._identity}\0{word}".encode()).hexdigest()[:40]
+
+
+def _packed(feature: Tensor, key: str) -> bytes:
+    """A feature as it is kept: an array of numpy, then a digest of it and of what it is the feature of."""
+    file = BytesIO()
+    np.save(file, feature.numpy())
+    return file.getvalue() + _seal(file.getvalue(), key)
+
+
+def _seal(content: bytes, key: str) -> bytes:
+    return hashlib.sha256(key.encode() + content).digest()
+
+
+def _unpacked(content: bytes | None, key: str, width: int | None) -> Tensor | None:
+    """A feature that was kept; none for what is damaged, of something else, or no unit vector of this length."""
+    if content is None or content[-SEAL:] != _seal(content[:-SEAL], key):
+        return None
+    try:
+        found = np.load(BytesIO(content[:-SEAL]), allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.shape != (width or found.size,):
+        return None
+    return torch.from_numpy(found) if abs(np.linalg.norm(found.astype(float)) - 1) < UNIT else None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from geoovseg.errors import ModelError
 from geoovseg.models.cards import model_card
 from geoovseg.models.download import file_sha256
-from geoovseg.models.load import as_weights, read_state, under
+from geoovseg.models.load import as_weights, check_finite, read_state, under
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.jbu import Jbu, JbuStep, Projection
@@ -66,8 +66,7 @@ def _check(state: dict[str, Tensor], arch: str) -> None:
             raise ValueError(f"it has no {key}")
         if tuple(state[key].shape) != shape:
             raise ValueError(f"its {key} has shape {tuple(state[key].shape)}, not {shape}")
-        if not state[key].isfinite().all():
-            raise ValueError(f"its {key} is not finite")
+        check_finite([(key, state[key])])
 
 
 def _shapes(dim: int, arch: str) -> dict[str, tuple[int, ...]]:

@@ -6,10 +6,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, OutputError, WeightsMissingError, first_line
-from geoovseg.files import whole
+from geoovseg.files import private_folder, whole
 from geoovseg.models.cards import ModelCard
 from geoovseg.models.download import Progress, check, download, file_sha256, unpack
 from geoovseg.network import is_offline, model_dir
@@ -75,8 +76,8 @@ def check_weights(cards: Iterable[ModelCard]) -> None:
             raise WeightsMissingError(f"no weights at {card.path}, given by --{OPTIONS[card.kind]} {card.name}")
     if missing:
         raise WeightsMissingError(
-            f"the weights of {' and of '.join(map(_sized, missing))} are not on this machine. Fetch them once with\n"
-            f"  geoovseg models fetch {' '.join(card.name for card in missing)}\n{_OFFLINE}"
+            f"the weights of {' and of '.join(map(_sized, missing))} are not on this machine. Fetch them once with "
+            f"`geoovseg models fetch {' '.join(card.name for card in missing)}`. {_OFFLINE}"
         )
 
 
@@ -101,6 +102,8 @@ def fetch_weights(card: ModelCard, progress: Progress | None = None) -> Path:
 
 def _from_url(card: ModelCard, url: str, progress: Progress | None) -> Path:
     kept = _kept(card)
+    with suppress(OSError):  # which the download tells
+        private_folder(cache_dir())
     if card.member is None:
         return download(url, kept, sha256=card.sha256, progress=progress)
     archive = kept.with_name(url.rpartition("/")[2])

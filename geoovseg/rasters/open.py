@@ -17,6 +17,7 @@ from rasterio.env import getenv, hasenv, setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoovseg.errors import SceneError, first_line, hushed, some
+from geoovseg.files import LARGEST_SIDE, check_plain
 from geoovseg.network import is_offline, is_remote
 from geoovseg.rasters.http import PATIENCE, TALKATIVE, unopened
 
@@ -26,6 +27,9 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/(?!/)")
 """The start of an address that was a path in between."""
 OURS: dict[str, Any] = {"GDAL_CACHEMAX": 64, **PATIENCE, **TALKATIVE}
 """GDAL settings of a run that the user may set otherwise: a block cache of 64 MB, patience with servers."""
+_READ_WHOLE = (".aux.xml", ".vat.dbf", ".tfw", ".wld")
+_SIDES = (*_READ_WHOLE, ".ovr", ".msk")
+"""Ends of the names of files that GDAL opens with a raster, and of those that it has in memory as a whole."""
 MANY = 100
 """Bands; damaged files have thousands, of which all are asked then."""
 LARGEST = 2**40
@@ -77,6 +81,7 @@ def check_reachable(name: str) -> None:
 def opened(name: str, what: str) -> Iterator[Any]:
     """An open raster, closed in the end; `what` names it in a message. Raises SceneError, also for what is offline."""
     check_reachable(name)
+    _check_files(name, what)
     try:
         src = plain_open(name)
     except UnicodeError as error:
@@ -87,6 +92,16 @@ def opened(name: str, what: str) -> Iterator[Any]:
     with src:
         _check_georeference(src, what)
         yield src
+
+
+def _check_files(name: str, what: str) -> None:
+    """Refuse what GDAL would wait for, or read without end: pipes, devices, huge side files. Raises SceneError."""
+    beside = [f"{start}{end}" for start in (name, os.path.splitext(name)[0]) for end in _SIDES]
+    for path in (name, *beside):
+        try:
+            check_plain(path, LARGEST_SIDE if path.endswith(_READ_WHOLE) else None)
+        except OSError as error:
+            raise SceneError(f"cannot open {what if path == name else path}: {first_line(error)}") from error
 
 
 def _check_georeference(src: Any, what: str) -> None:

@@ -11,16 +11,15 @@ import timeit
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from geoovseg import machine
-from geoovseg.files import write_whole
 from geoovseg.methods import card, read_settings
 from geoovseg.models.cards import DEMO, DEMO_DIR, OWN, SOURCES, Kind, model_card
-from geoovseg.models.weights import cache_dir, find_weights
+from geoovseg.models.kept import keep, kept
+from geoovseg.models.weights import find_weights
 from geoovseg.run.layout import Needs, TileBytes
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.usage import package_version
@@ -103,9 +102,7 @@ def keep_timings(settings: Settings, timings: Timings) -> Timings:
             timings, tiles={**before.tiles, **{s: _least(before, s, t) for s, t in timings.tiles.items()}}
         )
     with suppress(OSError, RuntimeError):
-        path = _file(settings)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, timings.to_json())
+        keep("pace", _name(settings), timings.to_json().encode())
     return timings
 
 
@@ -124,7 +121,7 @@ def product_seconds() -> float:
 def _kept(settings: Settings) -> Timings | None:
     """None if nothing is, or it cannot be read."""
     with suppress(*DAMAGED):
-        return Timings.from_json(_file(settings).read_text(encoding="utf-8"))
+        return Timings.from_json((kept("pace", _name(settings)) or b"").decode())
     return None
 
 
@@ -142,12 +139,12 @@ def _packaged(settings: Settings) -> Timings | None:
     return replace(timings, needs=replace(timings.needs, memory=machine.memory()), tiles=tiles)
 
 
-def _file(settings: Settings) -> Path:
+def _name(settings: Settings) -> str:
     """Named after all that changes how long a tile takes: settings, weights, versions, and the machine."""
     versions = [package_version(name) for name in ("geoovseg", "torch", "open_clip_torch", "timm")]
     what = [_what(settings), list(_weights(settings)), versions, list(_machine())]
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:40]
-    return cache_dir() / "pace" / f"{key}.json"
+    return f"{key}.json"
 
 
 def _what(settings: Settings) -> dict[str, Any]:

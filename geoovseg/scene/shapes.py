@@ -20,6 +20,7 @@ from pyogrio.errors import DataSourceError
 from rasterio._path import _parse_path, _vsi_path
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, SceneError, UsageError, did_you_mean, first_line
+from geoovseg.files import LARGEST_SIDE, bytes_of, check_plain, within
 from geoovseg.network import is_offline, is_remote
 from geoovseg.rasters.open import check_reachable
 
@@ -37,6 +38,12 @@ VECTORS = (
     ".gml",
 )
 """Suffixes of files that hold shapes."""
+WHOLE = (".geojson", ".json", ".kml", ".gml", ".parquet", ".geoparquet")
+"""Suffixes of files that are in memory as a whole when a shape is read."""
+LARGEST_WHOLE = 1 << 30
+"""Bytes of such a file."""
+MOST_SHAPES = 2_000_000
+"""That are read of a file; those that a condition leaves out do not count."""
 _CURL = "CPL_VSIL_CURL_ALLOWED_EXTENSIONS"
 _PATIENCE = 60
 """Seconds for a server to answer."""
@@ -70,6 +77,7 @@ def read_shapes(name: str, choice: Choice) -> Any:
     """
     check_reachable(name)
     try:
+        check_plain(name, LARGEST_WHOLE if suffix_of(name) in WHOLE else None)
         with _network():
             table = (
                 _read_parquet(name, choice) if suffix_of(name) in (".parquet", ".geoparquet") else _read(name, choice)
@@ -88,10 +96,13 @@ def read_table(name: str) -> Any:
     if (is_offline() and is_remote(name)) or not (os.path.exists(name) or is_elsewhere(name)):
         return None
     try:
+        check_plain(name, LARGEST_SIDE)
         with _network():
             return pyogrio.read_dataframe(_address(name), read_geometry=False)
     except DataSourceError:
         return None
+    except OSError as error:
+        raise SceneError(f"cannot read {name}: {first_line(error)}") from error
 
 
 @contextmanager
@@ -130,11 +141,14 @@ def _layer(source: Any, name: str, choice: Choice, layers: Any = None) -> Any:
     found = pyogrio.list_layers(source) if layers is None else layers
     layer = _chosen([str(each) for each, shapes in found if shapes is not None], name, choice)
     try:
-        return pyogrio.read_dataframe(source, layer=layer, where=choice.where)
+        table = pyogrio.read_dataframe(source, layer=layer, where=choice.where, max_features=MOST_SHAPES + 1)
     except Exception as error:  # of several kinds, by the format
         if choice.where is None:
             raise
         raise UsageError(f"{choice.where_option} {choice.where}: {first_line(error)}") from error
+    if len(table) > MOST_SHAPES:
+        raise SceneError(f"{name} holds more than {MOST_SHAPES} shapes, the most that are read; use fewer")
+    return table
 
 
 def _chosen(layers: list[str], name: str, choice: Choice) -> str | None:
@@ -184,10 +198,10 @@ def _content(address: str) -> bytes:
     """All of a file on a server or in an archive, by the address that GDAL has for it."""
     if address.startswith("/vsicurl/"):
         with urllib.request.urlopen(address.removeprefix("/vsicurl/"), timeout=_PATIENCE) as answer:
-            return bytes(answer.read())
+            return within(answer, LARGEST_WHOLE)
     if address.startswith("/vsizip/"):
         archive, _, inside = address.removeprefix("/vsizip/").replace("{", "").replace("}", "").partition(".zip/")
         whole = f"/{archive}.zip" if archive.startswith("vsi") else f"{archive}.zip"
-        with zipfile.ZipFile(BytesIO(_content(whole))) as files:
-            return files.read(inside)
-    return Path(address).read_bytes()
+        with zipfile.ZipFile(BytesIO(_content(whole))) as files, files.open(inside) as file:
+            return within(file, LARGEST_WHOLE)
+    return bytes_of(Path(address), LARGEST_WHOLE)

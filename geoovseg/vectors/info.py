@@ -24,6 +24,7 @@ from rasterio.crs import CRS
 from shapely.errors import ShapelyError
 
 from geoovseg.errors import SceneError, UsageError, first_line, some
+from geoovseg.files import check_plain
 from geoovseg.labels.info import HECTARE, Info, crs_name, raster_info
 from geoovseg.network import public
 from geoovseg.rasters.ground import ellipsoid_of, wkt_of
@@ -54,6 +55,10 @@ def info(file: str | os.PathLike[str], *, layer: str | None = None, field: str |
     there.
     """
     name = os.fspath(file)
+    try:
+        check_plain(name)
+    except OSError as error:
+        raise SceneError(f"cannot open {name}: {first_line(error)}") from error
     with raster_env():
         if _suffix(name) in SUFFIXES or layer is not None or field is not None:
             return _of_polygons(name, layer, field)

@@ -75,6 +75,9 @@ def inspect(src: Any, path: str, classes: Sequence[str] | str | None, names: dic
     check_codes(src)
     if wrong := [code for code in names or {} if not isinstance(code, int)]:
         raise UsageError(f"names of {wrong[0]!r}: codes are whole numbers, as in {{3: 'road'}}")
+    for code, name in (names or {}).items():
+        if not (isinstance(name, str) and name.isprintable()):
+            raise UsageError(f"the name {name!r} of the code {code} has characters that cannot be printed")
     known = {**category_names(src), **(names or {})}
     legend = _legend(src, known)
     if classes is None:

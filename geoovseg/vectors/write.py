@@ -23,7 +23,7 @@ from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureErr
 from pyproj.exceptions import ProjError
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError, first_line, hushed
-from geoovseg.files import behind_link, bench, to_disk, write_whole
+from geoovseg.files import LARGEST_SIDE, behind_link, bench, to_disk, write_whole
 from geoovseg.labels.names import writing
 from geoovseg.labels.styles import LegendEntry, vector_qml
 from geoovseg.rasters.ground import wkt_of
@@ -99,7 +99,7 @@ def write_polygons(
 def _write_style(path: Path, text: str, *, overwrite: bool) -> None:
     """Write a style beside a file of polygons, but not in the place of another file's. Warns where it is left out."""
     style = path.with_suffix(".qml")
-    there = style.read_text(encoding="utf-8", errors="replace") if style.is_file() else None
+    there = _start_of(style) if style.is_file() else None
     if there == text:
         return
     of_rasters, of_polygons = (_others(path, suffixes) for suffixes in (RASTERS, DRIVERS))
@@ -110,6 +110,12 @@ def _write_style(path: Path, text: str, *, overwrite: bool) -> None:
         warnings.warn(message, GeoOVSegWarning, 4)
     else:
         write_whole(style, text)
+
+
+def _start_of(style: Path) -> str:
+    """What a style begins with, in which one of rasters says that it is one; of those we write all."""
+    with style.open("rb") as file:
+        return file.read(LARGEST_SIDE).decode(errors="replace")
 
 
 def _others(path: Path, suffixes: Iterable[str]) -> list[Path]:
