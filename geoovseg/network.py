@@ -10,12 +10,18 @@ from contextvars import ContextVar
 from pathlib import Path
 from urllib.parse import parse_qs
 
-_SCHEMES = "https?|ftp|s3|gs|az|abfs|oss|adls|hdfs|swift"
-_REMOTE = re.compile(rf"({_SCHEMES})://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
+_SCHEMES = "https?|ftp|s3|gs|az|abfss?|wasbs?|webdavs?|oss|adls|hdfs|swift"
+_BUCKETS = "s3|gs|az|adls|oss|swift|hdfs|webhdfs"
+_REMOTE = re.compile(rf"({_SCHEMES}):/|/vsi(curl|{_BUCKETS})", re.IGNORECASE)
 """In names of scenes that are read over the network; also within an archive, or a part of a file."""
-_QUERY = r"\?[^\s'\"<>]*?(?=[;:,.)]*(?:[\s'\"<>]|$))"
+_END = r"""(?=[;:,.)]*(?:[\s'"<>]|$))"""
+_QUERY = rf"""(?:\?(?:[^\s'"<>]|(?<==)['"][^'"\s]*['"])*?(?<!=){_END}|\?[^\s'"<>]*?{_END})"""
 _SECRET = re.compile(
-    rf"/vsicurl(?:_streaming)?{_QUERY}|(?P<at>(?:{_SCHEMES})://)(?:[^\s/@'\"<>]*@)?(?P<name>[^\s?'\"<>]*)(?:{_QUERY})?"
+    rf"""/vsicurl(?:_streaming)?{_QUERY}"""
+    rf"""|(?P<at>(?:{_SCHEMES}):/+)(?:[^\s/'"<>]*@)?(?P<name>[^\s?'"<>]*)(?:{_QUERY})?"""
+    rf"""|(?P<store>/vsi(?:{_BUCKETS})[a-z_]*/[^\s?'"<>]*){_QUERY}"""
+    r"""|(?P<key>\b(?:password|passwd|pwd)=|<(?:UserPwd|Password|Token|ApiKey)>)[^\s<>;&'"]*""",
+    re.IGNORECASE,
 )
 """What may hold a password or a signature: users and queries of addresses, and options of GDAL's own kind of them."""
 _OFFLINE = ContextVar("offline", default=False)
@@ -52,6 +58,8 @@ def public(text: str) -> str:
 def _without_secret(found: re.Match[str]) -> str:
     if found["at"]:
         return found["at"] + found["name"]
+    if found["store"] or found["key"]:
+        return found["store"] or f"{found['key']}..."
     address = parse_qs(found[0].partition("?")[2]).get("url", [""])[0]
     return f"/vsicurl/{public(address)}" if address else "/vsicurl/..."
 

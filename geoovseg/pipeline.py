@@ -15,7 +15,7 @@ from geoovseg.run.checks import check_windows, warn_of_space
 from geoovseg.run.executors import Executor
 from geoovseg.run.finished import finished
 from geoovseg.run.job import Job
-from geoovseg.run.layout import caution
+from geoovseg.run.layout import area_of, caution
 from geoovseg.run.result import SegmentResult as SegmentResult
 from geoovseg.run.result import of_outputs, of_run
 from geoovseg.run.state import Run, as_written, open_finished, open_run
@@ -50,6 +50,7 @@ def segment_scene(
             finished=settings.goes_on,
         )
         check_windows(settings)
+        area_of(scene, settings)  # may be wrong, which is to be told before models are loaded
         with usage.stage("load"):
             executor = begin()
             job = executor.job(path, settings, watch.stopped)

@@ -17,7 +17,7 @@ from geoovseg.run.checks import check_settings
 from geoovseg.run.executors import Executor, open_executor
 from geoovseg.settings import Announce, Call, Progress, Settings, Stop, StrPath, Watch
 from geoovseg.settings.keywords import on_init, on_scene
-from geoovseg.vectors.targets import check_target, target_of
+from geoovseg.vectors.targets import check_made_of, check_target, target_of
 from geoovseg.vocabulary import Classes, read_classes
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ def with_vectors(result: SegmentResult, settings: Settings, *, workers: int) -> 
     if settings.vectors is None:
         return result
     target = target_of(settings.vectors, result.labels)
-    if result.was_there and target.exists():
+    if result.was_there and target.exists() and not settings.overwrite:
+        check_made_of(target, Path(result.labels))
         return replace(result, vectors=str(target))
     from geoovseg.vectors.vectorize import vectorize  # slow to import, and needed only for polygons
 

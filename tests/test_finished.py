@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,16 +97,9 @@ def test_labels_of_other_settings_are_no_finished_ones(folder: Path, change: dic
     assert not made.was_there
 
 
-def test_labels_older_than_their_scene_are_not_finished(folder: Path) -> None:
-    labels = segment(folder / "a.tif", "road", model="demo").labels
-    os.utime(labels, (1, 1))
-    with pytest.raises(OutputError, match="the scene has changed since"):
-        segment(folder / "a.tif", "road", model="demo", resume=True)
-
-
 def test_a_confidence_raster_that_is_missing_is_not_passed_over(folder: Path, tmp_path: Path) -> None:
     segment(folder / "a.tif", "road", model="demo")
-    with pytest.raises(OutputError, match="exists; add --overwrite"):
+    with pytest.raises(OutputError, match="exists, and .*c.tif does not; add --overwrite"):
         segment(folder / "a.tif", "road", model="demo", confidence=tmp_path / "c.tif", skip_finished=True)
 
 
@@ -174,3 +168,76 @@ def test_a_disk_that_may_not_hold_a_run_is_told_before_it(folder: Path, monkeypa
     monkeypatch.setattr("geoovseg.run.checks.shutil.disk_usage", lambda place: SimpleNamespace(free=100))
     with pytest.warns(GeoOVSegWarning, match="may be needed on the disk of .*make room and use --resume"):
         segment(folder / "a.tif", "road", model="demo")
+
+
+@pytest.mark.parametrize("option", ["resume", "skip_finished"])
+def test_labels_of_another_image_are_not_finished(folder: Path, write_raster: WriteRaster, option: str) -> None:
+    """Also where that image is older than the labels, and has the same name and grid."""
+    labels = segment(folder / "a.tif", "road", model="demo").labels
+    other = np.random.default_rng(2).integers(1, 255, (3, 120, 130), dtype=np.uint8)
+    write_raster(other, "scenes/a.tif")
+    os.utime(folder / "a.tif", (1, 1))
+    with pytest.raises(OutputError, match="it is of another image, or this one has changed since"):
+        segment(folder / "a.tif", "road", model="demo", output=labels, **{option: True})
+
+
+def test_an_image_in_an_archive_that_was_replaced_is_another_one(folder: Path) -> None:
+    archive = folder / "z.zip"
+    for stem in ("a", "b"):
+        (folder / "scene.tif").write_bytes((folder / f"{stem}.tif").read_bytes() + stem.encode())
+        with zipfile.ZipFile(archive, "w") as file:
+            file.write(folder / "scene.tif", "scene.tif")
+        if stem == "b":
+            os.utime(archive, (1, 1))
+            break
+        segment(f"/vsizip/{archive}/scene.tif", "road", model="demo", output=folder / "z.tif")
+    with pytest.raises(OutputError, match="another image"):
+        segment(f"/vsizip/{archive}/scene.tif", "road", model="demo", output=folder / "z.tif", skip_finished=True)
+
+
+def test_overviews_that_a_viewer_makes_change_no_image(folder: Path) -> None:
+    segment(folder / "a.tif", "road", model="demo")
+    (folder / "a.tif.ovr").write_bytes((folder / "b.tif").read_bytes())
+    assert segment(folder / "a.tif", "road", model="demo", skip_finished=True).was_there
+
+
+def test_what_cannot_be_read_is_not_finished(folder: Path) -> None:
+    labels = Path(segment(folder / "a.tif", "road", model="demo").labels)
+    labels.write_text("junk")
+    with pytest.raises(OutputError, match="add --overwrite to replace it"):
+        segment(folder / "a.tif", "road", model="demo", skip_finished=True)
+    assert not segment(folder / "a.tif", "road", model="demo", skip_finished=True, overwrite=True).was_there
+
+
+def test_a_raster_that_is_no_confidence_is_not_taken_for_it(folder: Path, tmp_path: Path) -> None:
+    segment(folder / "a.tif", "road", model="demo")
+    (tmp_path / "c.tif").write_bytes((folder / "b.tif").read_bytes())
+    with pytest.raises(OutputError, match="c.tif is an image that geoovseg did not make"):
+        segment(folder / "a.tif", "road", model="demo", confidence=tmp_path / "c.tif", skip_finished=True)
+
+
+def test_polygons_of_older_labels_and_other_files_are_not_finished_ones(folder: Path, tmp_path: Path) -> None:
+    vectors = tmp_path / "v.gpkg"
+    given: dict[str, Any] = {"classes": "road", "model": "demo", "vectors": vectors}
+    segment(folder / "a.tif", **given)
+    os.utime(vectors, (1, 1))
+    with pytest.raises(OutputError, match="was not made of"):
+        segment(folder / "a.tif", **given, skip_finished=True)
+    vectors.write_text("hello")
+    with pytest.raises(OutputError, match="was not made of"):
+        segment(folder / "a.tif", **given, skip_finished=True)
+    assert segment(folder / "a.tif", **given, skip_finished=True, overwrite=True).vectors == str(vectors)
+
+
+def test_an_image_is_never_replaced_by_an_output(geoovseg: Run, folder: Path) -> None:
+    """`--confidence a.tif b.tif` takes the first image for a name."""
+    before = (folder / "a.tif").read_bytes()
+    code, _, err = geoovseg("segment", "--confidence", folder / "a.tif", folder / "b.tif", *DEMO, "--overwrite")
+    assert code == 1
+    assert "is an image that geoovseg did not make" in err
+    assert (folder / "a.tif").read_bytes() == before
+
+
+def test_a_link_to_itself_leads_nowhere_and_is_replaced(folder: Path) -> None:
+    (folder / "self.tif").symlink_to("self.tif")
+    assert Path(segment(folder / "a.tif", "road", model="demo", output=folder / "self.tif").labels).is_file()

@@ -23,6 +23,9 @@ WRONG: dict[str, Callable[[str, Path], Any]] = {
     "no tolerance": lambda labels, folder: vectorize(labels, folder / "x.gpkg", simplify=None),  # type: ignore[arg-type]
     "fewer than no workers": lambda labels, folder: vectorize(labels, folder / "x.gpkg", workers=-3),
     "blocks of nothing": lambda labels, folder: vectorize(labels, folder / "x.gpkg", block=0),
+    "classes by number": lambda labels, folder: evaluate(labels, labels, mapping=5),  # type: ignore[arg-type]
+    "a class of no name": lambda labels, folder: evaluate(labels, labels, mapping={"road": None}),  # type: ignore[dict-item]
+    "outside by number": lambda labels, folder: evaluate(labels, labels, outside=3),  # type: ignore[arg-type]
     "truth of no name": lambda labels, folder: evaluate(labels, NO_NAME),
     "a picture of no name": lambda labels, folder: preview(labels, labels, NO_NAME + ".png"),
     "no folder": lambda labels, folder: merge(NO_NAME),

@@ -23,7 +23,7 @@ from geoovseg.models.cards import model_card
 from geoovseg.network import public
 from geoovseg.settings import Settings
 from geoovseg.signals import StopSignals
-from geoovseg.vocabulary import read_classes
+from geoovseg.vocabulary import parse_background, read_classes
 
 if TYPE_CHECKING:
     from geoovseg.pipeline import SegmentResult
@@ -68,7 +68,7 @@ def command(
 
 def _check_early(classes: Any, settings: Settings) -> None:
     """Find mistakes before heavy libraries are loaded: they should be cheap."""
-    read_classes(classes, settings.vocabulary)
+    parse_background(settings.background, read_classes(classes, settings.vocabulary))
     read_settings(settings.method, settings.settings)
     model_card(settings.model)
     if settings.vectors is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +67,9 @@ def evaluate(
     Raises:
         SceneError: a file cannot be read. UsageError: names or fields do not match.
     """
+    for name, value in (("field", field), ("layer", layer), ("outside", outside), ("colours", colours)):
+        if not isinstance(value, str | os.PathLike | None):
+            raise UsageError(f"{name} {value!r} must be text")
     how = How(field=field, layer=layer, nodata=truth_nodata, colours=colours, mapped=bool(mapping))
     given = _texts(mapping)
     if (several := pairs(labels, truth)) is None:
@@ -75,7 +79,15 @@ def evaluate(
 
 
 def _texts(mapping: Mapping[str, str] | Sequence[str] | None) -> Mapping[str, str] | Sequence[str]:
-    return [mapping] if isinstance(mapping, str) else mapping or {}
+    """What is to be matched, as texts; codes may be numbers. Raises UsageError."""
+    if isinstance(mapping, Mapping):
+        if all(isinstance(key, str | int) and isinstance(value, str) for key, value in mapping.items()):
+            return {str(key): value for key, value in mapping.items()}
+    elif isinstance(mapping, str):
+        return [mapping]
+    elif mapping is None or (isinstance(mapping, Sequence) and all(isinstance(item, str) for item in mapping)):
+        return mapping or {}
+    raise UsageError(f"mapping {mapping!r}: give names (or codes) of the truth with names of the labels")
 
 
 def _each(several: Sequence[tuple[str, str]], found: Sequence[Comparison]) -> list[dict[str, Any]]:

@@ -56,7 +56,9 @@ def colour_bands(src: Any) -> list[int]:
     if len(opaque) == 1:
         return []
     if len(opaque) == 3 and {src.dtypes[band - 1] for band in opaque} == {"uint8"}:
-        return opaque
+        said = {kind: band for band, kind in enumerate(src.colorinterp, start=1)}
+        colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        return [said[kind] for kind in colours] if all(kind in said for kind in colours) else opaque
     raise SceneError(
         f"{src.name} has {src.count} bands of {src.dtypes[0]}; ground truth has one band of codes, or three of 8 bits "
         "with a colour for each class"

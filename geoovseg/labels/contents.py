@@ -112,7 +112,7 @@ def read_stored(src: Any, window: Window, shape: tuple[int, int] | None = None, 
     try:
         return src.read(1, window=window, masked=masked, **({} if shape is None else {"out_shape": shape}))
     except GDAL_ERRORS as error:
-        raise SceneError(f"cannot read {src.name}: {first_line(error)}") from error
+        raise SceneError(f"cannot read {src.name}: {first_line(error.__cause__ or error)}") from error
 
 
 def chunks(src: Any) -> Iterator[Window]:

@@ -15,6 +15,7 @@ from geoovseg.labels.contents import Counts, chunks, count, legend_of, named, re
 from geoovseg.labels.read import check_codes, names_in
 from geoovseg.labels.record import RunRecord
 from geoovseg.labels.styles import LegendEntry
+from geoovseg.network import public
 from geoovseg.rasters.ground import Ellipsoid, areas_of, ellipsoid_of, pixel_size, wkt_of
 
 HECTARE = 10_000
@@ -62,7 +63,7 @@ def raster_info(src: Any, name: str) -> Info:
     check_kind(src)
     ellipsoid, record = ellipsoid_of(src.crs), RunRecord.of(src)
     common: dict[str, Any] = {
-        "file": name,
+        "file": public(name),
         "crs": wkt_of(src.crs),
         "crs_name": crs_name(src.crs),
         "run": None if record is None else json.loads(record.to_json()),

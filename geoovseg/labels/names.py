@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from geoovseg.errors import GeoOVSegError, OutputError, UsageError, first_line
+from geoovseg.errors import GeoOVSegError, OutputError, SceneError, UsageError, first_line
 from geoovseg.files import StrPath, behind_link, names_folder, placed
 from geoovseg.labels.folders import stem_of
+from geoovseg.labels.record import RUN_TAG
 from geoovseg.labels.scene_names import place_of, where_of
-from geoovseg.rasters.open import GDAL_ERRORS
+from geoovseg.rasters.open import GDAL_ERRORS, opened
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Outputs:
 
     def _check_names(self) -> None:
         files = [file for raster in self.rasters for file in (raster, *side_files(raster))]
-        if len({file.resolve() for file in files}) < len(files):
+        if len({os.path.realpath(file) for file in files}) < len(files):
             raise UsageError(f"labels and confidence need names of their own, not {self.labels} and {self.confidence}")
 
     def _check_free(self, *, overwrite: bool) -> None:
@@ -73,7 +74,13 @@ class Outputs:
             raise UsageError(f"{self.confidence} must be on the same disk as {self.labels}")
         there = [f for raster in self.rasters for f in (raster, *side_files(raster)[:2]) if f.exists()]
         if there and not overwrite:
-            raise OutputError(f"{there[0]} exists; add --overwrite to replace it, or choose another name with -o")
+            missing = [str(raster) for raster in self.rasters if not raster.exists()]
+            lacks = f", and {missing[0]} does not" if missing and self.labels in there else ""
+            raise OutputError(
+                f"{there[0]} exists{lacks}; add --overwrite to replace it, or choose another name with -o"
+            )
+        for raster in self.rasters:
+            _check_ours(raster)
 
     def _check_parts(self, *, overwrite: bool, resume: bool) -> None:
         if self.parts.is_symlink():
@@ -109,6 +116,19 @@ def _check_target(raster: Path, sources: Sequence[str]) -> None:
         raise OutputError(f"the folder {raster.parent} does not exist; create it or choose another -o")
     if not os.access(raster.parent, os.W_OK):
         raise OutputError(f"the folder {raster.parent} cannot be written to; choose another -o")
+
+
+def _check_ours(raster: Path) -> None:
+    """Refuse to replace an image, which geoovseg never made: an option may have taken it for its value."""
+    if not raster.is_file():
+        return
+    try:
+        with opened(str(raster), str(raster)) as src:
+            image = src.count > 1 and RUN_TAG not in src.tags()
+    except SceneError:
+        return
+    if image:
+        raise OutputError(f"{raster} is an image that geoovseg did not make; choose another name, or remove it first")
 
 
 def output_names(

@@ -83,7 +83,7 @@ def raster_reader(src: Any, *, own_nodata: bool = True) -> Reader:
             data = src.read(1, window=window)
             valid = where_valid(src, window, own_nodata=own_nodata) & np.isfinite(data)
         except GDAL_ERRORS as error:
-            raise SceneError(f"cannot read {src.name}: {first_line(error)}") from error
+            raise SceneError(f"cannot read {src.name}: {first_line(error.__cause__ or error)}") from error
         codes = np.where(valid, data, 0).astype(np.int64)
         if (codes[valid] != data[valid]).any():
             raise SceneError(f"{src.name} holds fractions, not class codes")
@@ -97,7 +97,10 @@ def counted(src: Any, window: Window, profile: LabelProfile) -> list[Piece]:
     found, middle = [], window.col_off + window.width / 2
     for row in range(window.row_off, window.row_off + window.height, BLOCK):
         rows = min(BLOCK, window.row_off + window.height - row)
-        codes = src.read(1, window=Window(window.col_off, row, window.width, rows))
+        try:
+            codes = src.read(1, window=Window(window.col_off, row, window.width, rows))
+        except GDAL_ERRORS as error:
+            raise SceneError(f"cannot read {src.name}: {first_line(error.__cause__ or error)}") from error
         counts = np.bincount(codes.ravel(), minlength=profile.nodata + 1)
         found.append(Piece(row + rows / 2, middle, {int(code): int(counts[code]) for code in np.flatnonzero(counts)}))
     return found

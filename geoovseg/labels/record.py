@@ -26,6 +26,8 @@ class RunRecord:
     """file name of the image"""
     scene_checked_by: str = ""
     """what would have shown a change of it meanwhile: its `file`, its `server`, a `sample` of pixels, or `none`"""
+    scene_identity: str = ""
+    """digest of the sizes and times of its files, or of what else is known of it, by which finished labels are known"""
     method: str = ""
     """a name of `geoovseg methods`"""
     settings: Mapping[str, bool | int | float | str] = field(default_factory=dict)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rasterio.windows import Window
 
-from geoovseg.errors import OutputError
+from geoovseg.errors import OutputError, SceneError, UsageError
 from geoovseg.labels.areas import Piece
 from geoovseg.labels.names import Outputs
-from geoovseg.labels.read import counted, open_labels
+from geoovseg.labels.read import check_confidence, counted, open_labels
 from geoovseg.labels.record import RunRecord
 from geoovseg.run.job import Job
+from geoovseg.run.state import known_by
 from geoovseg.scene.scene import Scene
 
 NOT_CHOSEN = (
@@ -40,25 +41,36 @@ class Finished(NamedTuple):
 
 def finished(outputs: Outputs, scene: Scene, job: Job) -> Finished:
     """The labels that are there. Raises OutputError where a run would make others, which says why."""
-    with open_labels(outputs.labels) as src:
-        record, profile = RunRecord.of(src), job.profile(scene)
-        reason = "it was not made by geoovseg segment" if record is None else _difference(record, job.record(scene))
-        grid = job.output_grid(scene)
-        if (src.shape, src.transform, src.crs) != ((grid.height, grid.width), grid.transform, grid.crs):
-            reason = "it lies on another grid than the scene"
-        if _newest(scene) > os.stat(outputs.labels).st_mtime:
-            reason = "the scene has changed since"
-        if record is None or reason is not None:
-            raise OutputError(
-                f"{outputs.labels} is there, but is not what this run would make: {reason}; add --overwrite to replace "
-                "it, or choose another name with -o"
-            )
-        return Finished(record, counted(src, Window(0, 0, src.width, src.height), profile))
+    new = replace(job.record(scene), scene_identity=known_by(scene)[2])
+    try:
+        with open_labels(outputs.labels) as src:
+            record = _same(src, scene, job, new)
+            pieces = counted(src, Window(0, 0, src.width, src.height), job.profile(scene))
+        if outputs.confidence is not None:
+            with open_labels(outputs.confidence) as src:
+                _same(src, scene, job, new)
+                check_confidence(src, str(outputs.confidence))
+    except (SceneError, UsageError) as error:
+        raise OutputError(f"{error}; add --overwrite to replace it, or choose another name with -o") from error
+    return Finished(record, pieces)
+
+
+def _same(src: Any, scene: Scene, job: Job, new: RunRecord) -> RunRecord:
+    """The record of an output that is what a run would make. Raises SceneError for another one, which says why."""
+    record, grid = RunRecord.of(src), job.output_grid(scene)
+    reason = "it was not made by geoovseg segment" if record is None else _difference(record, new)
+    if (src.shape, src.transform, src.crs) != ((grid.height, grid.width), grid.transform, grid.crs):
+        reason = "it lies on another grid than the scene"
+    if record is None or reason is not None:
+        raise SceneError(f"{src.name} is there, but is not what this run would make: {reason}")
+    return record
 
 
 def _difference(old: RunRecord, new: RunRecord) -> str | None:
     """What was chosen otherwise, if anything was."""
     before, now = (_chosen(record) for record in (old, new))
+    if before["scene_identity"] != now["scene_identity"]:
+        return "it is of another image, or this one has changed since"
     differing = (name for name in now if before.get(name) != now[name])
     name = next(differing, None)
     return None if name is None else f"{name} was {_short(before.get(name))} and is now {_short(now[name])}"
@@ -72,9 +84,3 @@ def _chosen(record: RunRecord) -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) < 80 else f"{text[:77]}..."
-
-
-def _newest(scene: Scene) -> float:
-    """When the newest of a scene's files was changed; never, where that is not known."""
-    files = (file for file in scene.files if not file.endswith(".aux.xml"))  # viewers write statistics into these
-    return max((os.stat(file).st_mtime for file in files if os.path.isfile(file)), default=0.0)

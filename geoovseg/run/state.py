@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -235,8 +236,9 @@ def _finished(store: PartStore) -> tuple[LabelProfile, tuple[Part, ...]]:
 
 def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
     """What must be the same for parts to be of one run: words, weights, settings, versions, batches, and the scene."""
-    files, checked_by = identity(_pixels_of(scene), scene.src, os.path.dirname(scene.path))
-    record = json.loads(replace(job.record(scene), scene_checked_by=checked_by).to_json())
+    files, checked_by, own_digest = known_by(scene)
+    said = replace(job.record(scene), scene_checked_by=checked_by, scene_identity=own_digest)
+    record = json.loads(said.to_json())
     height, width = scene.shape
     return {
         "scene": {
@@ -258,9 +260,11 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
     }
 
 
-def _pixels_of(scene: Scene) -> list[str]:
-    """The files of a scene, without those that viewers write statistics into."""
-    return sorted(file for file in set(scene.files) if not file.endswith(".aux.xml"))
+def known_by(scene: Scene) -> tuple[dict[str, Any], str, str]:
+    """What a scene is known by: its files, without those that viewers make; by what that is; and a digest of it."""
+    names = sorted(file for file in set(scene.files) if not file.endswith((".aux.xml", ".ovr")))
+    files, checked_by = identity(names, scene.src, os.path.dirname(scene.path))
+    return files, checked_by, hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _from_here(path: Path, labels: Path) -> str:

@@ -15,6 +15,8 @@ from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 
 from geoovseg.errors import OutputError, first_line
 
+LAYER = "classes"
+"""Of GeoPackages."""
 TAIL = 64
 """Bytes at the end of a text that are looked at."""
 AT_ONCE = 1 << 24
@@ -78,3 +80,14 @@ _COUNTS: dict[str, Callable[[Path, str], int]] = {
     ".geojsonl": _of_lines,
     ".geojsons": _of_lines,
 }
+
+
+def has_classes(path: Path) -> bool:
+    """Whether a file holds polygons with classes, as ours do."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            return "class_id" in parquet.read_schema(path).names
+        layer = {"layer": LAYER} if path.suffix.lower() == ".gpkg" else {}
+        return "class_id" in pyogrio.read_info(path, **layer)["fields"]
+    except _ERRORS:
+        return False

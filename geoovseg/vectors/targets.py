@@ -45,6 +45,14 @@ def target_of(given: StrPath, labels: StrPath) -> Path:
     return placed(given, Path(labels), f"{stem_of(os.fspath(labels))}_classes.gpkg")
 
 
+def check_made_of(polygons: Path, labels: Path) -> None:
+    """Refuse polygons that cannot be those of finished labels: older ones, and what is none. Raises OutputError."""
+    from geoovseg.vectors.complete import has_classes  # slow to import, and needed only here
+
+    if polygons.stat().st_mtime < labels.stat().st_mtime or not has_classes(polygons):
+        raise OutputError(f"{polygons} is there, but was not made of {labels}; add --overwrite to replace it")
+
+
 def check_target(target: Path, overwrite: bool) -> None:
     """Refuse a file for polygons that cannot be written. Raises UsageError, OutputError."""
     driver_of(target)
