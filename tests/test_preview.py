@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,18 +52,18 @@ def _labelled(write_raster: WriteRaster, codes: np.ndarray, names: list[str], co
 
 def _panes(picture: object, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """The scene and the labels of a page, panes side by side, and of so many pixels."""
-    page = np.asarray(Image.open(picture).convert("RGB")).astype(int)  # type: ignore[arg-type]
+    page = np.asarray(Image.open(os.fspath(picture)).convert("RGB")).astype(int)  # type: ignore[arg-type]
     return page[14 : 14 + height, 14 : 14 + width], page[14 : 14 + height, 28 + width : 28 + 2 * width]
 
 
 def _size(picture: object) -> tuple[int, int]:
-    with Image.open(picture) as found:  # type: ignore[arg-type]
+    with Image.open(os.fspath(picture)) as found:  # type: ignore[arg-type]
         return found.size
 
 
 def _swatches(picture: object, below: int) -> list[list[int]]:
     """Colours of the legend of one row, from left to right: the middles of what has a dark frame."""
-    page = np.asarray(Image.open(picture).convert("RGB")).astype(int)[below:]  # type: ignore[arg-type]
+    page = np.asarray(Image.open(os.fspath(picture)).convert("RGB")).astype(int)[below:]  # type: ignore[arg-type]
     frames = np.all(page == 0, axis=-1) | np.all(page == 0x99, axis=-1)
     (row, *_) = [y for y in range(len(frames) - 16) if frames[y : y + 17, 14].all() and frames[y, 14:31].all()]
     tall, flat = frames[row : row + 17].all(axis=0), frames[row]
@@ -107,7 +108,7 @@ def test_regions_of_one_pixel_show_their_colour(write_raster: WriteRaster, tmp_p
     codes = (np.indices((20, 80)).sum(axis=0) % 2).astype(np.uint8)[None]
     labels = _labelled(write_raster, codes, ["road"], colours=["#ff0000"])
     scene = write_raster(np.full((3, 20, 80), 100, np.uint8), "scene.tif")
-    page = np.asarray(Image.open(preview(scene, labels, tmp_path / "p.png", size=80)).convert("RGB"))
+    page = np.asarray(Image.open(preview(scene, labels, tmp_path / "p.png", size=80).picture).convert("RGB"))
     assert (page == [round(255 * OPACITY + 114 * (1 - OPACITY)), 28, 28]).all(axis=-1).sum() >= 800
 
 
