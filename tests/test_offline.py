@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+import urllib.error
+import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyogrio
 import pytest
 import rasterio
+from rasterio.transform import from_origin
 from web import Web, serving
 
-from geoovseg.network import NOWHERE
+from geoovseg import evaluate
+from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, SceneError
+from geoovseg.models.download import download
+from geoovseg.network import FORBIDDEN, NOWHERE, access, is_remote
+from geoovseg.rasters.open import opened, raster_env
+from geoovseg.rasters.remote import stamp
+from geoovseg.scene.scene import open_scene
+from geoovseg.scene.shapes import Choice, pyogrio_env, read_shapes, read_table
+from geoovseg.vectors.info import info
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 Names = dict[str, str]
@@ -80,6 +95,11 @@ def _ogr_vrt(source: str) -> str:
     )
 
 
+def _numbered(text: str, number: int) -> str:
+    """A text in which files have folders of their own: what a server said of one is remembered."""
+    return text.replace("/a.", f"/{number}/a.", 1).replace("/b/a.", f"/b/{number}/a.")
+
+
 @pytest.fixture
 def rasters(web: Web, tmp_path: Path, write_raster: Callable[..., str]) -> Names:
     """Names of rasters that make a GDAL connect, by what they are."""
@@ -105,11 +125,11 @@ def rasters(web: Web, tmp_path: Path, write_raster: Callable[..., str]) -> Names
         "a.gti": f"<GDALTileIndexDataset><IndexDataset>/vsicurl/{u}/a.gpkg</IndexDataset></GDALTileIndexDataset>",
         "stacit.json": json.dumps({**item, "type": "FeatureCollection", "features": [], "href": f"{u}/a.tif"}),
     }
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
+    for number, (name, text) in enumerate(files.items()):
+        (tmp_path / name).write_text(_numbered(text, number))
     image = write_raster(np.zeros((1, 8, 8), np.uint8), "overview.tif")
     side = f'<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{far}</MDI></Metadata></PAMDataset>'
-    Path(f"{image}.aux.xml").write_text(side)
+    Path(f"{image}.aux.xml").write_text(_numbered(side, 99))
     direct = {
         "http": f"{u}/a.tif",
         "upper case": f"HTTP{u.removeprefix('http')}/a.tif",
@@ -145,7 +165,8 @@ def rasters(web: Web, tmp_path: Path, write_raster: Callable[..., str]) -> Names
         "gti": f"GTI:/vsicurl/{u}/a.gpkg",
         "inline vrt": _vrt(far),
     }
-    return {**direct, **{name: str(tmp_path / name) for name in files}, "overview": image}
+    numbered = {what: _numbered(name, 100 + number) for number, (what, name) in enumerate(direct.items())}
+    return {**numbered, **{name: str(tmp_path / name) for name in files}, "overview": image}
 
 
 @pytest.fixture
@@ -163,8 +184,8 @@ def tables(web: Web, tmp_path: Path) -> Names:
             {"type": "gdal_streamed_alg", "command_line": f"gdal vector edit {u}/a.geojson --output-format stream"}
         ),
     }
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
+    for number, (name, text) in enumerate(files.items()):
+        (tmp_path / name).write_text(_numbered(text, 200 + number))
     direct = {
         "geojson": f"{u}/a.geojson",
         "gpkg": f"/vsicurl/{u}/a.gpkg",
@@ -185,7 +206,8 @@ def tables(web: Web, tmp_path: Path) -> Names:
         "postgresql": "PG:host=127.0.0.1",
         "mysql": "MYSQL:a,host=127.0.0.1",
     }
-    return {**direct, **{name: str(tmp_path / name) for name in files}}
+    numbered = {what: _numbered(name, 300 + number) for number, (what, name) in enumerate(direct.items())}
+    return {**numbered, **{name: str(tmp_path / name) for name in files}}
 
 
 def _pixels(name: str) -> None:
@@ -198,15 +220,13 @@ def test_these_names_make_gdal_connect_where_it_may(web: Web, rasters: Names, ta
     connected = set()
     for reads, names in ((_pixels, rasters), (pyogrio.read_dataframe, tables)):
         for what, name in names.items():
-            before = web.connections
-            try:
+            before = web.connections + len(web.asked)  # one connection is used again
+            with suppress(Exception):  # of any kind: the server has none of these
                 reads(name)
-            except Exception:  # of any kind: the server has none of these
-                pass
-            if web.connections > before:
+            if web.connections + len(web.asked) > before:
                 connected.add(what)
     assert len(rasters | tables) >= 70
-    assert len(connected) >= 50, sorted({*rasters, *tables} - connected)
+    assert len(connected) >= 50, " ".join(sorted({*rasters, *tables} - connected))
 
 
 @pytest.fixture(params=["--offline", "GEOOVSEG_OFFLINE"])
@@ -218,52 +238,181 @@ def forbidden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     return []
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["segment", "NAME", "-c", "a,b", "--model", "demo", "-o", "OUT.tif"],
-        ["segment", "HERE", "-c", "a,b", "--model", "demo", "-o", "OUT.tif", "--aoi", "NAME"],
-        [
-            "segment",
-            "HERE",
-            "-c",
-            "a,b",
-            "--model",
-            "demo",
-            "-o",
-            "OUT.tif",
-            "--method",
-            "corrclip",
-            "--regions",
-            "NAME",
-        ],
-        ["vectorize", "NAME", "OUT.gpkg"],
-        ["evaluate", "NAME", "LABELS"],
-        ["evaluate", "LABELS", "NAME"],
-        ["preview", "NAME", "LABELS", "OUT.png"],
-        ["preview", "HERE", "NAME", "OUT.png"],
-        ["info", "NAME"],
-    ],
-    ids=lambda words: " ".join(words[:2] + words[-1:]),
+def _light(name: str) -> None:
+    with open_scene(name) as scene:
+        scene.measured()
+
+
+def _regions(name: str, scene: str) -> None:
+    with open_scene(scene, regions=name):
+        pass
+
+
+def test_offline_nothing_connects(
+    web: Web, rasters: Names, tables: Names, write_raster: Callable[..., str], forbidden: list[str]
+) -> None:
+    """By each way of reading something that may be on the network; every one is refused by an error of ours."""
+    here = write_raster(np.ones((1, 8, 8), np.uint8), "here.tif")
+    ways: dict[str, Callable[[str], object]] = {
+        "scene": _light,
+        "regions": lambda name: _regions(name, here),
+        "shapes": lambda name: read_shapes(name, Choice()),
+        "info": info,
+        "labels": lambda name: evaluate(name, here),
+        "truth": lambda name: evaluate(here, name),
+        "stamp": stamp,
+        "table": read_table,
+    }
+    read = []
+    with access(offline=bool(forbidden)):
+        for way, reads in ways.items():
+            for what, name in (rasters | tables).items():
+                with suppress(GeoOVSegError):
+                    reads(name)
+                    read.append((way, what))
+    assert web.connections == 0
+    assert {(way, what) for way, what in read if way not in ("stamp", "table")} <= AS_SHAPES, read
+
+
+COMMANDS = (
+    "segment NAME -c a,b --model demo -o OUT.tif",
+    "segment HERE -c a,b --model demo -o OUT.tif --aoi NAME",
+    "vectorize NAME OUT.gpkg",
+    "evaluate NAME LABELS",
+    "evaluate LABELS NAME",
+    "preview NAME LABELS OUT.png",
+    "preview HERE NAME OUT.png",
+    "info NAME",
 )
+AS_SHAPES = {("info", "stacit.json"), ("shapes", "stacit.json"), ("truth", "stacit.json")}
+"""Read without a connection: as a table of shapes, a STAC item leads nowhere."""
+
+
 def test_offline_no_command_connects(
     web: Web,
     rasters: Names,
     tables: Names,
     geoovseg: Callable[..., tuple[int, str, str]],
     write_raster: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     forbidden: list[str],
-    command: list[str],
 ) -> None:
-    here = write_raster(np.zeros((3, 8, 8), np.uint8), "here.tif")
-    labels = write_raster(np.ones((1, 8, 8), np.uint8), "labels.tif")
-    places = {"HERE": here, "LABELS": labels, **{f"OUT.{end}": str(tmp_path / f"out.{end}") for end in ("tif", "png")}}
-    places["OUT.gpkg"] = str(tmp_path / "out.gpkg")
+    """Each name with the next of the commands, so that each has several; a clear error, and no traceback."""
+    write_raster(np.zeros((3, 8, 8), np.uint8), "HERE")
+    write_raster(np.ones((1, 8, 8), np.uint8), "LABELS")
+    monkeypatch.chdir(tmp_path)
+    names = {what: name for what, name in (rasters | tables).items() if what != "stacit.json"}
     wrong = {}
-    for what, name in (rasters | tables).items():
-        code, out, err = geoovseg(*[name if word == "NAME" else places.get(word, word) for word in command], *forbidden)
+    for number, (what, name) in enumerate(names.items()):
+        command = COMMANDS[number % len(COMMANDS)]
+        code, _, err = geoovseg(*[name if word == "NAME" else word for word in command.split()], *forbidden)
         if code not in (2, 4) or "Traceback" in err or NOWHERE in err:
-            wrong[what] = code, err
+            wrong[what] = command, code, err
     assert wrong == {}
     assert web.connections == 0
+
+
+def test_offline_gdal_itself_cannot_connect(web: Web, rasters: Names, tables: Names) -> None:
+    """Whatever is opened in a way that was not thought of: here nothing looks at names before GDAL does."""
+    with access(offline=True), raster_env(), pyogrio_env():
+        for name in (rasters | tables).values():
+            for reads in (_pixels, pyogrio.read_dataframe):
+                with suppress(Exception):  # of any kind
+                    reads(name)
+            thread = threading.Thread(target=_quietly, args=(name,))
+            thread.start()
+            thread.join()
+    assert web.connections == 0
+
+
+def _quietly(name: str) -> None:
+    with suppress(Exception):
+        _pixels(name)
+
+
+def test_offline_urls_of_our_own_are_not_asked(web: Web, tmp_path: Path) -> None:
+    with access(offline=True):
+        with pytest.raises(GeoOVSegError, match="forbid the network"):
+            download(f"{web.url}/weights", tmp_path / "weights")
+        assert stamp(f"{web.url}/a.tif") is None
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(f"{web.url}/a.tif", timeout=3)
+    assert web.connections == 0
+
+
+def test_after_an_offline_run_the_network_is_as_it_was(
+    web: Web, monkeypatch: pytest.MonkeyPatch, write_raster: Callable[..., str]
+) -> None:
+    """Also where the user has settings of their own, threads leave in another order, and a run fails."""
+    monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
+    pyogrio.set_gdal_config_options({"GDAL_HTTPS_PROXY": "proxy.invalid"})
+    before = dict(os.environ), {key: pyogrio.get_gdal_config_option(key) for key in FORBIDDEN}
+    try:
+        with access(offline=True):
+            one, other = pyogrio_env(), pyogrio_env()
+            one.__enter__()
+            with pytest.raises(SceneError), opened("/vsis3/b/a.tif", "it"):
+                pass
+            other.__enter__()
+            one.__exit__(None, None, None)
+            assert os.environ["GDAL_HTTP_PROXY"] == pyogrio.get_gdal_config_option("GDAL_HTTPS_PROXY") == NOWHERE
+            other.__exit__(None, None, None)
+        assert (dict(os.environ), {key: pyogrio.get_gdal_config_option(key) for key in FORBIDDEN}) == before
+    finally:
+        pyogrio.set_gdal_config_options({"GDAL_HTTPS_PROXY": None})
+    write_raster(np.full((1, 8, 8), 7, np.uint8), "served/a.tif")
+    with opened(f"{web.url}/a.tif", "it") as src:
+        assert (src.read(1) == 7).all()
+    assert web.connections
+
+
+def test_what_only_a_file_says_of_the_network_is_told(
+    web: Web, write_raster: Callable[..., str], geoovseg: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """In one line, for a VRT of a VRT and one in an archive too; not where a name says so, nor for what is all here."""
+    image = write_raster(np.full((1, 8, 8), 1, np.uint8), "served/a.tif", transform=from_origin(480000, 5460000, 1, 1))
+    far, nested, near, archive = (tmp_path / name for name in ("far.vrt", "nested.vrt", "near.vrt", "all.zip"))
+    far.write_text(_vrt(f"/vsicurl/{web.url}/a.tif"))
+    nested.write_text(_vrt(str(far)))
+    near.write_text(_vrt(image))
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(far, "far.vrt")
+    for name in (far, nested, f"/vsizip/{archive}/far.vrt"):
+        code, _, err = geoovseg("info", name)
+        assert code == 0, err
+        assert [line for line in err.splitlines() if line.startswith("warning: ")] == [
+            f"warning: {name} lies here, but is read over the network, from {web.url}"
+        ]
+    for name in (near, f"{web.url}/a.tif"):
+        assert geoovseg("info", name)[2] == ""
+
+
+def test_a_vrt_of_shapes_elsewhere_is_told(web: Web, tmp_path: Path) -> None:
+    place = {"type": "Feature", "properties": {}, "geometry": {"type": "Point", "coordinates": [1, 2]}}
+    (tmp_path / "served" / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [place]}))
+    (tmp_path / "far.vrt").write_text(_ogr_vrt(f"/vsicurl/{web.url}/a.geojson").replace('"a"', '"a"'))
+    with pytest.warns(GeoOVSegWarning, match=f"lies here, but is read over the network, from {web.url}"):
+        assert len(read_shapes(str(tmp_path / "far.vrt"), Choice())) == 1
+
+
+@pytest.mark.parametrize("name", ["es.tif", "./wms:a.tif", "C:/wms/a.tif", "pg/a.tif", "my:a.tif", "http/a.tif"])
+def test_names_of_files_are_no_names_of_servers(name: str) -> None:
+    assert not is_remote(name)
+
+
+def test_offline_shapes_and_pixels_that_are_here_are_read(
+    tmp_path: Path, write_raster: Callable[..., str], forbidden: list[str]
+) -> None:
+    """Also where they hold addresses that nobody opens: of a licence, of a name space, in a property."""
+    image = write_raster(np.ones((1, 8, 8), np.uint8), tags={"LICENCE": "https://licence.invalid/"})
+    licence = '<Metadata><MDI key="L">https://licence.invalid/</MDI></Metadata><SRS>'
+    (tmp_path / "here.vrt").write_text(_vrt(image).replace("<SRS>", licence))
+    place = {"type": "Point", "coordinates": [1, 2]}
+    item = {"stac_version": "1.0.0", "type": "Feature", "properties": {}, "links": [], "geometry": place}
+    (tmp_path / "item.json").write_text(json.dumps({**item, "assets": {"a": {"href": "https://asset.invalid/a.tif"}}}))
+    with access(offline=bool(forbidden)):
+        for name in (image, str(tmp_path / "here.vrt")):
+            with opened(name, name) as src:
+                assert (src.read(1) == 1).all()
+        assert len(read_shapes(str(tmp_path / "item.json"), Choice())) == 1

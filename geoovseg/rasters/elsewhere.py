@@ -22,7 +22,7 @@ _DESCRIPTION = re.compile(
 """In the beginning of files that name others, of all kinds GDAL knows."""
 _STAC = re.compile(r"\"stac_version\"|\"stac_extensions\"")
 """In those that name others if they are opened as rasters; else they are shapes."""
-_TEXT = re.compile(r"<(?!MDI\b|SRS\b|Metadata\b|Description\b|SrcSQL\b)(\w[\w:]*)[^<>]*>\s*([^<>]+?)\s*</")
+_TEXT = re.compile(r"<(?!MDI\b|SRS\b|Metadata\b|Description\b|SrcSQL\b)\w[^<>]*>\s*([^<]+?)\s*</")
 _SPECIAL = re.compile(r'<MDI key="OVERVIEW_FILE">\s*([^<>]+?)\s*<|"href"\s*:\s*"([^"]+)"|xlink:href="([^"]+)"')
 _COMMAND = re.compile(r'"command_line"\s*:\s*"((?:[^"\\]|\\.)*)"')
 
@@ -82,7 +82,7 @@ def named_elsewhere(name: str, *, pixels: bool = True) -> Iterator[str]:
 def _names(content: str) -> Iterator[str]:
     """Texts of a description that may be names."""
     for found in _TEXT.finditer(content):
-        yield html.unescape(found[2])
+        yield html.unescape(found[1])
     for found in _SPECIAL.finditer(content):
         yield html.unescape(next(filter(None, found.groups())))
     for found in _COMMAND.finditer(content):

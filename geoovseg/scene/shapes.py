@@ -16,7 +16,7 @@ from typing import Any
 
 import geopandas
 import pyogrio
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import CRSError, DataLayerError, DataSourceError
 from rasterio._path import _parse_path, _vsi_path
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, SceneError, UsageError, did_you_mean, first_line
@@ -90,7 +90,7 @@ def read_table(name: str) -> Any:
     try:
         with pyogrio_env():
             return pyogrio.read_dataframe(_address(name), read_geometry=False)
-    except DataSourceError:
+    except (DataSourceError, DataLayerError, CRSError):
         return None
 
 
