@@ -25,6 +25,7 @@ from geoovseg.models.download import download
 from geoovseg.network import FORBIDDEN, NOWHERE, access, is_remote
 from geoovseg.rasters.open import opened, raster_env
 from geoovseg.rasters.remote import stamp
+from geoovseg.run.executors.pool import in_processes
 from geoovseg.scene.scene import open_scene
 from geoovseg.scene.shapes import Choice, pyogrio_env, read_shapes, read_table
 from geoovseg.vectors.info import info
@@ -329,6 +330,11 @@ def test_offline_gdal_itself_cannot_connect(web: Web, rasters: Names, tables: Na
 def _quietly(name: str) -> None:
     with suppress(Exception):
         _pixels(name)
+
+
+def test_offline_worker_processes_cannot_connect_either(web: Web) -> None:
+    with access(offline=True), in_processes(os.getenv, ("GDAL_HTTP_PROXY", "http_proxy", "no_proxy"), 2) as found:
+        assert list(found) == [NOWHERE, NOWHERE, ""]
 
 
 def test_offline_urls_of_our_own_are_not_asked(web: Web, tmp_path: Path) -> None:
