@@ -360,6 +360,8 @@ def test_after_an_offline_run_the_network_is_as_it_was(
             one.__enter__()
             with pytest.raises(SceneError), opened("/vsis3/b/a.tif", "it"):
                 pass
+            with raster_env():
+                _quietly(f"{web.url}/a.tif")
             other.__enter__()
             one.__exit__(None, None, None)
             assert os.environ["GDAL_HTTP_PROXY"] == pyogrio.get_gdal_config_option("GDAL_HTTPS_PROXY") == NOWHERE
