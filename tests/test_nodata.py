@@ -347,7 +347,7 @@ def test_offline_no_part_of_a_scene_is_fetched(
         if offline == "0":
             np.testing.assert_array_equal(_seen(str(vrt))[0], _seen(path)[0])
         else:
-            with pytest.raises(SceneError, match="cannot read rows"):
+            with pytest.raises(SceneError, match="forbid the network"):
                 _seen(str(vrt))
         server.shutdown()
     assert bool(_Counted.asked) is (offline == "0")

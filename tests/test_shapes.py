@@ -131,7 +131,7 @@ def test_offline_nothing_is_fetched(
         '<OGRVRTDataSource><OGRVRTLayer name="squares"><SrcDataSource>/vsicurl/'
         f"{served}/{path.name}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
     )
-    with pytest.raises(SceneError, match="cannot read"):
+    with pytest.raises(SceneError, match="forbid the network"):
         read_shapes(str(tmp_path / "far.vrt"), NONE)
     monkeypatch.setenv("GEOOVSEG_OFFLINE", "0")
     assert len(read_shapes(f"{served}/{path.name}", NONE)) == 4

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-NOTES = ".web.json", ".asked"
-"""In the folder: how to answer, and what was asked for."""
+NOTES = ".web.json", ".asked", ".connected"
+"""In the folder: how to answer, what was asked for, and a line for each connection."""
 
 
 @dataclass
@@ -34,12 +35,18 @@ class Web:
     def tell(self) -> None:
         """Let the server answer so."""
         (self.folder / NOTES[0]).write_text(json.dumps({**asdict(self), "folder": ""}))
-        (self.folder / NOTES[1]).write_text("")
+        for name in NOTES[1:]:
+            (self.folder / name).write_text("")
 
     @property
     def asked(self) -> list[str]:
         """Methods, and paths with queries, that were asked for since."""
         return (self.folder / NOTES[1]).read_text().splitlines()
+
+    @property
+    def connections(self) -> int:
+        """How often somebody connected since, whatever was asked for then."""
+        return len((self.folder / NOTES[2]).read_text().splitlines())
 
 
 @contextmanager
@@ -107,8 +114,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def process_request(self, request: Any, address: Any) -> None:
+        with (_Handler.folder / NOTES[2]).open("a") as log:
+            log.write(f"{address}\n")
+        super().process_request(request, address)
+
+
 if __name__ == "__main__":
     _Handler.folder = Path(sys.argv[1])
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+    with _Server(("127.0.0.1", 0), _Handler) as server:
         print(server.server_port, flush=True)
         server.serve_forever()

@@ -14,6 +14,7 @@ from geoovseg.cli import demo, doctor, evaluate, info, merge, methods, models, p
 from geoovseg.cli.options import Careful, Grouped
 from geoovseg.cli.output import data, plain_warnings, talk
 from geoovseg.errors import GeoOVSegError, NobodyListensError, PipeClosedError, printable
+from geoovseg.network import access
 from geoovseg.usage import package_version
 
 STOPPED, INTERRUPTED = (129, 143), 130
@@ -63,7 +64,7 @@ def main() -> NoReturn:
             signal.signal(getattr(signal, name), _terminate)
     command: Any = typer.main.get_command(app)
     try:
-        with plain_warnings():
+        with plain_warnings(), access():
             code = command.main(standalone_mode=False)
         if code == INTERRUPTED:  # what typer makes of an interrupt
             raise KeyboardInterrupt

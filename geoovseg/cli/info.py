@@ -10,6 +10,7 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data
 from geoovseg.errors import some
+from geoovseg.network import access
 
 if TYPE_CHECKING:
     from geoovseg.labels.info import Info
@@ -23,6 +24,7 @@ def command(
     field: Annotated[
         str | None, typer.Option(help="Column of classes of polygons; default class_name or class_id.")
     ] = None,
+    offline: Annotated[bool, o.of("offline")] = False,
     json: o.JsonOpt = False,
 ) -> None:
     """Show what a file holds: its run, its grid, and the classes with pixels and areas.
@@ -33,7 +35,8 @@ def command(
     """
     from geoovseg.vectors.info import info
 
-    found = info(file, layer=layer, field=field)
+    with access(offline=offline):
+        found = info(file, layer=layer, field=field)
     data(*((found.to_json(),) if json else _lines(found)))
 
 

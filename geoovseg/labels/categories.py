@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -14,7 +15,7 @@ from xml.etree.ElementTree import Element
 import rasterio.shutil
 from rasterio.io import MemoryFile
 
-from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, printable, some
+from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, hushed, printable, some
 from geoovseg.labels.record import RunRecord
 from geoovseg.network import is_remote
 from geoovseg.rasters.open import GDAL_ERRORS, opened
@@ -194,7 +195,9 @@ def _of_sources(src: Any, depth: int) -> dict[int, str]:
 def _of_file(path: str, depth: int) -> dict[int, str]:
     """Names that a raster carries; none if it cannot be opened, which reading it will tell."""
     try:
-        with opened(path, path) as src:
+        with ExitStack() as stack:
+            with hushed(GeoOVSegWarning):  # where it is read from has been told of the whole
+                src = stack.enter_context(opened(path, path))
             return _names(src, depth)
     except SceneError:
         return {}

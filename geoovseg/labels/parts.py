@@ -25,6 +25,7 @@ from geoovseg.errors import OutputError, ResumeError, hushed
 from geoovseg.files import LOCK, fresh_name, to_disk, try_lock, write_whole
 from geoovseg.labels.profile import crs_for_side_file
 from geoovseg.labels.styles import crs_aux_xml
+from geoovseg.network import sealed
 from geoovseg.rasters.ground import RasterGrid, is_older_form
 from geoovseg.rasters.open import plain_open
 from geoovseg.windows.plan import Panel, Part
@@ -144,7 +145,7 @@ class PartStore:
 
     def grid(self, shape: tuple[int, int]) -> RasterGrid:
         """The grid that was kept, of so many rows and columns."""
-        with plain_open(self.folder / GRID) as src:
+        with sealed(), plain_open(self.folder / GRID) as src:
             return RasterGrid(height=shape[0], width=shape[1], crs=src.crs, transform=src.transform)
 
     @contextmanager

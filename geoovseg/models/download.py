@@ -16,6 +16,7 @@ from typing import IO
 
 from geoovseg.errors import GeoOVSegError, first_line
 from geoovseg.files import try_lock
+from geoovseg.network import is_offline
 
 PIECE = 1 << 20
 """Bytes read at once."""
@@ -30,8 +31,11 @@ Progress = Callable[[int, int], None]
 def download(url: str, target: Path, *, sha256: str | None = None, progress: Progress | None = None) -> Path:
     """Fetch `url` to `target`; what an earlier try left beside it is gone on with.
 
-    Raises GeoOVSegError when it cannot be reached, breaks off, is too short, or has another digest than `sha256`.
+    Raises GeoOVSegError when it cannot be reached, breaks off, is too short, or has another digest than `sha256`; and
+    where the network is forbidden.
     """
+    if is_offline():
+        raise GeoOVSegError(f"{url} is not fetched: --offline or GEOOVSEG_OFFLINE forbid the network")
     part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from http import HTTPStatus
 
-from geoovseg.network import is_remote
+from geoovseg.network import NOWHERE, is_remote
 
 PATIENCE = {
     "GDAL_HTTP_MAX_RETRY": 4,
@@ -24,6 +24,7 @@ So one request outlasts ten seconds without service. What is forbidden or missin
 """
 TALKATIVE = {"CPL_DEBUG": "VSICURL,S3,GS,AZURE,ADLS,OSS,SWIFT,WEBHDFS"}
 """Lets GDAL say what a server answered to each request: its errors of reading do not."""
+UNREACHED = "it leads to another machine, and --offline or GEOOVSEG_OFFLINE forbid the network"
 _OPENING = re.compile(r"HTTP response code: (\d{3})\b")
 _ASKING = re.compile(r"\bGot response_code=(\d{3})\b|\bHTTP error code: (\d{3})\b")
 _LOG = logging.getLogger("rasterio._err")
@@ -80,6 +81,8 @@ def listening(files: tuple[str, ...]) -> Iterator[None]:
 
 def unreadable(reason: str, files: tuple[str, ...]) -> str:
     """Why pixels could not be read in `listening`, and what to do about it; `reason` is what GDAL says."""
+    if NOWHERE in reason:
+        return UNREACHED
     if not _any_remote(files):
         return f"{reason}; the file may be cut short or damaged"
     status = getattr(_LISTENER.last, "status", None)
@@ -90,6 +93,8 @@ def unreadable(reason: str, files: tuple[str, ...]) -> str:
 
 def unopened(reason: str) -> str:
     """Why a file could not be opened: what a server answered and what to do, else what GDAL says."""
+    if NOWHERE in reason:
+        return UNREACHED
     found = _OPENING.search(reason)
     return _said(int(found[1])) if found else reason
 

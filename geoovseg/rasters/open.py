@@ -18,7 +18,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoovseg.errors import SceneError, first_line, hushed, some
 from geoovseg.files import LARGEST_SIDE, check_plain
-from geoovseg.network import is_offline, is_remote
+from geoovseg.network import FORBIDDEN, is_offline, sealed
+from geoovseg.rasters.elsewhere import check_reachable, check_sources
 from geoovseg.rasters.http import PATIENCE, TALKATIVE, unopened
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
@@ -53,9 +54,8 @@ def raster_env() -> Iterator[None]:
     """GDAL settings of a run: the caller's, and where they say nothing `OURS`; offline, none gives a network."""
     given = gdal_settings()
     ours = {key: value for key, value in OURS.items() if key not in {*os.environ, *given}}
-    # also for what a local file names: nothing ends like that
-    forbidden = {"CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{offline}"} if is_offline() else {}
-    with rasterio.Env():
+    forbidden = FORBIDDEN if is_offline() else {}  # also for what a local file names
+    with sealed(), rasterio.Env():
         setenv(**{**given, **ours, **forbidden})  # as Env() itself takes no credentials
         yield
 
@@ -71,17 +71,17 @@ def plain_open(name: Any, mode: str = "r", **profile: Any) -> Any:
         return rasterio.open(name, mode, **profile)
 
 
-def check_reachable(name: str) -> None:
-    """Refuse what is read over the network while that is forbidden. Raises SceneError."""
-    if is_offline() and is_remote(name):
-        raise SceneError(f"{name} is not on this machine, and --offline or GEOOVSEG_OFFLINE forbid the network")
-
-
 @contextmanager
 def opened(name: str, what: str) -> Iterator[Any]:
     """An open raster, closed in the end; `what` names it in a message. Raises SceneError, also for what is offline."""
     check_reachable(name)
     _check_files(name, what)
+    with sealed(), _opened(name, what) as src:
+        yield src
+
+
+@contextmanager
+def _opened(name: str, what: str) -> Iterator[Any]:
     try:
         src = plain_open(name)
     except UnicodeError as error:
@@ -90,6 +90,8 @@ def opened(name: str, what: str) -> Iterator[Any]:
         hint = "; give addresses as text: a Path makes one slash of two" if _ADDRESS.match(name) else ""
         raise SceneError(f"cannot open {what}: {unopened(first_line(error))}{hint}") from error
     with src:
+        if src.driver == "VRT" and not os.path.isfile(name):
+            check_sources(name, src.tags(ns="xml:VRT").get("xml:VRT", ""))
         _check_georeference(src, what)
         yield src
 

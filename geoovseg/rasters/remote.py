@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 from rasterio.windows import Window
 
-from geoovseg.network import is_remote, public
+from geoovseg.network import is_offline, is_remote, public
 from geoovseg.rasters.open import GDAL_ERRORS, gdal_settings
 
 Stamp = list[Any]
@@ -62,6 +62,8 @@ def _signed(vrt: str) -> str | None:
 
 def _told(name: str) -> Stamp | None:
     """ETag, time and size that a web server tells, asked as GDAL would ask; of one byte where it wants no more."""
+    if is_offline():
+        return None
     found = _ARCHIVE.search(name) or re.search(r"(https?://.*)", name)
     if found is None:
         return None

@@ -16,13 +16,14 @@ from typing import Any
 
 import geopandas
 import pyogrio
-from pyogrio.errors import DataSourceError
+from pyogrio.errors import CRSError, DataLayerError, DataSourceError
 from rasterio._path import _parse_path, _vsi_path
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, SceneError, UsageError, did_you_mean, first_line
 from geoovseg.files import LARGEST_SIDE, bytes_of, check_plain, within
-from geoovseg.network import is_offline, is_remote
-from geoovseg.rasters.open import check_reachable
+from geoovseg.network import FORBIDDEN, Seal, is_offline, is_remote, sealed
+from geoovseg.rasters.elsewhere import check_reachable
+from geoovseg.rasters.http import unopened
 
 VECTORS = (
     ".gpkg",
@@ -44,7 +45,6 @@ LARGEST_WHOLE = 1 << 30
 """Bytes of such a file."""
 MOST_SHAPES = 2_000_000
 """That are read of a file; those that a condition leaves out do not count."""
-_CURL = "CPL_VSIL_CURL_ALLOWED_EXTENSIONS"
 _PATIENCE = 60
 """Seconds for a server to answer."""
 
@@ -75,17 +75,17 @@ def read_shapes(name: str, choice: Choice) -> Any:
     Without a choice it is the first one, and a warning names the others. Raises SceneError for what cannot be read, and
     UsageError for a layer there is none of, or a condition that cannot be understood.
     """
-    check_reachable(name)
+    check_reachable(name, pixels=False)
     try:
         check_plain(name, LARGEST_WHOLE if suffix_of(name) in WHOLE else None)
-        with _network():
+        with pyogrio_env():
             table = (
                 _read_parquet(name, choice) if suffix_of(name) in (".parquet", ".geoparquet") else _read(name, choice)
             )
     except GeoOVSegError:
         raise
     except Exception as error:  # pyogrio's and pyarrow's errors have no base of their own
-        raise SceneError(f"cannot read {name}: {first_line(error)}") from error
+        raise SceneError(f"cannot read {name}: {unopened(first_line(error))}") from error
     if not isinstance(table, geopandas.GeoDataFrame):
         raise SceneError(f"{name} holds no shapes")
     return table
@@ -97,24 +97,29 @@ def read_table(name: str) -> Any:
         return None
     try:
         check_plain(name, LARGEST_SIDE)
-        with _network():
+        with pyogrio_env():
             return pyogrio.read_dataframe(_address(name), read_geometry=False)
-    except DataSourceError:
+    except (DataSourceError, DataLayerError, CRSError):
         return None
     except OSError as error:
         raise SceneError(f"cannot read {name}: {first_line(error)}") from error
 
 
+def _put(key: str, value: str | None) -> None:
+    pyogrio.set_gdal_config_options({key: value})
+
+
+_SEAL = Seal(FORBIDDEN, pyogrio.get_gdal_config_option, _put)
+
+
 @contextmanager
-def _network() -> Iterator[None]:
+def pyogrio_env() -> Iterator[None]:
     """Offline, pyogrio's own GDAL opens no connection in here, also for what a local file names."""
-    before = pyogrio.get_gdal_config_option(_CURL)
-    if is_offline():
-        pyogrio.set_gdal_config_options({_CURL: "{offline}"})
-    try:
+    if not is_offline():
         yield
-    finally:
-        pyogrio.set_gdal_config_options({_CURL: before})
+        return
+    with _SEAL, sealed():
+        yield
 
 
 def _address(name: str) -> str:
@@ -197,6 +202,7 @@ def _filtered(table: Any, choice: Choice) -> Any:
 def _content(address: str) -> bytes:
     """All of a file on a server or in an archive, by the address that GDAL has for it."""
     if address.startswith("/vsicurl/"):
+        check_reachable(address, pixels=False)
         with urllib.request.urlopen(address.removeprefix("/vsicurl/"), timeout=_PATIENCE) as answer:
             return within(answer, LARGEST_WHOLE)
     if address.startswith("/vsizip/"):

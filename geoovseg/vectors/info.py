@@ -27,8 +27,11 @@ from geoovseg.errors import SceneError, UsageError, first_line, some
 from geoovseg.files import check_plain
 from geoovseg.labels.info import HECTARE, Info, crs_name, raster_info
 from geoovseg.network import public
+from geoovseg.rasters.elsewhere import check_reachable
 from geoovseg.rasters.ground import ellipsoid_of, wkt_of
+from geoovseg.rasters.http import unopened
 from geoovseg.rasters.open import opened, raster_env
+from geoovseg.scene.shapes import pyogrio_env
 from geoovseg.vectors.measures import measure
 from geoovseg.vectors.targets import DRIVERS, WGS84
 
@@ -59,7 +62,7 @@ def info(file: str | os.PathLike[str], *, layer: str | None = None, field: str |
         check_plain(name)
     except OSError as error:
         raise SceneError(f"cannot open {name}: {first_line(error)}") from error
-    with raster_env():
+    with raster_env(), pyogrio_env():
         if _suffix(name) in SUFFIXES or layer is not None or field is not None:
             return _of_polygons(name, layer, field)
         with ExitStack() as stack:
@@ -98,6 +101,7 @@ class _Table:
 
 def _of_polygons(name: str, layer: str | None, field: str | None) -> Info:
     """Polygons, counted and measured by class."""
+    check_reachable(name, pixels=False)
     try:
         table = _parquet(name) if _suffix(name) == ".parquet" else _by_gdal(name, layer)
         chosen = _field(name, table.columns, field)
@@ -108,7 +112,7 @@ def _of_polygons(name: str, layer: str | None, field: str | None) -> Info:
     except SceneError:
         raise
     except READING as error:
-        raise SceneError(f"cannot read {name}: {first_line(error)}") from error
+        raise SceneError(f"cannot read {name}: {unopened(first_line(error))}") from error
     return Info(
         file=public(name),
         kind="polygons",
