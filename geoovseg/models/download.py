@@ -71,7 +71,7 @@ def _fetch(url: str, file: IO[bytes], progress: Progress) -> None:
     here = file.tell()
     request = urllib.request.Request(url, headers={"Range": f"bytes={here}-"} if here else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+        answer = urllib.request.build_opener().open(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise

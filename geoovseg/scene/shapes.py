@@ -203,7 +203,7 @@ def _content(address: str) -> bytes:
     """All of a file on a server or in an archive, by the address that GDAL has for it."""
     if address.startswith("/vsicurl/"):
         check_reachable(address, pixels=False)
-        with urllib.request.urlopen(address.removeprefix("/vsicurl/"), timeout=_PATIENCE) as answer:
+        with urllib.request.build_opener().open(address.removeprefix("/vsicurl/"), timeout=_PATIENCE) as answer:
             return within(answer, LARGEST_WHOLE)
     if address.startswith("/vsizip/"):
         archive, _, inside = address.removeprefix("/vsizip/").replace("{", "").replace("}", "").partition(".zip/")
