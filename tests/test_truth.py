@@ -11,6 +11,7 @@ import geopandas
 import numpy as np
 import pytest
 from conftest import TRANSFORM, zipped
+from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 from shapely.geometry import box
 
@@ -323,3 +324,23 @@ def test_truth_and_labels_are_read_wherever_they_lie(
 def test_a_path_that_was_an_address_is_told(labels: str) -> None:
     with pytest.raises(GeoOVSegError, match="give addresses as text"):
         evaluate(Path("https://host/labels.tif"), labels)
+
+
+def test_truth_that_lies_elsewhere_is_told(write_raster: Callable[..., str]) -> None:
+    labels = write_raster(np.ones((1, 8, 8), np.uint8), "labels.tif")
+    legend = [LegendEntry(0, "background", "#eeeeee"), LegendEntry(1, "road", "#777777")]
+    Path(f"{labels}.aux.xml").write_text(label_aux_xml(legend))
+    far = write_raster(np.ones((1, 8, 8), np.uint8), "far.tif", transform=from_origin(900_000, 5_000_000, 0.5, 0.5))
+    found = evaluate(labels, far, mapping={"1": "road"}, outside="background")
+    assert any("does not meet the labels" in remark for remark in found.remarks)
+    assert evaluate(labels, labels, mapping={1: "road"}).miou == 1  # type: ignore[dict-item]
+
+
+def test_bands_in_another_order_are_read_by_their_colour(write_raster: Callable[..., str]) -> None:
+    labels = write_raster(np.ones((1, 8, 8), np.uint8), "labels.tif")
+    Path(f"{labels}.aux.xml").write_text(label_aux_xml([LegendEntry(1, "road", "#777777")]))
+    data = np.zeros((3, 8, 8), np.uint8)
+    data[0] = 255
+    kinds = (ColorInterp.blue, ColorInterp.green, ColorInterp.red)
+    truth = write_raster(data, "truth.tif", colorinterp=kinds)
+    assert evaluate(labels, truth, mapping={"#0000ff": "road"}).miou == 1

@@ -9,6 +9,7 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.listing import listed
 from geoovseg.cli.output import data
+from geoovseg.errors import UsageError, some
 from geoovseg.network import access
 from geoovseg.settings.choice import bands as read_bands
 
@@ -41,9 +42,13 @@ def command(
     geoovseg preview tiles/*.tif mosaic_labels.tif preview.png
     """
     from geoovseg.labels.preview import preview
+    from geoovseg.tiles.bands import bands_apart
     from geoovseg.tiles.join import one_scene
 
+    paths = listed(scenes)
+    if len(paths) > 1 and bands_apart(paths):
+        raise UsageError(f"{some(paths)} are bands, not tiles; preview a VRT of them, as geoovseg.tiles.as_stack makes")
     chosen = None if bands is None else read_bands("--bands", bands)
-    with access(offline=offline), one_scene(listed(scenes)) as scene:
+    with access(offline=offline), one_scene(paths) as scene:
         result = preview(scene, labels, picture, bands=chosen, scale=scale, size=size, confidence=confidence)
     data(result.to_json() if json else result.picture, names=not json)

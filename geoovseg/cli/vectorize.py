@@ -102,7 +102,8 @@ def _tasks(arguments: Sequence[str], output: str, overwrite: bool) -> list[Task]
     from geoovseg.labels.folders import label_files
     from geoovseg.vectors.targets import DRIVERS, vector_names
 
-    labels = label_files([path for argument in arguments for path in named(argument)])
+    given = [path for argument in arguments for path in named(argument)]
+    labels = list(dict.fromkeys(label_files(given)))
     is_folder = os.path.isdir(output) or output.endswith(("/", os.sep))
     if len(labels) == 1 and not is_folder:
         return [Task(scene=labels[0], output=output, overwrite=overwrite)]

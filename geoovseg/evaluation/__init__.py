@@ -156,6 +156,8 @@ def _named(counts: Counter[tuple[int, int]], labels: Mapping[int, str], truth: T
     if found.outside is not None and not any(given >= 0 > true for true, given in counts):
         moot = (f"--outside {found.outside} does nothing: the truth covers every pixel that has a label",)
         found = replace(found, outside=None)
+    if found.outside is not None and not any(given >= 0 and true >= 0 for true, given in counts):
+        moot = ("the truth does not meet the labels: all that is compared lies outside it",)
     order = tuple(dict.fromkeys(name for name in labels.values() if name in found.wanted))
     remarks = (*found.remarks, *_strange(counts, ignored, truth, found))
     return Comparison(

@@ -174,7 +174,7 @@ def _find(said: str, palette: dict[int, int] | None) -> list[int]:
     """Codes that a number or a colour stands for; without a palette (`None`) colours are the codes."""
     if (colour := colour_code(said)) is not None:
         return [colour] if palette is None else [code for code, has in palette.items() if has == colour]
-    return [int(said)] if palette is not None and re.fullmatch(r"-?[0-9]+", said) else []
+    return [int(said)] if palette is not None and re.fullmatch(r"[0-9]+", said) else []
 
 
 def _without(read: Reader, codes: Sequence[int]) -> Reader:
