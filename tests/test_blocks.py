@@ -162,7 +162,6 @@ def test_windows_in_flight_are_halved_inside_a_block(
     ("seed", "given", "least"),
     [
         (1026, {"sample": 1, "temperature": 5, "attn_lambda": 0}, 0.9),
-        (1026, {"temperature": 5, "attn_lambda": 0}, 0.9),
         (1009, {}, 0.8),
     ],
 )

@@ -69,7 +69,7 @@ def named_elsewhere(name: str, *, pixels: bool = True) -> Iterator[str]:
     waiting = [name, f"{name}.aux.xml"]
     while waiting:
         path = waiting.pop()
-        if os.path.realpath(path) in seen:
+        if "\0" in path or os.path.realpath(path) in seen:
             continue
         seen.add(os.path.realpath(path))
         for text in _names(_description(path, kinds)):
