@@ -152,13 +152,18 @@ def check_vectors(settings: Settings, scene: str | None = None) -> None:
         return
     if settings.shard is not None:
         raise UsageError("--vectors needs whole labels: run `geoovseg vectorize` after `geoovseg merge`")
-    if names_folder(settings.vectors):
-        made_folder(settings.vectors, "--vectors")
     if scene is not None:
+        _make_folder(settings.vectors)
         labels = output_names(scene, settings.output).labels
         check_target(target_of(settings.vectors, labels), settings.overwrite or settings.goes_on)
-    elif not (settings.vectors == BESIDE or os.path.isdir(settings.vectors)):
+    elif not (settings.vectors == BESIDE or os.path.isdir(settings.vectors) or names_folder(settings.vectors)):
         check_target(Path(settings.vectors), settings.overwrite or settings.goes_on)
+
+
+def _make_folder(vectors: StrPath) -> None:
+    """Make the folder that polygons are to go to, if it is one by its name."""
+    if names_folder(vectors):
+        made_folder(vectors, "--vectors")
 
 
 def with_vectors(result: SegmentResult, settings: Settings, *, workers: int) -> SegmentResult:
@@ -171,6 +176,7 @@ def with_vectors(result: SegmentResult, settings: Settings, *, workers: int) -> 
         return replace(result, vectors=str(target))
     from geoovseg.vectors.vectorize import vectorize  # slow to import, and needed only for polygons
 
+    _make_folder(settings.vectors)
     try:
         made = vectorize(
             result.labels,

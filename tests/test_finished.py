@@ -241,3 +241,9 @@ def test_an_image_is_never_replaced_by_an_output(geoovseg: Run, folder: Path) ->
 def test_a_link_to_itself_leads_nowhere_and_is_replaced(folder: Path) -> None:
     (folder / "self.tif").symlink_to("self.tif")
     assert Path(segment(folder / "a.tif", "road", model="demo", output=folder / "self.tif").labels).is_file()
+
+
+def test_a_dry_run_makes_no_folder_for_polygons(geoovseg: Run, folder: Path, tmp_path: Path) -> None:
+    code, _, err = geoovseg("segment", folder / "a.tif", *DEMO, "--vectors", f"{tmp_path / 'new'}/", "--dry-run")
+    assert code == 0, err
+    assert not (tmp_path / "new").exists()

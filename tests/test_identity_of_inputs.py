@@ -105,12 +105,19 @@ def test_a_scene_in_an_archive_must_not_change_between_shards(write_raster: Writ
         _shard(scene, 2, tmp_path)
 
 
+def _folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder to serve, and one for outputs."""
+    found = tmp_path / "served", tmp_path / "out"
+    for folder in found:
+        folder.mkdir()
+    return found
+
+
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_scene_on_a_server_must_not_change_between_shards(
     write_raster: WriteRaster, tmp_path: Path, silent: bool
 ) -> None:
-    folder = tmp_path / "served"
-    folder.mkdir()
+    folder, _ = _folders(tmp_path)
     with serving(folder) as web:
         web.silent = silent
         web.tell()
@@ -127,9 +134,7 @@ def test_a_scene_on_a_server_must_not_change_between_shards(
 def test_a_signature_is_written_nowhere_and_may_be_renewed(
     write_raster: WriteRaster, tmp_path: Path, geoovseg: Callable[..., Any]
 ) -> None:
-    folder, out = tmp_path / "served", tmp_path / "out"
-    folder.mkdir()
-    out.mkdir()
+    folder, out = _folders(tmp_path)
     shutil.copy(_scene(write_raster, 1), folder / "scene.tif")
     options = ["-c", "road", "--model", "demo", "-o", out / "labels.tif", "--json"]
     with serving(folder) as web:
@@ -151,9 +156,7 @@ def test_a_signature_is_written_nowhere_and_may_be_renewed(
 def test_tiles_of_a_mosaic_may_have_renewed_signatures(
     write_raster: WriteRaster, tmp_path: Path, geoovseg: Callable[..., Any]
 ) -> None:
-    folder, out = tmp_path / "served", tmp_path / "out"
-    folder.mkdir()
-    out.mkdir()
+    folder, out = _folders(tmp_path)
     shutil.copy(_scene(write_raster, 1), folder / "a.tif")
     options = ["--mosaic", "-c", "road", "--model", "demo", "-o", out / "labels.tif", "--json"]
     with serving(folder) as web:

@@ -13,8 +13,6 @@ RASTERS = (".tif", ".tiff", ".vrt", ".img", ".png", ".jp2")
 """Suffixes of rasters that are looked for in folders."""
 LABELS, CONFIDENCE = "_labels", "_confidence"
 """What the names of labels end with, before the suffix, and of their confidence."""
-NAMED = 5
-"""How many files a message names."""
 
 
 def label_files(paths: StrPath | Sequence[StrPath]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from geoovseg.errors import SceneError
+from geoovseg.labels.areas import HECTARE
 from geoovseg.labels.contents import Counts, chunks, count, legend_of, named, read_stored, stored_counts
 from geoovseg.labels.read import check_codes, names_in
 from geoovseg.labels.record import RunRecord
@@ -18,8 +19,6 @@ from geoovseg.labels.styles import LegendEntry
 from geoovseg.network import public
 from geoovseg.rasters.ground import Ellipsoid, areas_of, ellipsoid_of, pixel_size, wkt_of
 
-HECTARE = 10_000
-"""Square metres."""
 TENTHS = 10
 
 

@@ -278,7 +278,7 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) ->
         where, before, now = changed[0]
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise ResumeError(
-            f"{folder} is of another run: {where} was {_short(before)} and is now {_short(now)}{more}; run it as "
+            f"{folder} is of another run: {where} was {in_short(before)} and is now {in_short(now)}{more}; run it as "
             "before to go on, or remove that folder to start again"
         )
 
@@ -293,6 +293,7 @@ def _changes(old: Any, new: Any, path: Sequence[str]) -> Iterator[tuple[str, Any
         yield " ".join(path), old, new
 
 
-def _short(value: Any) -> str:
+def in_short(value: Any) -> str:
+    """A value as JSON, short enough for a message."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) < 80 else f"{text[:77]}..."

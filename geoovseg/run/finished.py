@@ -11,23 +11,14 @@ from rasterio.windows import Window
 from geoovseg.errors import OutputError, SceneError, UsageError
 from geoovseg.labels.areas import Piece
 from geoovseg.labels.names import Outputs
+from geoovseg.labels.parts import in_short
 from geoovseg.labels.read import check_confidence, counted, open_labels
 from geoovseg.labels.record import RunRecord
 from geoovseg.run.job import Job
-from geoovseg.run.state import known_by
+from geoovseg.run.state import COUNTED, known_by
 from geoovseg.scene.scene import Scene
 
-NOT_CHOSEN = (
-    "version",
-    "versions",
-    "windows",
-    "skipped_windows",
-    "notes",
-    "device",
-    "precision",
-    "scene_checked_by",
-    "threads",
-)
+NOT_CHOSEN = (*COUNTED, "versions", "notes", "device", "precision", "scene_checked_by")
 """What a record says besides what was chosen: of finished labels it may differ."""
 
 
@@ -73,14 +64,9 @@ def _difference(old: RunRecord, new: RunRecord) -> str | None:
         return "it is of another image, or this one has changed since"
     differing = (name for name in now if before.get(name) != now[name])
     name = next(differing, None)
-    return None if name is None else f"{name} was {_short(before.get(name))} and is now {_short(now[name])}"
+    return None if name is None else f"{name} was {in_short(before.get(name))} and is now {in_short(now[name])}"
 
 
 def _chosen(record: RunRecord) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(record.to_json())
     return {name: value for name, value in found.items() if name not in NOT_CHOSEN}
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) < 80 else f"{text[:77]}..."

@@ -14,9 +14,8 @@ from pyarrow import parquet
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
 
 from geoovseg.errors import OutputError, first_line
+from geoovseg.vectors.targets import LAYER
 
-LAYER = "classes"
-"""Of GeoPackages."""
 TAIL = 64
 """Bytes at the end of a text that are looked at."""
 AT_ONCE = 1 << 24

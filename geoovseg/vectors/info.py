@@ -25,7 +25,8 @@ from shapely.errors import ShapelyError
 
 from geoovseg.errors import SceneError, UsageError, first_line, some
 from geoovseg.files import check_plain
-from geoovseg.labels.info import HECTARE, Info, crs_name, raster_info
+from geoovseg.labels.areas import HECTARE
+from geoovseg.labels.info import Info, crs_name, raster_info
 from geoovseg.network import public
 from geoovseg.rasters.elsewhere import check_reachable
 from geoovseg.rasters.ground import ellipsoid_of, wkt_of

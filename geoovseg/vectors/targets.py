@@ -19,6 +19,8 @@ DRIVERS = {
     ".geojsons": "GeoJSONSeq",
 }
 """By the suffix of a file."""
+LAYER = "classes"
+"""Of polygons in a GeoPackage."""
 WGS84 = ("GeoJSON", "GeoJSONSeq")
 """Formats that are always in WGS 84 (RFC 7946)."""
 

@@ -32,8 +32,8 @@ from geoovseg.vectors.seams import Polygons, Seams
 from geoovseg.vectors.small import without_small
 from geoovseg.vectors.source import Source, inspect, split
 from geoovseg.vectors.stream import blocks, joined_rows
-from geoovseg.vectors.targets import check_target
-from geoovseg.vectors.write import COLUMNS, LAYER, check_crs, write_polygons
+from geoovseg.vectors.targets import LAYER, check_target
+from geoovseg.vectors.write import COLUMNS, check_crs, write_polygons
 
 BLOCK = 2048
 """Side of the blocks that are polygonised on their own, in pixels."""

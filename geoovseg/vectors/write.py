@@ -23,16 +23,13 @@ from pyogrio.errors import CRSError, DataLayerError, DataSourceError, FeatureErr
 from pyproj.exceptions import ProjError
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError, first_line, hushed
-from geoovseg.files import LARGEST_SIDE, behind_link, bench, to_disk, write_whole
+from geoovseg.files import LARGEST_SIDE, RASTERS, behind_link, bench, to_disk, write_whole
 from geoovseg.labels.names import writing
 from geoovseg.labels.styles import LegendEntry, vector_qml
 from geoovseg.rasters.ground import wkt_of
 from geoovseg.vectors.complete import check_complete
-from geoovseg.vectors.targets import DRIVERS, WGS84, driver_of
+from geoovseg.vectors.targets import DRIVERS, LAYER, WGS84, driver_of
 
-LAYER = "classes"
-RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
-"""Suffixes of files that QGIS looks for a style of the same name for, besides polygons."""
 _OUTWARD = "counterclockwise"
 """Way round of exterior rings."""
 COLUMNS = pa.schema(
