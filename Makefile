@@ -4,11 +4,13 @@ BIN := .venv/bin
 DONE := .venv/.done
 # processes of tests, each with its share of the cores: make test JOBS=8
 JOBS ?= 2
-# damaged files that `make fuzz` tries; `make test` tries the first 200 of them
+# damaged files of each kind that `make fuzz` tries; `make test` tries the first 200 of them
 GEOOVSEG_FUZZ ?= 2000
+# kills of each command, and disks, that `make trials` tries; `make test` tries 4
+GEOOVSEG_TRIALS ?= 40
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz test-lowest style check docs bench clean
+.PHONY: help venv demo test fuzz trials test-lowest style check docs bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -28,8 +30,11 @@ demo: $(DONE) ## draw a scene, segment it, compare it with its ground truth
 test: $(DONE) ## run the tests: no network, no GPU, no downloaded weights
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-fuzz: $(DONE) ## try 2,000 damaged files; GEOOVSEG_FUZZ says how many
+fuzz: $(DONE) ## try 2,000 damaged files of each kind that is read; GEOOVSEG_FUZZ says how many
 	GEOOVSEG_FUZZ=$(GEOOVSEG_FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py
+
+trials: $(DONE) ## kill commands and fill disks 40 times each; GEOOVSEG_TRIALS says how often
+	GEOOVSEG_TRIALS=$(GEOOVSEG_TRIALS) $(BIN)/python -m pytest tests/test_trials.py
 
 LOWEST := .venv-lowest
 test-lowest: $(LOWEST)/.done ## run the tests with the lowest versions the package asks for (constraints-lowest.txt)

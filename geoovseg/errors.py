@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import threading
 import warnings
@@ -128,6 +129,12 @@ def some(names: Iterable[object], most: int = NAMED, *, between: str = ", ") -> 
     texts = [text if len(text := str(name)) <= LONGEST else f"{text[: LONGEST - 3]}..." for name in names]
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return between.join(texts[:most]) + more
+
+
+def in_short(value: Any) -> str:
+    """A value as JSON, short enough for a message."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) < 80 else f"{text[:77]}..."
 
 
 def first_line(error: BaseException) -> str:

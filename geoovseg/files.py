@@ -8,7 +8,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ LARGEST_LIST = 16 << 20
 """Bytes of a list of paths."""
 LARGEST_SIDE = 64 << 20
 """Bytes of a file that is read together with a raster and told nothing of by its own name."""
+ATTEMPTS = 5
+"""To make a folder that nobody else takes for a left-over."""
 LOCK = "lock"
 """Name of the file in a folder by which a process says that it works there."""
 
@@ -40,9 +42,9 @@ def as_path(given: Any, what: str) -> Path:
     return Path(text)
 
 
-def fresh_name(path: Path, suffix: str = ".tmp") -> Path:
+def fresh_name(path: Path) -> Path:
     """A hidden name beside a path that no other process has, on this machine or another one."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{suffix}")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
 
 
 def behind_link(path: Path) -> Path:
@@ -51,20 +53,14 @@ def behind_link(path: Path) -> Path:
 
 
 @contextmanager
-def whole(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """A name to write a file under; when the block ends well, it is on the disk and takes its own name.
-
-    `suffix` is for writers that go by the end of a name.
-    """
+def whole(path: Path) -> Iterator[Path]:
+    """A place to write a file in; when the block ends well, it is on the disk and takes its own name."""
     path = behind_link(path)
-    part = fresh_name(path, suffix)
-    try:
+    with bench(path) as work:
+        part = work / path.name
         yield part
         to_disk(part)
         os.replace(part, path)
-    finally:
-        with suppress(OSError):  # of what could not even be begun there is nothing to remove
-            part.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -173,20 +169,32 @@ def to_disk(path: Path) -> None:
 def bench(target: Path) -> Iterator[Path]:
     """A folder of its own beside a target, to put it together in; gone in the end, as those of killed runs are."""
     sweep(target)
-    folder = fresh_name(target)
-    folder.mkdir()
-    try:
-        with try_lock(folder / LOCK):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        folder = _own_folder(target, stack)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+def _own_folder(target: Path, stack: ExitStack) -> Path:
+    """A fresh folder that is locked while the stack lasts."""
+    for attempt in range(ATTEMPTS):
+        folder = fresh_name(target)
+        folder.mkdir()
+        try:
+            stack.enter_context(try_lock(folder / LOCK))
+            break
+        except (OutputError, FileNotFoundError):  # who swept here took it for a left-over before it was locked
+            shutil.rmtree(folder, ignore_errors=True)
+            if attempt == ATTEMPTS - 1:
+                raise
+    return folder
 
 
 def sweep(target: Path) -> None:
     """Remove the benches of a target whose processes died."""
     for folder in target.parent.glob(f".{_literal(target.name)}.????????????.tmp"):
-        with suppress(OSError):  # another process is at work in it, or it is no folder
-            if (folder / LOCK).is_file():
+        with suppress(OSError):  # another process is at work in it
+            if folder.is_dir() and not folder.is_symlink():
                 with try_lock(folder / LOCK):
                     shutil.rmtree(folder, ignore_errors=True)
 

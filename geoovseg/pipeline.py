@@ -18,7 +18,7 @@ from geoovseg.run.job import Job
 from geoovseg.run.layout import area_of, caution
 from geoovseg.run.result import SegmentResult as SegmentResult
 from geoovseg.run.result import of_outputs, of_run
-from geoovseg.run.state import Run, as_written, open_finished, open_run
+from geoovseg.run.state import Run, as_written, clear, open_finished, open_run
 from geoovseg.run.timings import TileTime, Timings, keep_timings
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import Settings, StrPath, Watch
@@ -57,6 +57,7 @@ def segment_scene(
             caution(scene, settings, words, job.facts.needs)
             loaded_mb = peak_rss_mb()
         if settings.goes_on and outputs.are_there and (there := _there(job, scene, outputs)):
+            clear(outputs)
             return replace(there, seconds=usage.seconds(), peak_rss_mb=peak_rss_mb())
         with open_run(outputs, scene, job) as run:
             job = replace(job, prepared=_prepared(run, job, executor, watch))

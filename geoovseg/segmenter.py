@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from geoovseg.errors import GeoOVSegError, UsageError
-from geoovseg.files import BESIDE, made_folder, names_folder
+from geoovseg.files import BESIDE, behind_link, made_folder, names_folder, sweep
 from geoovseg.labels.names import output_names
 from geoovseg.pipeline import SegmentResult, segment_scene
 from geoovseg.run.checks import check_settings
@@ -173,6 +173,7 @@ def with_vectors(result: SegmentResult, settings: Settings, *, workers: int) -> 
     target = target_of(settings.vectors, result.labels)
     if result.was_there and target.exists() and not settings.overwrite:
         check_made_of(target, Path(result.labels))
+        sweep(behind_link(target))
         return replace(result, vectors=str(target))
     from geoovseg.vectors.vectorize import vectorize  # slow to import, and needed only for polygons
 

@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ HEADER = 512
 GRID = {"driver": "GTiff", "crs": "EPSG:32632", "transform": from_origin(480_000, 5_460_000, 0.5, 0.5)}
 SPECIAL = (0, 1, 2, 3, 4, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 16, 2**32 - 1)
 Outcome = dict[str, Any]
+Attempt = Callable[[Path, Path], Outcome]
+"""What is done with a file; what it makes may lie at the second path."""
+Make = Callable[[Path, int], Path]
+"""What writes the file of a number into a folder."""
 Grid = tuple[tuple[int, int], CRS | None, tuple[float, ...]]
 
 
@@ -174,7 +178,7 @@ def attempt(path: Path, labels: Path) -> Outcome:
     return _compared(grid_of(labels), grid_of(path))
 
 
-def _told(path: Path, labels: Path) -> Outcome:
+def _told(attempt: Attempt, path: Path, labels: Path) -> Outcome:
     """What came of it, if anything comes back."""
     try:
         return attempt(path, labels)
@@ -218,25 +222,27 @@ def _pixels(path: Path) -> int:
     return height * width
 
 
-def _child(data: bytes, folder: Path, answer: int) -> None:
-    """Segment one changed file within limits; the answer goes into a pipe, in two lines."""
-    path, labels = folder / "scene.tif", folder / "labels.tif"
-    path.write_bytes(data)
+def limit_memory() -> None:
+    """Let this process take MEMORY more than it holds."""
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY,) * 2)
+
+
+def tried(attempt: Attempt, path: Path, answer: int) -> None:
+    """Try one changed file within limits of time; the answer goes into a pipe, in two lines."""
     pixels = _pixels(path)
     spent = math.ceil(time.process_time())
     allowed = LARGE_SECONDS if pixels > LARGE else CPU_SECONDS
-    resource.setrlimit(resource.RLIMIT_CPU, (spent + allowed, spent + allowed + 5))
+    resource.setrlimit(resource.RLIMIT_CPU, (spent + allowed, resource.RLIM_INFINITY))
     signal.alarm(SECONDS)
     os.write(answer, json.dumps({"pixels": pixels}).encode() + b"\n")
-    os.write(answer, json.dumps(_told(path, labels)).encode())
+    os.write(answer, json.dumps(_told(attempt, path, path.with_name("labels.tif"))).encode() + b"\n")
 
 
-def _outcome(answer: bytes, status: int) -> Outcome:
-    """What became of a child."""
+def outcome_of(answer: Sequence[bytes], status: int) -> Outcome:
+    """What became of a file, by the lines that came of it and how its process ended."""
     found: Outcome = {"pixels": 0}
-    for line in answer.splitlines():
+    for line in answer:
         found |= json.loads(line)
     if "outcome" in found:
         return found
@@ -246,16 +252,18 @@ def _outcome(answer: bytes, status: int) -> Outcome:
     return {**found, "outcome": "too large" if late else "failed", "why": name}
 
 
-def run(sound: list[bytes], folder: Path, numbers: range) -> Iterator[Outcome]:
-    """One child for every number, forked from here, where everything is loaded."""
+def run(make: Make, folder: Path, numbers: range, attempt: Attempt) -> Iterator[Outcome]:
+    """One child for every number, forked from here, where everything is loaded; `make` gives its file a folder."""
     for number in numbers:
         start, here, (ours, theirs) = time.perf_counter(), folder / str(number), os.pipe()
         shutil.rmtree(here, ignore_errors=True)
-        here.mkdir()
+        here.mkdir(parents=True)
+        path = make(here, number)
         if (child := os.fork()) == 0:
             os.close(ours)
             try:
-                _child(changed(sound[number % len(sound)], number), here, theirs)
+                limit_memory()
+                tried(attempt, path, theirs)
             finally:  # nothing of the helper's is for a child to end
                 os._exit(1)
         os.close(theirs)
@@ -265,7 +273,11 @@ def run(sound: list[bytes], folder: Path, numbers: range) -> Iterator[Outcome]:
         if "KEEP" not in os.environ:
             shutil.rmtree(here)
         spent = {"cpu": used.ru_utime + used.ru_stime, "seconds": time.perf_counter() - start}
-        yield {"number": number, **_outcome(answer, status), **{key: round(value, 2) for key, value in spent.items()}}
+        yield {
+            "number": number,
+            **outcome_of(answer.splitlines(), status),
+            **{key: round(value, 2) for key, value in spent.items()},
+        }
 
 
 def _constant(job: Predictor, batch: TileBatch) -> torch.Tensor:
@@ -287,9 +299,19 @@ def prepare(folder: Path) -> list[bytes]:
     return found
 
 
+def scenes(sound: list[bytes]) -> Make:
+    """Scenes with changes."""
+
+    def make(folder: Path, number: int) -> Path:
+        (path := folder / "scene.tif").write_bytes(changed(sound[number % len(sound)], number))
+        return path
+
+    return make
+
+
 def main() -> None:
     folder, numbers = Path(sys.argv[1]), range(*map(int, sys.argv[2:5]))
-    for outcome in run(prepare(folder), folder, numbers):
+    for outcome in run(scenes(prepare(folder)), folder, numbers, attempt):
         print(json.dumps(outcome), flush=True)
 
 

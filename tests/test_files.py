@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from geoovseg import files
 from geoovseg.errors import OutputError
 from geoovseg.files import bench, try_lock, whole, write_whole
 
@@ -17,10 +19,10 @@ from geoovseg.files import bench, try_lock, whole, write_whole
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "x.tif"
     target.write_text("old")
-    with whole(target, ".tif") as part:
+    with whole(target) as part:
         part.write_text("new")
         assert target.read_text() == "old"
-        assert part.parent == tmp_path
+        assert part.parent.parent == tmp_path
         assert part.suffix == ".tif"
     assert target.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["x.tif"]
@@ -63,6 +65,34 @@ def test_benches_of_the_dead_are_cleared_and_those_of_the_living_stay(tmp_path: 
         assert one.exists()
         assert other.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bench_whose_process_died_before_it_was_locked_or_after_is_cleared(tmp_path: Path) -> None:
+    for number, content in enumerate(((), ("half",))):
+        (folder := tmp_path / f".x.gpkg.{number:012x}.tmp").mkdir()
+        for name in content:
+            (folder / name).write_text("half")
+    with bench(tmp_path / "x.gpkg") as work:
+        assert [p.name for p in tmp_path.iterdir()] == [work.name]
+
+
+def test_a_bench_that_another_process_is_just_clearing_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir, made = Path.mkdir, []
+    with ExitStack() as other:
+
+        def make(folder: Path, *arguments: object, **more: object) -> None:
+            """Another process takes the first folder for a left-over before it is locked."""
+            mkdir(folder, *arguments, **more)
+            made.append(folder)  # also where filelock makes sure that it is there
+            if len(made) == 1:
+                other.enter_context(try_lock(folder / files.LOCK))
+
+        monkeypatch.setattr(Path, "mkdir", make)
+        with bench(tmp_path / "x.gpkg") as work:
+            assert work != made[0]
+            assert not made[0].exists()
 
 
 def test_a_left_over_of_another_program_is_not_touched(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Damaged files: whatever bytes are wrong, a file is segmented onto its own grid or refused in one message.
 
-Each is tried in a process of its own with limits (fuzz.py); GEOOVSEG_FUZZ is how many of them, 200 by default, which
-are the first of the 2,000 that `make fuzz` tries.
+Scenes are tried in a process each, with limits (fuzz.py), all else in one after the other (fuzz_readers.py).
+GEOOVSEG_FUZZ is how many of each, by default 200 scenes and 40 others, the first of the 2,000 that `make fuzz` tries.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fuzz
+import fuzz_readers
 import pytest
 
 COUNT = int(os.environ.get("GEOOVSEG_FUZZ", "200"))
+COUNT_OTHERS = COUNT if "GEOOVSEG_FUZZ" in os.environ else 40
 HELPERS = 2
-SCRIPT = Path(fuzz.__file__)
 MEMORY_DISK = Path("/dev/shm")
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of processes are those of Linux")
 
@@ -36,28 +37,66 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest.fixture(scope="module")
-def outcomes(folder: Path) -> list[fuzz.Outcome]:
-    """What became of every changed file."""
-    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GEOOVSEG_CACHE": str(folder / "cache")}
-    helpers = {n: _helper(folder, n, {**os.environ, **alone}) for n in range(HELPERS)}
-    codes = [helper.wait() for helper in helpers.values()]
-    assert not any(codes), "\n".join((folder / f"{n}.err").read_text() for n in helpers)
-    return [json.loads(line) for n in helpers for line in (folder / f"{n}.out").read_text().splitlines()]
+def _outcomes(script: str, folder: Path, count: int) -> list[fuzz.Outcome]:
+    """What became of files that helpers tried side by side."""
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "GEOOVSEG_OFFLINE": "1"}
+    folder.mkdir()
+    env = {**os.environ, **alone, "GEOOVSEG_CACHE": str(folder / "cache")}
+    helpers = [_helper(script, folder, n, count, env) for n in range(HELPERS)]
+    codes = [helper.wait() for helper in helpers]
+    assert not any(codes), "\n".join(path.read_text() for path in folder.glob("*.err"))
+    return [json.loads(line) for n in range(HELPERS) for line in (folder / f"{n}.out").read_text().splitlines()]
 
 
-def _helper(folder: Path, number: int, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, SCRIPT, folder / str(number), str(number), str(COUNT), str(HELPERS)]
+def _helper(script: str, folder: Path, number: int, count: int, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, script, folder / str(number), str(number), str(count), str(HELPERS)]
     with (folder / f"{number}.out").open("wb") as out, (folder / f"{number}.err").open("wb") as err:
         return subprocess.Popen(command, env=env, stdout=out, stderr=err)
 
 
+@pytest.fixture(scope="module")
+def outcomes(folder: Path) -> list[fuzz.Outcome]:
+    """What became of every changed scene."""
+    return _outcomes(fuzz.__file__, folder / "scenes", COUNT)
+
+
+@pytest.fixture(scope="module")
+def others(folder: Path) -> list[fuzz.Outcome]:
+    """What became of all other changed files."""
+    return _outcomes(fuzz_readers.__file__, folder / "others", COUNT_OTHERS)
+
+
+def _none_failed(script: str, found: list[fuzz.Outcome]) -> None:
+    failed = [one for one in found if one["outcome"] == "failed"]
+    again = f"again: KEEP=1 {sys.executable} {script} FOLDER NUMBER NUMBER+1 1 [READER]"
+    assert not failed, "\n".join([again, *map(str, failed)])
+
+
 def test_a_damaged_file_is_segmented_on_its_grid_or_refused(outcomes: list[fuzz.Outcome]) -> None:
-    failed = [o for o in outcomes if o["outcome"] == "failed"]
-    again = f"again: KEEP=1 {sys.executable} {SCRIPT} FOLDER NUMBER NUMBER+1 1"
-    assert not failed, "\n".join(
-        [again, *(f"number {o['number']}, {o['seconds']} s ({o['cpu']} s CPU): {o['why']}" for o in failed)]
-    )
+    _none_failed(fuzz.__file__, outcomes)
+
+
+@pytest.mark.parametrize("reader", fuzz_readers.READERS)
+def test_a_damaged_file_is_read_as_it_should_be_or_refused(others: list[fuzz.Outcome], reader: str) -> None:
+    found = [one for one in others if one["reader"] == reader]
+    _none_failed(fuzz_readers.__file__, found)
+    assert sorted(one["number"] for one in found) == list(range(COUNT_OTHERS))
+    assert sum(one["outcome"] == "too large" for one in found) <= COUNT_OTHERS / 50
+
+
+def test_a_reader_that_crashes_fails_and_the_others_are_tried(tmp_path: Path) -> None:
+    def make(folder: Path, number: int) -> Path:
+        (folder / "a.txt").write_text(str(number))
+        return folder / "a.txt"
+
+    def crash(path: Path, output: Path) -> fuzz.Outcome:
+        return _crash(path, output) if path.read_text() in ("2", "3") else fuzz_readers.READ
+
+    found = list(fuzz_readers.run(make, tmp_path, range(5), crash))
+    assert [(one["number"], one["outcome"]) for one in found] == [
+        (0, "segmented"), (1, "segmented"), (2, "failed"), (3, "failed"), (4, "segmented"),
+    ]  # fmt: skip
+    assert found[2]["why"] == "SIGKILL"
 
 
 def test_every_number_has_an_outcome_and_each_outcome_is_frequent(outcomes: list[fuzz.Outcome]) -> None:
@@ -99,9 +138,8 @@ def _swell(path: Path, labels: Path) -> fuzz.Outcome:
 def test_what_hangs_or_crashes_or_swells_is_a_failure(
     attempt: Callable[[Path, Path], fuzz.Outcome], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fuzz, "attempt", attempt)
     monkeypatch.setattr(fuzz, "CPU_SECONDS", 1)
     monkeypatch.setattr(fuzz, "SECONDS", 3 if attempt is _wait else fuzz.SECONDS)  # a busy machine is no reason
-    (outcome,) = fuzz.run(fuzz.seeds(tmp_path / "sound")[:1], tmp_path, range(1))
+    (outcome,) = fuzz.run(fuzz.scenes(fuzz.seeds(tmp_path / "sound")[:1]), tmp_path, range(1), attempt)
     assert outcome["outcome"] == "failed"
     assert why in outcome["why"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from geoovseg.errors import GeoOVSegError, OutputError, SceneError, UsageError, first_line
 from geoovseg.files import StrPath, behind_link, names_folder, placed
 from geoovseg.labels.folders import stem_of
+from geoovseg.labels.parts import PartStore
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.labels.scene_names import place_of, where_of
 from geoovseg.rasters.open import GDAL_ERRORS, opened
@@ -61,7 +62,7 @@ class Outputs:
             self._check_names()
             for raster in self.rasters:
                 _check_target(raster, sources)
-            self._check_free(overwrite=overwrite or (finished and self.are_there))
+            self._check_free(overwrite=overwrite or (finished and self.are_there), resume=resume)
             self._check_parts(overwrite=overwrite, resume=resume)
 
     def _check_names(self) -> None:
@@ -69,11 +70,11 @@ class Outputs:
         if len({os.path.realpath(file) for file in files}) < len(files):
             raise UsageError(f"labels and confidence need names of their own, not {self.labels} and {self.confidence}")
 
-    def _check_free(self, *, overwrite: bool) -> None:
+    def _check_free(self, *, overwrite: bool, resume: bool) -> None:
         if self.confidence and self.confidence.parent.stat().st_dev != self.labels.parent.stat().st_dev:
             raise UsageError(f"{self.confidence} must be on the same disk as {self.labels}")
         there = [f for raster in self.rasters for f in (raster, *side_files(raster)[:2]) if f.exists()]
-        if there and not overwrite:
+        if there and not overwrite and not (resume and all(map(PartStore(self.parts).named, there))):
             missing = [str(raster) for raster in self.rasters if not raster.exists()]
             lacks = f", and {missing[0]} does not" if missing and self.labels in there else ""
             raise OutputError(

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,17 +21,20 @@ from typing import Any
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
-from geoovseg.errors import OutputError, ResumeError, hushed
-from geoovseg.files import LOCK, fresh_name, to_disk, try_lock, write_whole
+from geoovseg.errors import OutputError, hushed
+from geoovseg.files import LARGEST_TEXT, LOCK, bench, bytes_of, fresh_name, sweep, to_disk, try_lock
+from geoovseg.labels.journal import check_same
 from geoovseg.labels.profile import crs_for_side_file
 from geoovseg.labels.styles import crs_aux_xml
 from geoovseg.network import sealed
-from geoovseg.rasters.ground import RasterGrid, is_older_form
+from geoovseg.rasters.ground import RasterGrid
 from geoovseg.rasters.open import plain_open
 from geoovseg.windows.plan import Panel, Part
 
 JOURNAL, PANELS, GRID = "run.json", "panels.json", "grid.tif"
 """What the run is; how its columns are cut; one pixel with the scene's place, exactly as GDAL keeps it."""
+NAMED = "named.json"
+"""Which finished outputs get their names, said before they do."""
 PREPARED = "prepared.safetensors"
 """What the method learned from the scene before the first window."""
 ENTERING = 5.0
@@ -88,20 +91,29 @@ class PartStore:
 
     def write(self, name: str, content: bytes) -> None:
         """A file, on disk and complete before it has its name."""
-        write_whole(self.folder / name, content)
+        path = self.folder / name
+        with self._complete(path, content) as part:  # which goes with this folder if nobody comes to remove it
+            part.replace(path)
 
     def write_once(self, name: str, content: bytes) -> bytes:
         """Write a file unless the driver of another share was faster; returns what is in it."""
         path = self.folder / name
         if not path.exists():
-            part = fresh_name(path)
-            try:
-                part.write_bytes(content)
-                to_disk(part)
+            with self._complete(path, content) as part:
                 _link(part, path)
-            finally:
-                part.unlink(missing_ok=True)
         return path.read_bytes()
+
+    @staticmethod
+    @contextmanager
+    def _complete(path: Path, content: bytes) -> Iterator[Path]:
+        """A file that is on the disk, under a passing name."""
+        part = fresh_name(path)
+        try:
+            part.write_bytes(content)
+            to_disk(part)
+            yield part
+        finally:
+            part.unlink(missing_ok=True)
 
     @property
     def journal(self) -> dict[str, Any]:
@@ -173,8 +185,21 @@ class PartStore:
                     stack.push(entering.pop_all())
             yield
 
+    def keep_named(self, ready: Iterable[tuple[Path, Path]]) -> None:
+        """Say which files will have which names, so that a run that is killed meanwhile knows them for its own."""
+        self.write(NAMED, json.dumps({os.path.realpath(name): _known_by(file) for file, name in ready}).encode())
+
+    def named(self, path: Path) -> bool:
+        """Whether a file that has its name is one that this run gave it."""
+        try:
+            said = json.loads(bytes_of(self.folder / NAMED, LARGEST_TEXT, follow=False))
+            return bool(said[os.path.realpath(path)] == _known_by(path))
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+
     def remove(self) -> None:
         """Remove the folder; at once, for others that look: it loses its name first."""
+        sweep(self.folder)
         gone = fresh_name(self.folder)
         try:
             self.folder.rename(gone)
@@ -199,6 +224,12 @@ def _is_summary(said: dict[str, Any], part: Part) -> bool:
     return bool(
         said["part"] == part.name and whole and all(code.isdecimal() for code in said["counts"]) and said["sha256"]
     )
+
+
+def _known_by(file: Path) -> list[int]:
+    """What a file keeps when it gets another name. Raises OSError."""
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _digest_of(file: Path) -> str:
@@ -251,7 +282,7 @@ def open_store(folder: Path, journal: Mapping[str, Any], *, resume: bool, shared
     if not (folder.exists() and resume):
         _make(folder, said)
     with store.locked(shared=shared):
-        _check_same(store.journal, said, folder)
+        check_same(store.journal, said, folder)
         yield store
 
 
@@ -260,40 +291,10 @@ def _make(folder: Path, journal: Mapping[str, Any]) -> None:
 
     It is made under another name: processes that start together must not see a folder without its journal.
     """
-    fresh = fresh_name(folder)
-    fresh.mkdir()
-    try:
-        PartStore(fresh).write(JOURNAL, json.dumps(journal, indent=1, ensure_ascii=False).encode())
-        fresh.rename(folder)
-    except OSError:
-        if not (folder / JOURNAL).exists():
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
-    changed = list(_changes(old, new, ()))
-    if changed:
-        where, before, now = changed[0]
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise ResumeError(
-            f"{folder} is of another run: {where} was {in_short(before)} and is now {in_short(now)}{more}; run it as "
-            "before to go on, or remove that folder to start again"
-        )
-
-
-def _changes(old: Any, new: Any, path: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
-    """Where two journals differ: (name, before, now)."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in {**old, **new}:
-            if path != ("record",) or key in old:  # an older version kept less of it
-                yield from _changes(old.get(key), new.get(key), (*path, key))
-    elif old != new and not (path == ("scene", "crs") and is_older_form(old, new)):
-        yield " ".join(path), old, new
-
-
-def in_short(value: Any) -> str:
-    """A value as JSON, short enough for a message."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) < 80 else f"{text[:77]}..."
+    with bench(folder) as fresh:
+        try:
+            PartStore(fresh).write(JOURNAL, json.dumps(journal, indent=1, ensure_ascii=False).encode())
+            fresh.rename(folder)
+        except OSError:
+            if not (folder / JOURNAL).exists():
+                raise

@@ -254,7 +254,7 @@ def _save(page: Image.Image, target: Path) -> None:
     said = PngInfo()
     said.add_text(RUN_TAG, "{}")  # tells a picture of ours from a scene; other formats leave it out
     try:
-        with whole(target, target.suffix) as part:
+        with whole(target) as part:
             page.save(part, pnginfo=said, quality=92)
     except OSError as error:
         raise OutputError(f"cannot write the picture {target}: {first_line(error)}") from error

@@ -171,6 +171,7 @@ def assemble(
             pieces = _pieces(store, parts, CONFIDENCE, box)
             ready.append(_finish(outputs.confidence, CONFIDENCE, pieces, written, record, place))
             ready += sidecars(outputs.confidence, confidence_qml(), wkt and crs_aux_xml(wkt), place)
+        store.keep_named(ready)
         swap(ready[::-1], [f for raster in outputs.rasters for f in side_files(raster)], place)
 
 

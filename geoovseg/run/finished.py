@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 from rasterio.windows import Window
 
-from geoovseg.errors import OutputError, SceneError, UsageError
+from geoovseg.errors import OutputError, SceneError, UsageError, in_short
 from geoovseg.labels.areas import Piece
 from geoovseg.labels.names import Outputs
-from geoovseg.labels.parts import in_short
 from geoovseg.labels.read import check_confidence, counted, open_labels
 from geoovseg.labels.record import RunRecord
 from geoovseg.run.job import Job

@@ -15,6 +15,7 @@ from rasterio.errors import RasterioError
 from safetensors import SafetensorError
 
 from geoovseg.errors import GeoOVSegError, OutputError, first_line
+from geoovseg.files import sweep
 from geoovseg.labels.areas import Piece
 from geoovseg.labels.names import Outputs, writing
 from geoovseg.labels.parts import FinishedPart, PartStore, open_store, remove_store
@@ -136,6 +137,15 @@ def open_run(outputs: Outputs, scene: Scene, job: Job) -> Iterator[Run]:
             with suppress(OSError):  # another process may be at work in it now
                 remove_store(outputs.parts)
         raise
+
+
+def clear(outputs: Outputs) -> None:
+    """Remove what a run left that was killed when its labels had their names."""
+    for target in (outputs.labels, outputs.parts):
+        sweep(target)
+    if outputs.parts.exists():
+        with suppress(OutputError):  # another process is at work in it, or it is none of ours
+            remove_store(outputs.parts)
 
 
 def _run(outputs: Outputs, scene: Scene, job: Job, store: PartStore) -> Run:

@@ -57,6 +57,12 @@ def check_crs(path: Path, crs: Any) -> None:
         raise UsageError(f"{reason} ({first_line(error)}); choose .gpkg") from error
 
 
+FAILURES = (
+    DataSourceError, DataLayerError, GeometryError, FeatureError, CRSError, pa.ArrowException, sqlite3.Error,
+)  # fmt: skip
+"""What the libraries that write polygons raise."""
+
+
 def write_polygons(
     path: Path,
     batches: Iterable[pa.RecordBatch],
@@ -78,16 +84,16 @@ def write_polygons(
     with writing(path), bench(path) as work:
         part, held = work / path.name, _Held(batches)
         try:
-            write(part, held, crs)
-        finally:
-            held.check()
-        check_complete(part, LAYER, held.rows)
-        if driver == "GPKG":
             try:
+                write(part, held, crs)
+            finally:
+                held.check()
+            check_complete(part, LAYER, held.rows)
+            if driver == "GPKG":
                 _add_style(part, legend)
-            except sqlite3.Error as error:
-                raise OutputError(f"cannot write {path}: {first_line(error)}; is the disk full?") from error
-        else:
+        except FAILURES as error:
+            raise OutputError(f"cannot write {path}: {first_line(error)}; is the disk full?") from error
+        if driver != "GPKG":
             _write_style(path, vector_qml(legend), overwrite=overwrite)
         to_disk(part)
         os.replace(part, path)
@@ -148,21 +154,18 @@ class _Held:
 
 def _write(driver: str, part: Path, batches: Iterable[pa.RecordBatch], crs: Any) -> None:
     reader = pa.RecordBatchReader.from_batches(COLUMNS, iter(batches))
-    try:
-        # labels without a coordinate system are warned of before
-        with hushed(UserWarning, "'crs' was not provided") if crs is None else nullcontext():
-            pyogrio.write_arrow(
-                reader,
-                os.fspath(part),
-                layer=LAYER if driver == "GPKG" else None,
-                driver=driver,
-                geometry_name="geom",
-                geometry_type="Polygon",
-                crs=wkt_of(crs),
-                **({"RFC7946": "YES"} if driver == "GeoJSON" else {}),
-            )
-    except (DataSourceError, DataLayerError, GeometryError, FeatureError, CRSError, pa.ArrowException) as error:
-        raise OutputError(f"cannot write {part}: {first_line(error)}") from error
+    # labels without a coordinate system are warned of before
+    with hushed(UserWarning, "'crs' was not provided") if crs is None else nullcontext():
+        pyogrio.write_arrow(
+            reader,
+            os.fspath(part),
+            layer=LAYER if driver == "GPKG" else None,
+            driver=driver,
+            geometry_name="geom",
+            geometry_type="Polygon",
+            crs=wkt_of(crs),
+            **({"RFC7946": "YES"} if driver == "GeoJSON" else {}),
+        )
 
 
 def _wrapped(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -1,0 +1,32 @@
+"""What must be the same for parts to be of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geoovseg.errors import ResumeError, in_short
+from geoovseg.rasters.ground import is_older_form
+
+
+def check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
+    """Refuse parts of another run. Raises ResumeError, which says what changed."""
+    changed = list(_changes(old, new, ()))
+    if changed:
+        where, before, now = changed[0]
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise ResumeError(
+            f"{folder} is of another run: {where} was {in_short(before)} and is now {in_short(now)}{more}; run it as "
+            "before to go on, or remove that folder to start again"
+        )
+
+
+def _changes(old: Any, new: Any, path: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
+    """Where two journals differ: (name, before, now)."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            if path != ("record",) or key in old:  # an older version kept less of it
+                yield from _changes(old.get(key), new.get(key), (*path, key))
+    elif old != new and not (path == ("scene", "crs") and is_older_form(old, new)):
+        yield " ".join(path), old, new
