@@ -25,7 +25,7 @@ from geoovseg.settings import Settings, StrPath, Watch
 from geoovseg.tiles.cut import check_per_tile
 from geoovseg.tiles.cut import per_tile as cut_per_tile
 from geoovseg.tiles.join import tiles_of, vrt_of
-from geoovseg.usage import Usage, peak_rss_mb
+from geoovseg.usage import Usage, peak_rss_mb, told
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.plan import BLOCK
 
@@ -51,7 +51,7 @@ def segment_scene(
         )
         check_windows(settings)
         area_of(scene, settings)  # may be wrong, which is to be told before models are loaded
-        with usage.stage("load"):
+        with usage.stage("load"), told(watch.say):
             executor = begin()
             job = executor.job(path, settings, watch.stopped)
             caution(scene, settings, words, job.facts.needs)

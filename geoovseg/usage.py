@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,6 +19,10 @@ def package_version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
+
+
+TELL: ContextVar[Callable[[str], None]] = ContextVar("tell", default=lambda text: None)
+"""Who is told of what takes long before it begins, wherever that is; nobody by default."""
 
 
 class Usage:
@@ -76,3 +81,13 @@ def _forget_peak() -> None:
     """Let Linux count the most memory held from now on."""
     with suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")
+
+
+@contextmanager
+def told(say: Callable[[str], None]) -> Iterator[None]:
+    """In here, somebody is told of what takes long."""
+    token = TELL.set(say)
+    try:
+        yield
+    finally:
+        TELL.reset(token)

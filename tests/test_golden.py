@@ -172,7 +172,7 @@ def test_word_features_equal_the_release(case: Case) -> None:
     words = case.meta["words"]
     raw = tokenizer([t.replace("{}", words[0]) for t in templates()])
     assert torch.equal(raw, case.inputs["prompt_token_ids_raw"][0].long())
-    encoder = TextEncoder(case.clip, tokenize, templates())
+    encoder = TextEncoder(lambda: (case.clip, tokenize), templates())
     features = torch.stack([encoder.encode(word) for word in words])
     assert_close(features, case.outputs["query_features"], case.tolerance("query_features"))
 

@@ -43,7 +43,7 @@ def _encoder(clip: open_clip.CLIP) -> TextEncoder:
             row[: len(text) + 1] = torch.tensor([*(ord(c) % 60 + 1 for c in text), 63])
         return ids
 
-    return TextEncoder(clip, tokenize, ("a {}", "the {}."))
+    return TextEncoder(lambda: (clip, tokenize), ("a {}", "the {}."), width=16)
 
 
 def _sealed(array: np.ndarray, name: str) -> bytes:

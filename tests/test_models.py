@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import pickle
 from dataclasses import replace
@@ -17,8 +18,9 @@ from geoovseg.errors import GeoOVSegError, ModelError, WeightsMissingError
 from geoovseg.models import load
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
 from geoovseg.models.load import load_clip, read_state
-from geoovseg.models.text import TextEncoder, alike
+from geoovseg.models.text import MANY, TextEncoder, alike, as_short
 from geoovseg.models.weights import cache_dir, fetch_weights, find_weights, local_weights, verify
+from geoovseg.usage import told
 
 CPU = torch.device("cpu")
 
@@ -211,22 +213,60 @@ def test_half_precision_files_become_full_precision(tmp_path: Path) -> None:
     assert (state["w"].dtype, state["n"].dtype) == (torch.float32, torch.int64)
 
 
-def _encoder(clip: open_clip.CLIP, templates: tuple[str, ...] = ("a {}", "the {}.")) -> TextEncoder:
-    def tokenize(texts: list[str]) -> torch.Tensor:
-        ids = torch.zeros(len(texts), 77, dtype=torch.long)
-        for row, text in zip(ids, texts, strict=True):
-            row[: len(text) + 1] = torch.tensor([*(ord(c) % 60 + 1 for c in text), 63])
-        return ids
+def _tokens(texts: list[str]) -> torch.Tensor:
+    ids = torch.zeros(len(texts), 77, dtype=torch.long)
+    for row, text in zip(ids, texts, strict=True):
+        row[: len(text) + 1] = torch.tensor([*(ord(c) % 60 + 1 for c in text), 63])
+    return ids
 
-    return TextEncoder(clip, tokenize, templates)
+
+def _encoder(clip: open_clip.CLIP, templates: tuple[str, ...] = ("a {}", "the {}.")) -> TextEncoder:
+    return TextEncoder(lambda: (clip, _tokens), templates)
 
 
 def test_word_features_are_normalised_means_of_normalised_sentences(tiny_clip: open_clip.CLIP) -> None:
     encoder = _encoder(tiny_clip)
-    sentences = tiny_clip.encode_text(encoder.tokenize(["a road", "the road."])).double()
+    sentences = tiny_clip.encode_text(_tokens(["a road", "the road."])).double()
     mean = (sentences / sentences.norm(dim=-1, keepdim=True)).mean(0)
     found = encoder.embed(["road"])[0]
     torch.testing.assert_close(found.double(), mean / mean.norm(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_causal_tower_sees_sentences_up_to_their_end_and_says_the_same(tiny_clip: open_clip.CLIP) -> None:
+    tokens = _tokens(["a road", "the long road."])
+    short, cut = as_short(tiny_clip, tokens)
+    assert cut.shape == (2, 15)
+    assert short.positional_embedding.shape[0] == 15
+    assert tiny_clip.positional_embedding.shape[0] == 77
+    torch.testing.assert_close(short.encode_text(cut), tiny_clip.encode_text(tokens), rtol=1e-5, atol=2e-7)
+
+
+@pytest.mark.parametrize("change", ["not causal", "read elsewhere"])
+def test_other_towers_keep_their_length(tiny_clip: open_clip.CLIP, change: str) -> None:
+    model, tokens = copy.copy(tiny_clip), _tokens(["a road"])
+    model._buffers = {**tiny_clip._buffers}
+    if change == "not causal":
+        model._buffers["attn_mask"] = None
+    else:
+        model.text_pool_type = "last"
+    same, all_of_them = as_short(model, tokens)
+    assert same is model
+    assert all_of_them is tokens
+
+
+def test_words_that_are_kept_load_no_model(tiny_clip: open_clip.CLIP) -> None:
+    known = TextEncoder(lambda: (tiny_clip, _tokens), ("a {}",), weights="digest")
+    first = known.embed(["road", "water"])
+    again = TextEncoder(lambda: pytest.fail("a model was loaded"), ("a {}",), weights="digest")
+    assert torch.equal(again.embed(["water", "road"]), first.flip(0))
+
+
+def test_many_words_are_told_of_before_they_are_read(tiny_clip: open_clip.CLIP) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        with told(said.append):
+            _encoder(tiny_clip).embed([f"word {n}" for n in range(MANY)])
+    assert said == ["reading 8 words, once for this model and these sentences"]
 
 
 def test_words_are_encoded_once_and_kept_by_content(

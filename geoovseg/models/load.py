@@ -74,14 +74,25 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
     """
     card = model_card(name)
     path = find_weights(card)
-    model, tokenizer = load_whole(card)
-    tower = model.visual.to(device=device, dtype=PRECISIONS[precision])
+    whole, sha256 = load_whole(card), file_sha256(path)
+    tower = whole[0].visual.to(device=device, dtype=PRECISIONS[precision])
     return ClipModel(
         card=replace(card, path=path),
         vit=ClipVit(tower, mean=card.mean, std=card.std),
-        text=TextEncoder(model, tokenizer, templates(sentences)),
-        sha256=file_sha256(path),
+        text=TextEncoder(
+            lambda: whole,
+            templates(sentences),
+            weights=f"{card.arch} {sha256}",
+            width=_width(whole[0]),
+        ),
+        sha256=sha256,
     )
+
+
+def _width(model: Any) -> int | None:
+    """The length of a feature, where the model says it."""
+    projection = getattr(model, "text_projection", None)
+    return int(projection.shape[-1]) if isinstance(projection, Tensor) else None
 
 
 def load_whole(card: ModelCard) -> tuple[open_clip.CLIP, Any]:

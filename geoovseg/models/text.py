@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import cache, cached_property
 from io import BytesIO
 from itertools import combinations
 from typing import Any
@@ -17,6 +19,7 @@ from torch.nn import functional as F
 
 from geoovseg.errors import GeoOVSegWarning
 from geoovseg.models.kept import keep, kept
+from geoovseg.usage import TELL
 from geoovseg.vocabulary import Vocabulary, parse_background
 
 Tokenize = Callable[[list[str]], Tensor]
@@ -24,6 +27,10 @@ CLOSE = 0.92
 """Counter-words whose features are closer than this cosine to a word of the user's are left out."""
 SEAL = hashlib.sha256().digest_size
 """Bytes of a digest."""
+VERSION = "2"
+"""Of the way from a word to its feature: numbers of another one are not mixed with these."""
+MANY = 8
+"""Words that take so long to read that it is told."""
 UNIT = 1e-3
 """How far from 1 the length of a unit feature may be; what is no number is never that near."""
 
@@ -35,10 +42,20 @@ class TextEncoder:
     always on the CPU in float32, so that it does not depend on the device either.
     """
 
-    def __init__(self, model: nn.Module, tokenize: Tokenize, templates: Sequence[str]) -> None:
-        self.model: Any = model
-        self.tokenize, self.templates = tokenize, tuple(templates)
-        self._identity: str | None = None
+    def __init__(
+        self,
+        load: Callable[[], tuple[nn.Module, Tokenize]],
+        templates: Sequence[str],
+        *,
+        weights: str | None = None,
+        width: int | None = None,
+    ) -> None:
+        """`load` gives the model and its tokenizer when a word is not known; `weights` is the digest of their file.
+
+        `width` is the length of a feature, where it is known.
+        """
+        self._load, self.templates = cache(load), tuple(templates)
+        self._weights, self._width = weights, width
 
     @torch.inference_mode()
     def embed(self, words: Sequence[str]) -> Tensor:
@@ -46,36 +63,59 @@ class TextEncoder:
 
         As in every released dense method: encode_text(template(word)), normalise, mean over 80, normalise.
         """
-        return torch.stack([self._cached(word) for word in words])
+        found = {word: self._known(word) for word in words}
+        new = [word for word, feature in found.items() if feature is None]
+        if len(new) >= MANY:
+            TELL.get()(f"reading {len(new)} words, once for this model and these sentences")
+        found |= {word: self._kept(word) for word in new}
+        return torch.stack([feature for word in words if (feature := found[word]) is not None])
 
     def similarity(self, words: Sequence[str], others: Sequence[str]) -> Tensor:
         """Cosines (words, others) of their features."""
         return self.embed(words) @ self.embed(others).T
 
-    def _cached(self, word: str) -> Tensor:
-        """A damaged or unwritable cache costs time, never the run."""
+    def _known(self, word: str) -> Tensor | None:
+        """The feature of a word, if it was kept; a damaged one costs time, never the run."""
         key = self._key(word)
-        found = _unpacked(kept("text", f"{key}.npy"), key, self._width())
-        if found is None:
-            found = self.encode(word)
-            keep("text", f"{key}.npy", _packed(found, key))
-        return found
+        return _unpacked(kept("text", f"{key}.npy"), key, self._width)
 
-    def _width(self) -> int | None:
-        """The length of a feature, where the model says it."""
-        projection = getattr(self.model, "text_projection", None)
-        return int(projection.shape[-1]) if isinstance(projection, Tensor) else None
+    def _kept(self, word: str) -> Tensor:
+        """The feature of a word, computed and kept; where it cannot be kept that costs time, never the run."""
+        found, key = self.encode(word), self._key(word)
+        keep("text", f"{key}.npy", _packed(found, key))
+        return found
 
     def encode(self, word: str) -> Tensor:
         """The unit feature (D,) of a word, computed."""
-        tokens = self.tokenize([t.replace("{}", word) for t in self.templates])
-        sentences = F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+        model, tokenize = self._load()
+        short, tokens = as_short(model, tokenize([t.replace("{}", word) for t in self.templates]))
+        sentences = F.normalize(short.encode_text(tokens).float(), dim=-1)
         return F.normalize(sentences.mean(0), dim=-1)
 
     def _key(self, word: str) -> str:
-        if self._identity is None:
-            self._identity = _digest(self.model, self.templates)
         return hashlib.sha256(f"{self._identity}\0{word}".encode()).hexdigest()[:40]
+
+    @cached_property
+    def _identity(self) -> str:
+        """What decides features: the weights, the sentences, versions."""
+        weights = self._weights or _digest(self._load()[0])
+        return "\n".join((VERSION, torch.__version__, weights, *self.templates))
+
+
+def as_short(model: Any, tokens: Tensor) -> tuple[Any, Tensor]:
+    """A text tower for sentences as long as the longest of `tokens` (S, L), and these tokens without the rest.
+
+    In a causal tower that is read at the end of a sentence nothing depends on what follows; others are as they were.
+    """
+    mask, ends = getattr(model, "attn_mask", None), getattr(model, "text_pool_type", None) == "argmax"
+    if not (ends and isinstance(mask, Tensor) and torch.isneginf(mask[mask.triu(1).bool()]).all()):
+        return model, tokens
+    length = int(tokens.argmax(-1).max()) + 1
+    short = copy(model)
+    positions = nn.Parameter(model.positional_embedding[:length], requires_grad=False)
+    short._parameters = {**model._parameters, "positional_embedding": positions}
+    short._buffers = {**model._buffers, "attn_mask": mask[:length, :length]}
+    return short, tokens[:, :length]
 
 
 def _packed(feature: Tensor, key: str) -> bytes:
@@ -125,9 +165,9 @@ def alike(encoder: TextEncoder, classes: Mapping[str, Sequence[str]]) -> list[Al
     return sorted(found, key=lambda pair: -pair.cosine)
 
 
-def _digest(model: nn.Module, templates: Sequence[str]) -> str:
-    """What decides a text feature: the text side's weights, the templates, torch's version."""
-    state = hashlib.sha256("\n".join((torch.__version__, *templates)).encode())
+def _digest(model: nn.Module) -> str:
+    """Of the weights of the text side."""
+    state = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         if not name.startswith("visual."):
             state.update(name.encode())
