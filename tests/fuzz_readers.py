@@ -224,28 +224,34 @@ def _parts(folder: Path) -> dict[str, bytes]:
     """A run of two parts that was stopped when both were finished."""
     (place := folder / "run").mkdir()
     _segmented(place, shard=(1, 1))
-    with rasterio.open(merge(shutil.copytree(place / "labels.tif.parts", folder / "labels.tif.parts")).labels) as src:
-        np.save(folder / "codes.npy", src.read(1))
+    np.save(
+        folder / "codes.npy",
+        _with_place(merge(shutil.copytree(place / "labels.tif.parts", folder / "labels.tif.parts")).labels),
+    )
     parts = place / "labels.tif.parts"
     return {f"{parts.name}/{path.name}": path.read_bytes() for path in parts.iterdir() if path.name != "lock"}
 
 
 def _merged(path: Path) -> Outcome:
     """Labels of parts of which one file is another one: the same as before, or none."""
-    made = merge(path.parent).labels
-    with rasterio.open(made) as src:
-        found = src.read(1)
-    same = np.array_equal(found, np.load(path.parents[2] / "sound" / "codes.npy"))
-    return READ if same else {"outcome": "failed", "why": f"other labels, {found.shape}"}
+    return _as_before(path, merge(path.parent).labels)
 
 
 def _gone_on(path: Path) -> Outcome:
     """The same of a run that goes on with them."""
-    made = _segmented(path.parents[1], resume=True).labels
-    with rasterio.open(made) as src:
-        found = src.read(1)
-    same = np.array_equal(found, np.load(path.parents[2] / "sound" / "codes.npy"))
-    return READ if same else {"outcome": "failed", "why": "other labels"}
+    return _as_before(path, _segmented(path.parents[1], resume=True).labels)
+
+
+def _as_before(path: Path, labels: str) -> Outcome:
+    found, before = _with_place(labels), np.load(path.parents[2] / "sound" / "codes.npy")
+    return READ if np.array_equal(found, before) else {"outcome": "failed", "why": f"other labels, {found.shape}"}
+
+
+def _with_place(labels: str) -> Any:
+    """Codes of a raster and where it lies, as one array."""
+    with rasterio.open(labels) as src:
+        place = [*src.shape, *list(src.transform)[:6], float(src.crs == rasterio.CRS.from_string(EPSG))]
+        return np.concatenate([src.read(1).ravel(), place])
 
 
 FEATURE = torch.nn.functional.normalize(torch.arange(1.0, 65.0), dim=0)

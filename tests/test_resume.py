@@ -725,6 +725,8 @@ def test_parts_in_each_others_place_are_no_parts(shared: Path) -> None:
         ("run.json", lambda said: {**said, "outputs": 3}),
         ("run.json", lambda said: {**said, "scene": {}}),
         ("run.json", lambda said: {**said, "box": "all"}),
+        ("run.json", lambda said: {**said, "scene": {**said["scene"], "transform": [1.0, 0, 0, 0, 1, 0]}}),
+        ("run.json", lambda said: {**said, "scene": {**said["scene"], "crs": None}}),
     ],
 )
 def test_what_a_folder_of_parts_cannot_say_is_an_error(shared: Path, name: str, change: Callable[[Any], Any]) -> None:
@@ -732,6 +734,54 @@ def test_what_a_folder_of_parts_cannot_say_is_an_error(shared: Path, name: str, 
     with pytest.raises(OutputError):
         merge(shared)
     assert not (shared.parent / "labels.tif").exists()
+
+
+@pytest.mark.parametrize("name", ["run.json", "panels.json", "part_0000000_0000000.json"])
+def test_text_without_end_in_a_folder_of_parts_is_an_error(shared: Path, name: str) -> None:
+    (shared / name).write_text("[" * 100_000)
+    with pytest.raises(OutputError):
+        merge(shared)
+
+
+def test_parts_without_their_place_are_not_merged(shared: Path) -> None:
+    """As of a file of the grid in which one bit makes the place unreadable."""
+    profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8", "crs": "EPSG:32632"}
+    with rasterio.open(shared / "grid.tif", "w", transform=rasterio.Affine(1, 0, 5, 0, -1, 5), **profile) as dst:
+        dst.write(np.ones((1, 1, 1), np.uint8))
+    with pytest.raises(OutputError, match="its grid lies elsewhere than its journal says"):
+        merge(shared)
+
+
+def test_outputs_of_a_run_that_was_killed_while_they_got_their_names_are_its_own(
+    tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first file has its name, then nothing goes on, not even what puts things back; a foreign file is one."""
+
+    def once(ready: Sequence[tuple[Path, Path]], stale: object, place: Path) -> None:
+        os.replace(*ready[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("geoovseg.labels.write.swap", once)
+    with pytest.raises(KeyboardInterrupt):
+        _run(tall, tmp_path)
+    monkeypatch.undo()
+    (named,) = (path for path in tmp_path.iterdir() if path.is_file())
+    assert _run(tall, tmp_path, resume=True).parts_kept == 4
+    _same(tmp_path, undisturbed)
+    assert not (tmp_path / "labels.tif.parts").exists()
+    with pytest.raises(OutputError, match="exists; add --overwrite"):
+        named.write_text("another's")
+        (tmp_path / "labels.tif").unlink()
+        _run(tall, tmp_path, resume=True)
+
+
+def test_parts_that_a_killed_run_left_beside_its_finished_labels_go(tall: Path, tmp_path: Path) -> None:
+    _run(tall, tmp_path)
+    for left in (".labels.tif.0123456789ab.tmp", ".labels.tif.parts.0123456789ab.tmp"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "half").touch()
+    assert _run(tall, tmp_path, resume=True).was_there
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_a_damaged_part_is_computed_again(tall: Path, shared: Path, undisturbed: tuple[np.ndarray, np.ndarray]) -> None:

@@ -82,6 +82,7 @@ def test_workers_of_a_killed_run_end_within_a_second_and_in_silence(scene: Path,
     whole, *found = _trials("kills", tmp_path, _segment(scene, "--workers", "2"))
     _ends_equal(whole, found)
     assert not [one["alive"] for one in found if one["gone"] > 1]
+    assert not [one["heard"] for one in found if "resource_tracker" in one["heard"]]
 
 
 def test_killed_vectorisations_end_equal_and_leave_nothing(tmp_path: Path) -> None:

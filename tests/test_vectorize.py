@@ -217,6 +217,13 @@ def test_areas_are_square_metres_on_the_ground(
     assert area == pytest.approx(near, rel=0.02)
 
 
+def test_a_place_in_which_no_polygon_can_be_is_told(write_raster: Write, tmp_path: Path) -> None:
+    codes = np.arange(16, dtype=np.uint8).reshape(1, 4, 4) % 3 + 1
+    path = write_raster(codes, "labels.tif", crs=None, transform=rasterio.Affine(np.nan, 0, np.nan, 0, -1, 1))
+    with pytest.raises(SceneError, match="makes no polygons .*; check its transform"):
+        vectorize(path, tmp_path / "out.gpkg")
+
+
 def test_without_a_coordinate_system_there_are_no_areas(write_raster: Write, tmp_path: Path) -> None:
     path = write_raster(np.ones((1, 20, 30), np.uint8), "labels.tif", crs=None)
     with pytest.warns(GeoOVSegWarning, match="no coordinate system: area_m2 and perimeter_m stay empty") as said:

@@ -56,3 +56,17 @@ def test_corners_of_an_area_must_be_numbers(write_raster: Callable[..., str], tm
     geopandas.GeoDataFrame(geometry=[square], crs="EPSG:32632").to_file(tmp_path / "area.gpkg")
     with pytest.raises(GeoOVSegError, match="corners that are no numbers"):
         segment(scene, "road", model="demo", aoi=tmp_path / "area.gpkg")
+
+
+@pytest.mark.parametrize("far", [1e30, 1e300])
+def test_corners_of_an_area_must_lie_in_this_world(
+    write_raster: Callable[..., str], tmp_path: Path, far: float
+) -> None:
+    import geopandas
+    import shapely
+
+    scene = write_raster(np.ones((3, 64, 64), np.uint8))
+    square = shapely.Polygon([(480_000, 5_459_980), (far, -far), (-far, far), (480_020, 5_459_990)])
+    geopandas.GeoDataFrame(geometry=[square], crs="EPSG:32632").to_file(tmp_path / "area.gpkg")
+    with pytest.raises(GeoOVSegError, match="corners beyond all maps"):
+        segment(scene, "road", model="demo", aoi=tmp_path / "area.gpkg")

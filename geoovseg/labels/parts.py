@@ -69,7 +69,7 @@ class PartStore:
             said = self.summary(part)
             files = {self.raster(part, end): digest for end, digest in said["sha256"].items()}
             return _is_summary(said, part) and all(_digest_of(file) == digest for file, digest in files.items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return False
 
     def raster(self, part: Part, end: str) -> Path:
@@ -120,7 +120,7 @@ class PartStore:
         """What the run is. Raises OutputError where the folder holds no run."""
         try:
             found: dict[str, Any] = json.loads((self.folder / JOURNAL).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise OutputError(f"{self.folder} holds no run of geoovseg segment") from error
         return found
 
@@ -194,7 +194,7 @@ class PartStore:
         try:
             said = json.loads(bytes_of(self.folder / NAMED, LARGEST_TEXT, follow=False))
             return bool(said[os.path.realpath(path)] == _known_by(path))
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return False
 
     def remove(self) -> None:

@@ -127,7 +127,7 @@ class RunRecord:
             classes = tuple((str(name), tuple(words), str(colour)) for name, words, colour in said["classes"])
             plain = {"version": said.get("version", 1), "classes": classes, "background": tuple(said["background"])}
             return cls(**{**known, **plain})
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise SceneError(f"the run record in {source} is damaged: {first_line(error)}") from error
 
     @classmethod

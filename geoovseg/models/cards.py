@@ -103,7 +103,7 @@ def _composed(name: str) -> ModelCard | None:
             licence="that of its members",
             about=f"composed of {members}",
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"{beside} is no card of composed weights: {first_line(error)}") from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.record import VERSION, RunRecord
 from geoovseg.labels.write import assemble, pieces_of
 from geoovseg.prompts import digest
-from geoovseg.rasters.ground import Box, wkt_of
+from geoovseg.rasters.ground import Box, RasterGrid, is_older_form, wkt_of
 from geoovseg.rasters.remote import identity
 from geoovseg.run.job import Job
 from geoovseg.scene.scene import Scene
@@ -32,7 +32,8 @@ from geoovseg.windows.plan import Part, TilePlan, runs, share
 GROUPS = 4
 """Groups of parts for every worker: fewer borders to compute twice, or work shared out more evenly."""
 DAMAGE = (
-    ValueError, KeyError, TypeError, AttributeError, FileNotFoundError, RasterioError, SafetensorError,
+    ValueError, LookupError, TypeError, AttributeError, RecursionError, FileNotFoundError, RasterioError,
+    SafetensorError,
 )  # fmt: skip
 """What reading a folder of parts raises when it is not as it was written."""
 COUNTED = ("version", "windows", "skipped_windows", "threads")
@@ -238,10 +239,19 @@ def _finished(store: PartStore) -> tuple[LabelProfile, tuple[Part, ...]]:
     """What a folder of parts says of itself."""
     folder, said = store.folder, store.journal
     record = RunRecord.from_json(json.dumps(said["record"]), str(folder))
-    profile = LabelProfile(store.grid((said["scene"]["height"], said["scene"]["width"])), record.colours)
+    grid = store.grid((said["scene"]["height"], said["scene"]["width"]))
+    _check_place(grid, said["scene"])
+    profile = LabelProfile(grid, record.colours)
     rows, cols = record.tile
     plan = TilePlan(height=profile.grid.height, width=profile.grid.width, tile=(rows, cols), stride=record.stride)
     return profile, plan.parts(store.panels(plan.width))
+
+
+def _check_place(grid: RasterGrid, said: Mapping[str, Any]) -> None:
+    """Compare the grid that was kept with what the journal says of it. Raises ValueError."""
+    wkt, place = wkt_of(grid.crs), list(grid.transform)[:6]
+    if place != said["transform"] or not (wkt == said["crs"] or is_older_form(said["crs"], wkt)):
+        raise ValueError("its grid lies elsewhere than its journal says")
 
 
 def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from rasterio.errors import RasterioError
 from rasterio.features import geometry_mask
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
+from shapely.errors import ShapelyError
 
 from geoovseg import numerals
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line
@@ -31,6 +32,8 @@ AT_ONCE = 1000
 """Windows that are compared with an area together."""
 VERTICES = 100
 """Points put along each side of a box that is brought to another system, in which sides may be curved."""
+FARTHEST = 1e15
+"""Of all coordinates: no system of this world has such numbers, and shapes of larger ones cannot be cut."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +91,20 @@ def read_area(
     """
     found = _read(text, crs_text, layer, where)
     scene = _outline(transform, Window(0, 0, shape[1], shape[0]))
-    if not np.isfinite(shapely.get_coordinates(found.geometry)).all():
-        raise UsageError(f"--aoi {text} has corners that are no numbers; repair it in your GIS")
+    corners = np.abs(shapely.get_coordinates(found.geometry))
+    if not (corners < FARTHEST).all():
+        lack = "beyond all maps" if np.isfinite(corners).all() else "that are no numbers"
+        raise UsageError(f"--aoi {text} has corners {lack}; repair it in your GIS")
     if crs is None and found.crs is not None:
         message = f"the scene has no coordinate system: the numbers of --aoi {text} are taken for its own"
         warnings.warn(message, GeoOVSegWarning, 5)
     if crs is not None and found.crs is not None:
         found = _to_scene(found, crs, scene.bounds, text)
-    polygons = [
-        valid for shape in found.geometry if shape is not None and (valid := shapely.make_valid(shape)).area > 0
-    ]
+    try:
+        shapes = [shapely.make_valid(shape) for shape in found.geometry if shape is not None]
+    except ShapelyError as error:
+        raise UsageError(f"--aoi {text} cannot be understood: {first_line(error)}; repair it in your GIS") from error
+    polygons = [shape for shape in shapes if shape.area > 0]
     if not polygons:
         raise UsageError(f"--aoi {text} has no polygons{'' if where is None else f' with --aoi-where {where}'}")
     polygon = shapely.union_all(polygons)

@@ -162,10 +162,11 @@ def _parquet(name: str) -> _Table:
         geo = json.loads((file.metadata.metadata or {})[b"geo"])
         shapes, about = geo["primary_column"], geo["columns"][geo["primary_column"]]
         said = about.get("crs", "OGC:CRS84")  # what counts where nothing is said
-    except (KeyError, ValueError) as error:
+        encoding = about["encoding"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise SceneError(f"{name} holds no shapes: it has no metadata of GeoParquet") from error
-    if about["encoding"] != "WKB":
-        raise SceneError(f"{name} has shapes in the encoding {about['encoding']}; only WKB is read")
+    if encoding != "WKB":
+        raise SceneError(f"{name} has shapes in the encoding {encoding}; only WKB is read")
 
     def batches(columns: Sequence[str]) -> Iterator[tuple[Any, Any]]:
         for batch in file.iter_batches(BATCH, columns=[*columns, shapes]):
@@ -195,7 +196,8 @@ class _Sums:
             self._codes.update(dict(zip(names, batch["class_id"].to_pylist(), strict=True)))
         if self._ellipsoid is None:
             return
-        whole = shapely.from_wkb(shapes.to_numpy(zero_copy_only=False))
+        with np.errstate(invalid="ignore", over="ignore"):  # of corners that are no numbers
+            whole = shapely.from_wkb(shapes.to_numpy(zero_copy_only=False))
         parts, owners = shapely.get_parts(whole, return_index=True)
         flat = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
         areas = np.bincount(owners[flat], measure(parts[flat], self._ellipsoid)[0], len(whole))

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import shapely
+from shapely.errors import ShapelyError
 
-from geoovseg.errors import GeoOVSegWarning, OutputError, UsageError
+from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, first_line
 from geoovseg.files import as_path, behind_link, bench
 from geoovseg.labels.names import is_one_of, writing
 from geoovseg.labels.read import check_confidence
@@ -202,9 +203,13 @@ class _Totals:
     def _batch(self, codes: Any, corners: Any, sure: Any, confidence: str | None) -> pa.RecordBatch:
         t = self._source.transform
         shape = np.array([[t.a, t.d], [t.b, t.e]])
-        geometries = shapely.transform(corners, lambda xy: xy @ shape + (t.c, t.f))
-        geometries = shapely.orient_polygons(geometries)
-        self._invalid += int((~shapely.is_valid(geometries)).sum())
+        try:
+            geometries = shapely.transform(corners, lambda xy: xy @ shape + (t.c, t.f))
+            geometries = shapely.orient_polygons(geometries)
+            self._invalid += int((~shapely.is_valid(geometries)).sum())
+        except ShapelyError as error:  # pixels so small, or so far away, that corners fall together
+            message = f"the place of {self._source.path} makes no polygons ({first_line(error)}); check its transform"
+            raise SceneError(message) from error
         areas: Any = np.full(len(codes), np.nan)
         lengths: Any = areas
         if self._source.ellipsoid is not None:

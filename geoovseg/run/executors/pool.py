@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import current_process, get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process, resource_tracker
 from typing import Any, ClassVar, TypeVar
 
 from geoovseg import machine
@@ -63,7 +63,21 @@ def fresh_pool(count: int, environment: Mapping[str, str]) -> ProcessPoolExecuto
     """Fresh processes that leave signals to this one and end with it. Raises UsageError where there can be none."""
     if current_process().daemon:
         raise UsageError("a process of a multiprocessing pool cannot start others: use workers=1 in it")
+    _start_tracker()
     return ProcessPoolExecutor(count, get_context("spawn"), _begin_life, (dict(environment),))
+
+
+def _start_tracker() -> None:
+    """Start the process that multiprocessing clears up by, so that it says nothing when this one is killed."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (before, "ignore:resource_tracker")))
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def end_now(pool: ProcessPoolExecutor) -> None:
