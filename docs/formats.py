@@ -299,16 +299,19 @@ WARNINGS = {
 
 
 def observe(case: Case, folder: Path) -> list[Seen]:
-    """Segment the rasters of a case, with scores that are all alike: what they are is not told of here."""
+    """Segment the rasters of a case, with features that are all alike: what they are is not told of here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         rasters = list(case.write(folder))
-    with patch.object(Predictor, "class_scores", _alike):
+    with patch.object(Predictor, "vectors", _alike):
         return [_observed(raster, folder / f"labels{n}.tif") for n, raster in enumerate(rasters)]
 
 
 def _alike(job: Predictor, batch: TileBatch) -> torch.Tensor:
-    return torch.zeros(len(batch), job.channels, *batch.known.shape[-2:])
+    """Every patch is the first word, without a model."""
+    cell = job.facts.needs.cell
+    grid = (side // cell for side in batch.pixels.shape[-2:])
+    return job.text[0][:, None, None].expand(len(batch), -1, *grid)
 
 
 def _observed(raster: str, labels: Path) -> Seen:

@@ -27,7 +27,7 @@ from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_classes
 
 GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "stride": 112}
-SCORED, NAMED, COPIED = (Predictor, "class_scores"), (os, "replace"), (write, "write_cog")
+SCORED, NAMED, COPIED = (Predictor, "vectors"), (os, "replace"), (write, "write_cog")
 """What a run calls for every batch of windows, for every file that is whole, and for every raster in the end."""
 MOMENTS: tuple[tuple[tuple[Any, str], int, str], ...] = (
     (SCORED, 1, "before"),  # the folder is there and locked

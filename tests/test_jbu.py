@@ -229,7 +229,7 @@ def test_labels_do_not_depend_on_batches_or_panels(
 def test_words_that_are_not_merged_before_are_in_the_estimate(demo_scene: str, weights: str) -> None:
     """Three classes of four words: a batch of 8 windows holds a channel more at pixel resolution, three times."""
     words = read_classes("building=house+roof,road,water", None)
-    settings = Settings(model="demo", background="none")
+    settings = Settings(model="demo", background="none", upsample="guided")
     learned = replace(settings, upsample=weights)
     plain, more = (Worker(words, each).job(demo_scene, each).layout for each in (settings, learned))
     tile = more.plan.tile

@@ -19,14 +19,14 @@ RANKS = (
     {"run"},
     {"settings", "tiles"},
     {"methods", "labels"},
-    {"models", "scene"},
+    {"models", "scene", "features"},
     {"windows", "rasters", "ops"},
     {"small"},
 )
 """From what a user sees to what everything stands on; imports go to a lower rank, or stay in the room."""
 HOMES = {
-    "rasterio": {"rasters", "scene", "windows", "labels", "tiles", "run", "evaluation", "vectors", "demo"},
-    "torch": {"ops", "models", "methods", "windows", "run", "pipeline", "segmenter", "demo"},
+    "rasterio": {"rasters", "scene", "windows", "features", "labels", "tiles", "run", "evaluation", "vectors", "demo"},
+    "torch": {"ops", "models", "methods", "windows", "features", "run", "pipeline", "segmenter", "demo"},
     "typer": {"cli"},
     "tqdm": {"cli"},
     "shapely": {"scene", "vectors"},

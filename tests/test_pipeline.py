@@ -91,13 +91,13 @@ def test_on_a_cpu_the_model_always_sees_eight_windows(
 ) -> None:
     """Whatever the batch size: results of fewer windows may differ in the last bit."""
     seen: list[int] = []
-    scores = DenseMethod.scores
+    vectors = DenseMethod.vectors
 
     def count(self: DenseMethod, batch: TileBatch) -> torch.Tensor:
         seen.append(len(batch))
-        return scores(self, batch)
+        return vectors(self, batch)
 
-    monkeypatch.setattr(DenseMethod, "scores", count)
+    monkeypatch.setattr(DenseMethod, "vectors", count)
     result = _run(wide_scene, tmp_path, batch_size=3)
     assert set(seen) == {CPU_BATCH}
     assert (result.windows - result.skipped_windows) % CPU_BATCH

@@ -33,10 +33,8 @@ from geoovseg.windows.plan import Panel, Part
 
 JOURNAL, PANELS, GRID = "run.json", "panels.json", "grid.tif"
 """What the run is; how its columns are cut; one pixel with the scene's place, exactly as GDAL keeps it."""
-NAMED = "named.json"
-"""Which finished outputs get their names, said before they do."""
-PREPARED = "prepared.safetensors"
-"""What the method learned from the scene before the first window."""
+PREPARED, NAMED = "prepared.safetensors", "named.json"
+"""What the method learned from the scene before the first window; which finished outputs get their names, before that."""
 ENTERING = 5.0
 """Seconds for several shards to begin one after the other."""
 COUNTS = ("windows", "skipped", "outside", "failed", "threads")
@@ -291,7 +289,8 @@ def _make(folder: Path, journal: Mapping[str, Any]) -> None:
 
     It is made under another name: processes that start together must not see a folder without its journal.
     """
-    with bench(folder) as fresh:
+    with bench(folder) as work:
+        (fresh := work / "parts").mkdir()
         try:
             PartStore(fresh).write(JOURNAL, json.dumps(journal, indent=1, ensure_ascii=False).encode())
             fresh.rename(folder)

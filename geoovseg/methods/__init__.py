@@ -90,6 +90,14 @@ class Method(Protocol):
     def at_pixels(self) -> bool:
         """Whether scores are at pixels already, so that nothing is left to upsample."""
 
+    @property
+    def cell(self) -> int:
+        """The side in pixels of what has one vector of features, where scores are linear in the words; else 0."""
+
+    @property
+    def depth(self) -> int:
+        """Numbers of such a vector."""
+
     def cost(self, tile: tuple[int, int]) -> Cost:
         """What a tile (rows, columns) takes, beside the model."""
 
@@ -101,6 +109,9 @@ class Method(Protocol):
 
     def scores(self, batch: TileBatch) -> Tensor:
         """Query scores (B, Q, h, w), finite float32; (h, w) may be coarser than the tile."""
+
+    def vectors(self, batch: TileBatch) -> Tensor:
+        """Of methods with cells: vectors (B, D, h, w), finite float32, whose products with words are the scores."""
 
 
 def card(name: str) -> MethodCard:

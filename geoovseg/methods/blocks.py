@@ -174,6 +174,8 @@ class BlockMethod:
     blocks: Blocks
     unit: ClassVar[Any]
     scale: ClassVar[float] = 1.0
+    cell: ClassVar[int] = 0
+    depth: ClassVar[int] = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -217,6 +219,10 @@ class BlockMethod:
 
     def scores(self, batch: TileBatch) -> Tensor:
         """Scores of blocks (B, Q, h, w)."""
+        raise NotImplementedError
+
+    def vectors(self, batch: TileBatch) -> Tensor:
+        """None: these methods give scores."""
         raise NotImplementedError
 
     def _windows_in(self, tile: tuple[int, int]) -> int:

@@ -74,6 +74,8 @@ class DenseMethod:
     refine: Refine | None = None
     compare: Compare = on_the_grid
     """where features become scores: on the patch grid, or at pixels by an upsampler of features"""
+    of_words: bool = False
+    """whether features depend on the words"""
 
     unit: ClassVar[Literal["cosine"]] = "cosine"
     at_once: ClassVar[None] = None
@@ -93,6 +95,17 @@ class DenseMethod:
     def patch(self) -> int:
         """What the tile must be a multiple of."""
         return self.clip.patch
+
+    @property
+    def cell(self) -> int:
+        """The side of a patch that has a vector of its own; 0 where scores are not linear in the words."""
+        linear = self.refine is None and self.compare is on_the_grid and not self.of_words
+        return int(getattr(self.encoder, "cell", self.clip.patch)) if linear else 0
+
+    @property
+    def depth(self) -> int:
+        """Numbers of a vector."""
+        return int(self.text.shape[1])
 
     @property
     def tile(self) -> int:
@@ -124,6 +137,15 @@ class DenseMethod:
     def features(self, pixels: Tensor) -> Features:
         """Dense features of pixels (B, 3, H, W) in 0..1."""
         return self.encoder(pixels)
+
+    @torch.inference_mode()
+    def vectors(self, batch: TileBatch) -> Tensor:
+        """One vector a patch (B, D, h, w), of which the product with a word is its score: see `scores`."""
+        found = self.encoder(torch.from_numpy(batch.pixels).to(self.clip.device, non_blocking=True))
+        vectors = F.normalize(found.patches.float(), dim=-1)
+        if self.class_token_weight and found.cls is not None:
+            vectors = vectors + self.class_token_weight * F.normalize(found.cls.float(), dim=-1)[:, None]
+        return vectors.mT.unflatten(2, found.grid)
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:

@@ -27,6 +27,11 @@ class ProxyClip:
     beta: float
     gamma: float
 
+    @property
+    def cell(self) -> int:
+        """The vision model's patch."""
+        return int(self.vfm.patch)
+
     def __call__(self, pixels: Tensor) -> Features:
         """Features of the windows on the vision model's grid; no skip connection, no feed-forward part."""
         clip, last = self.clip, self.clip.depth - 1

@@ -129,7 +129,7 @@ def middle_blocks(depth: int) -> tuple[int, ...]:
 
 def _make(clip: ClipVit, text: Tensor, **values: Any) -> DenseMethod:
     """The words are used one by one in the feedback, as in the release."""
-    return DenseMethod(ResClip(clip=clip, text=text, **values), text, scale=values["scale"])
+    return DenseMethod(ResClip(clip=clip, text=text, **values), text, scale=values["scale"], of_words=True)
 
 
 build = builder("resclip", _make)

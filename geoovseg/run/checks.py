@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import warnings
@@ -16,6 +17,7 @@ from geoovseg.methods import METHODS, MethodCard, card, read_settings
 from geoovseg.models.cards import MODELS, OWN, SOURCES, ModelCard, model_card
 from geoovseg.models.weights import check_weights
 from geoovseg.prompts import templates
+from geoovseg.run.layout import cell_of
 from geoovseg.run.timings import known_timings
 from geoovseg.scene.intensity import read_scale
 from geoovseg.settings import UPSAMPLERS, Settings
@@ -119,7 +121,10 @@ def check_windows(settings: Settings) -> None:
     known = known_timings(replace(settings, tile=None, stride=None))
     if known is not None:
         tile = settings.tile or known.needs.tile
-        plan_tiles(tile, tile, tile=tile, stride=settings.stride or 1, patch=known.needs.patch)
+        cell = cell_of(settings, known.needs)
+        patch = math.lcm(known.needs.patch, cell or 1)
+        stride = settings.stride or (patch if cell else 1)
+        plan_tiles(tile, tile, tile=tile, stride=stride, patch=patch, aligned=bool(cell))
 
 
 def warn_of_space(outputs: Outputs, shape: tuple[int, int]) -> None:

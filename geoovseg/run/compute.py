@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
+from torch import Tensor
 
 from geoovseg.errors import SceneError
+from geoovseg.features.cells import FeatureBlend
 from geoovseg.labels.parts import FinishedPart
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.write import CONFIDENCE_NODATA, CONFIDENCE_STEPS, PartsBuilder
@@ -21,7 +23,8 @@ from geoovseg.run.job import Job, Step
 from geoovseg.run.predictor import Predictor
 from geoovseg.scene.reader import read_ahead
 from geoovseg.scene.scene import Scene
-from geoovseg.windows.blend import Rows, ScoreBlend
+from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.blend import Blend, Rows, ScoreBlend
 from geoovseg.windows.plan import BLOCK, Panel, Part, Span
 
 
@@ -63,22 +66,37 @@ def finished_rows(
 
     With each goes the number of windows seen so far.
     """
-    predictor, layout = context.predictor, context.job.layout
-    tally = tally or Tally(context, panel)
-    blend = ScoreBlend(layout.plan, panel, predictor.channels, predictor.device, span)
-    skip = tally.fail if context.job.settings.on_error == "skip" else None
-    windows, seen = layout.windows_of(panel, span), 0
-    for batch in read_ahead(context.scene, windows, batch=layout.micro_batch, depth=predictor.depth, skip=skip):
-        valid = torch.from_numpy(batch.known).to(predictor.device)
-        scores = predictor.class_scores(batch)
+    tally, seen = tally or Tally(context, panel), 0
+    blend, see = _blend(context, panel, span)
+    for batch in _read(context, panel, span, tally):
+        valid = torch.from_numpy(batch.known).to(context.predictor.device)
+        found = see(batch)
         seen += len(batch)
         for n, window in enumerate(batch.windows):
-            for rows in blend.add([window], scores[n : n + 1], valid[n : n + 1]):
+            for rows in blend.add([window], found[n : n + 1], valid[n : n + 1]):
                 yield seen, rows
             tally.add([window])
         yield seen, None
     for rows in blend.finish():
         yield seen, rows
+
+
+def _read(context: Context, panel: Panel, span: Span, tally: Tally) -> Iterator[TileBatch]:
+    """Batches of the windows that rows of a panel depend on, in order."""
+    layout = context.job.layout
+    skip = tally.fail if context.job.settings.on_error == "skip" else None
+    windows = layout.windows_of(panel, span)
+    return read_ahead(context.scene, windows, batch=layout.micro_batch, depth=context.predictor.depth, skip=skip)
+
+
+def _blend(context: Context, panel: Panel, span: Span) -> tuple[Blend, Callable[[TileBatch], Tensor]]:
+    """What windows are blended in, and how they are seen: features on cells, or scores at pixels."""
+    predictor, layout = context.predictor, context.job.layout
+    if not layout.cell:
+        scores = ScoreBlend(layout.plan, panel, predictor.channels, predictor.device, span)
+        return scores, predictor.class_scores
+    cells = layout.plan.cells(layout.cell, panel, span)
+    return FeatureBlend(layout.plan, cells, panel, span, predictor.words), predictor.vectors
 
 
 def decided(
@@ -92,11 +110,12 @@ def decided(
     if layout.area is not None:
         inside = layout.area.mask(rows.row_off, col_off, (valid.shape[0], valid.shape[1]))
         valid = valid & torch.from_numpy(inside).to(valid.device)
-    codes, shares = context.predictor.decide(rows.scores, valid, profile.nodata)
     kind = torch.uint8 if profile.dtype == "uint8" else torch.int32
-    small = codes.to(kind).cpu().numpy().astype(profile.dtype, copy=False)
     if not confidence:
-        return small, None
+        codes = context.predictor.codes(rows.scores, valid, profile.nodata)
+        return codes.to(kind).cpu().numpy().astype(profile.dtype, copy=False), None
+    codes, shares = context.predictor.decide(rows.scores, valid, profile.nodata)
+    small = codes.to(kind).cpu().numpy().astype(profile.dtype, copy=False)
     rounded = torch.where(valid, (shares * CONFIDENCE_STEPS).round(), CONFIDENCE_NODATA)
     return small, rounded.to(torch.uint8).cpu().numpy()
 

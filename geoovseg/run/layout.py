@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -41,6 +42,10 @@ class Needs:
     """bytes of the device's memory"""
     bf16_pays: bool
     """whether bfloat16 would be several times faster"""
+    cell: int
+    """pixels on a side of what has one vector of features; 0 for methods that give scores"""
+    depth: int
+    """numbers of such a vector"""
 
 
 class TileBytes(NamedTuple):
@@ -68,6 +73,8 @@ class Layout:
     panels: tuple[Panel, ...]
     area: Area | None
     """where labels are wanted; nowhere else windows are needed"""
+    cell: int
+    """pixels on a side of what has one vector of features; 0 where scores are blended"""
 
     @property
     def micro_batch(self) -> int:
@@ -85,13 +92,20 @@ class Layout:
         return self.load.nbytes(max(p.width for p in self.panels)) / 1e6
 
     def windows_of(self, panel: Panel, span: Span | None = None) -> Iterator[Window]:
-        """Windows that touch a panel, or a span of its rows, and may hold a pixel of the area."""
-        windows = self.plan.windows(panel, span)
-        return windows if self.area is None else self.area.touched(windows)
+        """Windows that pixels of a panel, or of a span of its rows, depend on, and of these those of the area."""
+        windows = self.plan.windows(*self._reach(panel, span))
+        return windows if self.area is None else self.area.touched(windows, self.cell)
 
     def count(self, panel: Panel, span: Span | None = None) -> int:
         """Number of `windows_of` a panel, or a span of its rows."""
-        return self.plan.count(panel, span) if self.area is None else sum(1 for _ in self.windows_of(panel, span))
+        if self.area is None:
+            return self.plan.count(*self._reach(panel, span))
+        return sum(1 for _ in self.windows_of(panel, span))
+
+    def _reach(self, panel: Panel, span: Span | None) -> tuple[Panel, Span]:
+        """The panel and rows with what their pixels draw from besides."""
+        span = span or (0, self.plan.height)
+        return self.plan.cells(self.cell, panel, span).pixels if self.cell else (panel, span)
 
 
 def area_of(scene: Scene, settings: Settings) -> Area | None:
@@ -116,13 +130,21 @@ def lay_windows(scene: Scene, settings: Settings, needs: Needs) -> tuple[TilePla
     """
     finer = settings.gsd if settings.grid == "scene" else None  # the scene's own pixels, than what models see
     shape = scene.shape if finer is None else size_at(scene.src, finer, scene.path)
-    plan = plan_tiles(*shape, tile=needs.tile, stride=needs.stride, patch=needs.patch)
+    cell = cell_of(settings, needs)
+    patch = math.lcm(needs.patch, cell or 1)
+    plan = plan_tiles(*shape, tile=needs.tile, stride=needs.stride, patch=patch, aligned=bool(cell))
     if min(plan.tile) < needs.least:
         raise UsageError(
             f"--upsample {settings.upsample} needs windows of at least {needs.least} x {needs.least} pixels, and these "
             f"have {plan.tile[1]} x {plan.tile[0]}; choose --upsample guided"
         )
     return plan.at(*scene.shape), plan.tile
+
+
+def cell_of(settings: Settings, needs: Needs) -> int:
+    """The side of the cells that a run blends features in; 0 for one that blends scores."""
+    at_pixels = settings.upsample != "bilinear" or (settings.gsd is not None and settings.grid == "scene")
+    return 0 if at_pixels else needs.cell
 
 
 def lay_out(
@@ -136,10 +158,11 @@ def lay_out(
     """Windows and panels of a scene within the memory there is. Raises what `lay_windows` raises."""
     plan, seen = lay_windows(scene, settings, needs)
     channels, queries = len(words.groups), len(words.queries)
-    method = TileBytes(*tile_bytes(seen))
-    load = Load(plan, channels, queries if needs.by_word else channels, needs.micro_batch, method.of(queries))
+    method, cell = TileBytes(*tile_bytes(seen)), cell_of(settings, needs)
+    at_once = queries if needs.by_word else channels
+    load = Load(plan, channels, at_once, needs.micro_batch, method.of(queries), cell, needs.depth)
     panels = plan.panels(load.panel_width(needs.memory, settings.max_memory))
-    return Layout(needs=needs, plan=plan, tile=seen, load=load, tile_bytes=method, panels=panels, area=area)
+    return Layout(needs=needs, plan=plan, tile=seen, load=load, tile_bytes=method, panels=panels, area=area, cell=cell)
 
 
 def caution(scene: Scene, settings: Settings, words: Vocabulary, needs: Needs) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from geoovseg.features.ask import Words
 from geoovseg.methods import Method, card, load_method, upsampled
 from geoovseg.methods.blocks import Cut
 from geoovseg.models.cards import SOURCES
@@ -44,6 +47,8 @@ class Predictor:
     """what brings class scores to pixels"""
     device: torch.device
     in_flight: InFlight
+    text: Tensor
+    """unit features of all words (Q, D), on the device"""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -70,14 +75,27 @@ class Predictor:
         return scores if scores.shape[-2:] == shape else interpolate(scores, shape, mode="bilinear")
 
     def _class_scores(self, batch: TileBatch) -> Tensor:
-        """Scores of a batch that fits into memory.
+        """Scores of a batch that fits into memory."""
+        return self.upsampled(self.method.scores(self._full(batch))[: len(batch)], batch)
 
-        On the CPU the last, smaller batch is filled up by repetition: sums then run in the same order for every window.
-        """
-        full = batch
+    @property
+    def words(self) -> Words:
+        """What finished features are asked."""
+        return Words(self.text, tuple(len(group) for group in self.vocabulary.groups))
+
+    def vectors(self, batch: TileBatch) -> Tensor:
+        """Features (B, D, h, w) of a batch, on the device."""
+
+        def seen(index: NDArray[np.int64]) -> Tensor:
+            return self.method.vectors(self._full(batch.take(index)))[: len(index)]
+
+        return self.in_flight.run(seen, len(batch))
+
+    def _full(self, batch: TileBatch) -> TileBatch:
+        """A batch filled up by repetition on the CPU: sums then run in the same order for every window."""
         if self.device.type == "cpu" and len(batch) < CPU_BATCH:
-            full = batch.take(np.arange(CPU_BATCH) % len(batch))
-        return self.upsampled(self.method.scores(full)[: len(batch)], batch)
+            return batch.take(np.arange(CPU_BATCH) % len(batch))
+        return batch
 
     def upsampled(self, scores: Tensor, batch: TileBatch) -> Tensor:
         """Class scores (B, C, H, W) at pixels of word scores (B, Q, h, w)."""
@@ -95,6 +113,12 @@ class Predictor:
             codes = torch.where(confidence < self.settings.threshold, 0, codes)
         return torch.where(valid, codes, nodata), confidence
 
+    def codes(self, scores: Tensor, valid: Tensor, nodata: int) -> Tensor:
+        """The codes alone, for which no share is computed where no threshold asks for it."""
+        if self.settings.threshold is not None:
+            return self.decide(scores, valid, nodata)[0]
+        return torch.where(valid, scores.max(dim=0).indices + self.vocabulary.first_code, nodata)
+
 
 def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
     """Load the models, decide the words, build the method. Raises the errors of all of these."""
@@ -105,7 +129,8 @@ def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
     batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)
     in_flight = InFlight(CPU_BATCH if device.type == "cpu" else batch_size)
     vfm, sam = _vfm(settings, model, device, precision), _sam(settings, device, precision)
-    method, upsampler = _method(settings, model, words, vfm, sam, in_flight)
+    text = model.text.embed(words.queries).to(model.vit.device)
+    method, upsampler = _method(settings, model, words, text, vfm, sam, in_flight)
     facts = Facts(
         vocabulary=words,
         dropped=dropped,
@@ -120,7 +145,7 @@ def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
     )
     upsample = UPSAMPLERS.get(settings.upsample, bilinear)
     return Predictor(
-        settings=settings, facts=facts, method=method, upsample=upsample, device=device, in_flight=in_flight
+        settings=settings, facts=facts, method=method, upsample=upsample, device=device, in_flight=in_flight, text=text
     )
 
 
@@ -156,17 +181,21 @@ def _regions(settings: Settings, sam: Sam | None) -> Regions | None:
 
 
 def _method(
-    settings: Settings, model: ClipModel, words: Vocabulary, vfm: Vfm | None, sam: Sam | None, in_flight: InFlight
+    settings: Settings,
+    model: ClipModel,
+    words: Vocabulary,
+    text: Tensor,
+    vfm: Vfm | None,
+    sam: Sam | None,
+    in_flight: InFlight,
 ) -> tuple[Method, Upsampler | None]:
     """The method on its models, seeing pixels through an upsampler of features if one is asked for."""
-    device = model.vit.device
-    text = model.text.embed(words.queries).to(device)
     cut = Cut(settings.tile, settings.stride, settings.block, in_flight)
     models: dict[str, Any] = {"vfm": vfm, "sam": sam, "regions": _regions(settings, sam)}
     method = load_method(settings.method, model.vit, text, words, **models, cut=cut, settings=settings.settings)
     if settings.upsample in UPSAMPLERS:
         return method, None
-    upsampler = load_upsampler(settings.upsample, device)
+    upsampler = load_upsampler(settings.upsample, model.vit.device)
     check_fit(upsampler.jbu, model.vit, settings.upsample)
     return upsampled(settings.method, method, upsampler.jbu.cosines), upsampler
 
@@ -175,11 +204,14 @@ def _needs(
     settings: Settings, method: Method, upsampler: Upsampler | None, model: ClipModel, in_flight: InFlight
 ) -> Needs:
     """What the method asks for, with the user's sizes; for blocks those are of their windows."""
-    tile, stride = method.tile, method.stride
+    tile, stride, cell = method.tile, method.stride, method.cell
     if method.at_once is None:
         tile = method.tile if settings.tile is None else settings.tile
         default = method.stride if settings.tile is None else max(1, tile // 2)
         stride = default if settings.stride is None else settings.stride
+    if cell and settings.stride is None:
+        unit = math.lcm(method.patch, cell)
+        stride = max(unit, stride // unit * unit)
     return Needs(
         tile=tile,
         stride=stride,
@@ -189,6 +221,8 @@ def _needs(
         by_word=method.at_pixels,
         memory=device_memory(model.vit.device),
         bf16_pays=bf16_would_pay(model.vit),
+        cell=cell,
+        depth=method.depth if cell else 0,
     )
 
 

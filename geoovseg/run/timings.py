@@ -76,7 +76,9 @@ class Timings:
         return cls(needs=Needs(**needs), tiles=dict(_taken(*row) for row in said["tiles"]))
 
 
-_ANY = Needs(tile=1, stride=1, patch=1, least=0, micro_batch=1, by_word=False, memory=0, bf16_pays=False)
+_ANY = Needs(
+    tile=1, stride=1, patch=1, least=0, micro_batch=1, by_word=False, memory=0, bf16_pays=False, cell=0, depth=0
+)
 
 
 def _taken(

@@ -55,11 +55,12 @@ class Area:
         col, row = max(0, math.floor(left)), max(0, math.floor(top))
         return Box(row, col, min(shape[0], math.ceil(bottom)) - row, min(shape[1], math.ceil(right)) - col)
 
-    def touched(self, windows: Iterable[Window]) -> Iterator[Window]:
-        """Those of many windows that may hold a pixel of the area, asked some at a time."""
+    def touched(self, windows: Iterable[Window], margin: int = 0) -> Iterator[Window]:
+        """Those of many windows that may hold a pixel of the area, or come as near to one, asked some at a time."""
         stream = iter(windows)
         while some := list(islice(stream, AT_ONCE)):
-            yield from compress(some, shapely.intersects(self.polygon, [_outline(self.transform, w) for w in some]))
+            around = [_outline(self.transform, _grown(window, margin)) for window in some]
+            yield from compress(some, shapely.intersects(self.polygon, around))
 
     def mask(self, row_off: int, col_off: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
         """True for the pixels whose centres lie inside."""
@@ -182,6 +183,12 @@ def _to_scene(found: Any, crs: CRS, bounds: tuple[float, ...], text: str) -> Any
         return _near(found, crs, bounds).to_crs(crs.to_wkt())
     except Exception as error:  # pyproj's, of many kinds
         raise UsageError(f"--aoi {text} cannot be brought to the scene's system: {first_line(error)}") from error
+
+
+def _grown(window: Window, margin: int) -> Window:
+    """A window with so many pixels more on each side."""
+    left, top, width, height = window.flatten()
+    return Window(left - margin, top - margin, width + 2 * margin, height + 2 * margin)
 
 
 def _outline(transform: Affine, window: Window) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from rasterio.windows import Window
@@ -35,6 +36,16 @@ class Rows:
     """(C, rows, columns) weighted means, zero where no window was; none if that is everywhere"""
     valid: Tensor
     """(rows, columns) true where the scene has data"""
+
+
+class Blend(Protocol):
+    """What makes finished rows of windows that come row by row."""
+
+    def add(self, windows: Sequence[Window], found: Tensor, valid: Tensor) -> Iterator[Rows]:
+        """Blend what was found (B, C, h, w) in, with data where `valid` (B, H, W); yield rows that are final."""
+
+    def finish(self) -> Iterator[Rows]:
+        """Yield all remaining rows."""
 
 
 class ScoreBlend:

@@ -24,14 +24,25 @@ class Load:
     batch: int
     method: float = 0.0
     """bytes that the method itself needs for a tile"""
+    cell: int = 0
+    """pixels on a side of what has one vector of features, where these are blended"""
+    depth: int = 0
+    """numbers of a vector"""
 
     def nbytes(self, width: int) -> float:
         """Memory of a panel of `width` columns.
 
         The strip, one channel while it scrolls and bands of finished rows grow with the width; scores of a batch at
-        pixel resolution and finished rows while they are decided do not.
+        pixel resolution and finished rows while they are decided do not. Of features, the strip has cells.
         """
         tile = self.plan.tile
+        if self.cell:
+            plan = self.plan.in_cells(self.cell)
+            cells = -(-width // self.cell)
+            columns = plan.strip_bytes(self.depth, cells) + plan.tile[0] * cells * 4 * self.channels
+            columns += (min(tile[0], self.plan.height) + self.cell + 2 * BAND) * width
+            batch = 2 * 4 * self.depth * self.batch * plan.tile[0] * plan.tile[1]
+            return columns + batch + 4 * 4 * max(AT_ONCE, self.channels * width) + self.method
         columns = self.plan.strip_bytes(self.channels, width)
         columns += (4 * min(tile[0], self.plan.height) + 2 * BAND) * width
         return columns + 3 * 4 * self.at_once * self.batch * tile[0] * tile[1] + 4 * 4 * AT_ONCE + self.method

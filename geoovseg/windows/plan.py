@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from rasterio.windows import Window
 
@@ -79,6 +80,24 @@ def share(parts: Sequence[Part], number: int, count: int) -> tuple[Part, ...]:
     return tuple(parts[first:end])
 
 
+class Cells(NamedTuple):
+    """The cells, squares of pixels, that pixels draw from which are interpolated between the centres of cells."""
+
+    side: int
+    """of a cell, in pixels"""
+    panel: Panel
+    """columns of cells"""
+    span: Span
+    """rows of cells"""
+
+    @property
+    def pixels(self) -> tuple[Panel, Span]:
+        """What they cover, which may go beyond the scene's end."""
+        first, end = self.span
+        panel = Panel(self.panel.col_off * self.side, self.panel.width * self.side)
+        return panel, (first * self.side, end * self.side)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TilePlan:
     """ONE window grid for a scene, whatever part of it is computed; `plan_tiles` makes it."""
@@ -88,6 +107,8 @@ class TilePlan:
     tile: tuple[int, int]
     """(rows, columns) of every window; smaller than asked where the scene is smaller"""
     stride: int
+    unit: int = 1
+    """what windows begin and end at multiples of; the scene's sides are rounded up to it"""
 
     def at(self, height: int, width: int) -> TilePlan:
         """The same windows on a scene of another resolution; the windows begin and end at its pixels."""
@@ -101,12 +122,27 @@ class TilePlan:
     @cached_property
     def row_offs(self) -> tuple[int, ...]:
         """First rows of the window rows."""
-        return origins(self.height, self.tile[0], self.stride)
+        return origins(_up(self.height, self.unit), self.tile[0], self.stride)
 
     @cached_property
     def col_offs(self) -> tuple[int, ...]:
         """First columns of the window columns."""
-        return origins(self.width, self.tile[1], self.stride)
+        return origins(_up(self.width, self.unit), self.tile[1], self.stride)
+
+    def in_cells(self, side: int) -> TilePlan:
+        """The same windows counted in cells, of a side that the unit is a multiple of."""
+        return TilePlan(
+            height=_up(self.height, self.unit) // side,
+            width=_up(self.width, self.unit) // side,
+            tile=(self.tile[0] // side, self.tile[1] // side),
+            stride=self.stride // side,
+        )
+
+    def cells(self, side: int, panel: Panel, span: Span) -> Cells:
+        """The cells that pixels of a panel's rows draw from: those whose centres are around theirs."""
+        whole = self.in_cells(side)
+        left, right = drawn_from((panel.col_off, panel.col_off + panel.width), side, whole.width)
+        return Cells(side, Panel(left, right - left), drawn_from(span, side, whole.height))
 
     @property
     def sum_bytes(self) -> int:
@@ -155,15 +191,30 @@ class TilePlan:
         return tuple(Part(panel, top, min(BLOCK, self.height - top)) for panel in panels for top in tops)
 
 
-def plan_tiles(height: int, width: int, *, tile: int, stride: int, patch: int) -> TilePlan:
+def _up(length: int, unit: int) -> int:
+    return -(-length // unit) * unit
+
+
+def drawn_from(pixels: Span, side: int, count: int) -> Span:
+    """The first of `count` cells that some pixels of a line draw from, and the first behind the last."""
+    first, end = ((2 * at + 1 - side) // (2 * side) for at in (pixels[0], pixels[1] - 1))
+    return max(0, first), min(count, end + 2)
+
+
+def plan_tiles(height: int, width: int, *, tile: int, stride: int, patch: int, aligned: bool = False) -> TilePlan:
     """Lay the window grid: `tile` is an upper bound, in a smaller scene the scene's side rounded up to the patch.
 
-    Raises UsageError unless tile is a multiple of patch and 1 <= stride <= tile.
+    With `aligned`, windows begin and end at whole patches. Raises UsageError unless tile is a multiple of patch and
+    1 <= stride <= tile, and for a stride that is no multiple of patch where windows are aligned.
     """
     if tile < patch or tile % patch:
         near = max(patch, round(tile / patch) * patch)
         raise UsageError(f"--tile {tile} is no multiple of the model's patch of {patch} pixels; try --tile {near}")
     if not 1 <= stride <= tile:
         raise UsageError(f"--stride {stride} must lie between 1 and the tile of {tile} pixels")
-    rows, cols = (min(tile, -(-side // patch) * patch) for side in (height, width))
-    return TilePlan(height=height, width=width, tile=(rows, cols), stride=stride)
+    if aligned and stride % patch:
+        multiples = " or ".join(str(n * patch) for n in (stride // patch, stride // patch + 1) if 0 < n * patch <= tile)
+        said = f"--stride {stride} is no multiple of the model's patch of {patch} pixels"
+        raise UsageError(f"{said}; try --stride {multiples}")
+    rows, cols = (min(tile, _up(side, patch)) for side in (height, width))
+    return TilePlan(height=height, width=width, tile=(rows, cols), stride=stride, unit=patch if aligned else 1)

@@ -18,7 +18,7 @@ from geoovseg.demo.files import write_scene
 from geoovseg.demo.scenes import CLASSES
 from geoovseg.evaluation import evaluate
 from geoovseg.models.cards import DEMO_DIR
-from geoovseg.models.load import load_clip
+from geoovseg.models.load import load_clip, load_whole
 from geoovseg.segmenter import segment
 
 
@@ -30,7 +30,7 @@ def test_it_is_a_real_open_clip_model_of_12_blocks() -> None:
     assert config["text_cfg"]["context_length"] == 77
     model = load_clip("demo", torch.device("cpu"), "fp32")
     assert model.vit.depth == 12
-    assert isinstance(model.text.model, open_clip.CLIP)
+    assert isinstance(load_whole(model.card)[0], open_clip.CLIP)
 
 
 def test_its_files_are_small_and_say_what_they_are() -> None:

@@ -1,0 +1,1 @@
+"""A scene's dense features: one vector a patch, blended over windows, and what words say of them."""

@@ -1,0 +1,98 @@
+"""Windows of features become rows of cells, and these rows of pixels, in strips that never grow with the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from rasterio.windows import Window
+from torch import Tensor
+
+from geoovseg.features.ask import CellRows, Words
+from geoovseg.features.pixels import PixelRows, Pixels
+from geoovseg.windows.blend import Rows, ScoreBlend
+from geoovseg.windows.plan import Cells, Panel, Span, TilePlan
+
+
+class CellBlend:
+    """Taper-weighted means over windows of their features, a vector a cell, given row by row of windows.
+
+    Holds (D + 1) x window height x panel width numbers, in cells. Sums per cell are taken in the order of the windows,
+    so they depend on no panel, span or batch; what is given is rounded to float16, whether it is kept or not.
+    """
+
+    def __init__(self, plan: TilePlan, cells: Cells, depth: int, device: torch.device | str) -> None:
+        self._side = cells.side
+        self._blend = ScoreBlend(plan.in_cells(cells.side), cells.panel, depth, device, cells.span)
+
+    def add(self, window: Window, vectors: Tensor) -> Iterator[CellRows]:
+        """Blend features (D, h, w) of a window in; yield the rows that became final before it touched them."""
+        place = Window(*(int(length) // self._side for length in window.flatten()))
+        seen = torch.ones(vectors.shape[1:], dtype=torch.bool, device=vectors.device)
+        yield from map(_rounded, self._blend.add([place], vectors[None], seen[None]))
+
+    def finish(self) -> Iterator[CellRows]:
+        """Yield all remaining rows."""
+        yield from map(_rounded, self._blend.finish())
+
+
+def _rounded(rows: Rows) -> CellRows:
+    """Finished features as they are kept."""
+    return CellRows(rows.row_off, len(rows.valid), None if rows.scores is None else rows.scores.half())
+
+
+class ValidRows:
+    """Where windows have data, pixel by pixel, in a strip of the rows that were not taken yet."""
+
+    def __init__(self, plan: TilePlan, cells: Cells, panel: Panel, device: torch.device | str) -> None:
+        self._panel, self._top = panel, cells.pixels[1][0]
+        rows = plan.tile[0] + 3 * cells.side
+        self._valid = torch.zeros(rows, panel.width, dtype=torch.bool, device=device)
+
+    def add(self, window: Window, valid: Tensor) -> None:
+        """Note where a window has data (H, W)."""
+        left, right = self._panel.col_off, self._panel.col_off + self._panel.width
+        first, last = max(window.col_off, left), min(window.col_off + window.width, right)
+        top = max(window.row_off, self._top)
+        if first < last:
+            here = valid[top - window.row_off :, first - window.col_off : last - window.col_off]
+            row = top - self._top
+            self._valid[row : row + len(here), first - left : last - left] |= here
+
+    def take(self, rows: PixelRows) -> Tensor:
+        """The mask of rows of pixels that no later window touches; what lies above is forgotten."""
+        first, end = rows.row_off - self._top, rows.row_off + rows.count - self._top
+        found = self._valid[first:end].clone()
+        if rows.scores is None:
+            found = self._valid.new_zeros(1, 1).expand(rows.count, self._panel.width)
+        kept = self._valid[end:].clone()
+        self._valid[: len(kept)] = kept
+        self._valid[len(kept) :] = False
+        self._top += end
+        return found
+
+
+class FeatureBlend:
+    """A blend of features on cells, asked some words: windows in, rows of class scores at pixels out."""
+
+    def __init__(self, plan: TilePlan, cells: Cells, panel: Panel, span: Span, words: Words) -> None:
+        device = words.text.device
+        self._cells = CellBlend(plan, cells, words.text.shape[1], device)
+        self._pixels = Pixels(plan, cells, panel, span, words)
+        self._valid = ValidRows(plan, cells, panel, device)
+
+    def add(self, windows: Sequence[Window], found: Tensor, valid: Tensor) -> Iterator[Rows]:
+        """Blend features (B, D, h, w) in; yield the rows that became final before they touched them."""
+        for window, vectors, known in zip(windows, found, valid, strict=True):
+            for cells in self._cells.add(window, vectors):
+                yield from self._asked(cells)
+            self._valid.add(window, known)
+
+    def finish(self) -> Iterator[Rows]:
+        """Yield all remaining rows, down to the span's last."""
+        for cells in self._cells.finish():
+            yield from self._asked(cells)
+
+    def _asked(self, cells: CellRows) -> Iterator[Rows]:
+        for rows in self._pixels.add(cells):
+            yield Rows(rows.row_off, rows.scores, self._valid.take(rows))
