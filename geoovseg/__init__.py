@@ -1,7 +1,8 @@
 """Open-vocabulary segmentation of geospatial rasters.
 
-`segment`, `vectorize`, `evaluate`, `merge` and `preview` do what the commands of the same names do. `Segmenter` keeps
-its models loaded, for many scenes and for arrays. `Settings` lists every choice, `METHODS` every method.
+`segment`, `encode`, `vectorize`, `evaluate`, `merge` and `preview` do what the commands of the same names do.
+`Segmenter` keeps its models loaded, for many scenes and for arrays. `Settings` lists every choice, `METHODS` every
+method.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from geoovseg.methods import MethodCard as MethodCard
     from geoovseg.pipeline import merge as merge
     from geoovseg.segmenter import Segmenter as Segmenter
+    from geoovseg.segmenter import encode as encode
     from geoovseg.segmenter import segment as segment
     from geoovseg.settings import Settings as Settings
     from geoovseg.vectors.info import info as info
@@ -29,6 +31,7 @@ _HOMES = {
     "MethodCard": "methods",
     "Segmenter": "segmenter",
     "Settings": "settings",
+    "encode": "segmenter",
     "evaluate": "evaluation",
     "info": "vectors.info",
     "merge": "pipeline",

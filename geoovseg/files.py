@@ -22,6 +22,8 @@ RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 """Suffixes of the rasters in a folder."""
 BESIDE = "beside"
 """What stands for an output beside the labels, named after them."""
+STORE = ".zarr"
+"""Suffix of a folder of features that were kept."""
 LARGEST_TEXT = 4 << 20
 """Bytes of a list of classes, colours or sentences; 65534 classes with 64 letters each."""
 LARGEST_LIST = 16 << 20
@@ -67,6 +69,12 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file that is there only when it is whole; text in UTF-8."""
     with whole(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def is_store(path: StrPath) -> bool:
+    """Whether a path is that of a store of features, finished or not."""
+    name = os.fspath(path).rstrip("/" + os.sep)
+    return name.lower().endswith(STORE) and os.path.isdir(name)
 
 
 def names_folder(output: StrPath | None) -> bool:

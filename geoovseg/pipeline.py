@@ -5,29 +5,34 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
-from geoovseg.errors import InterruptedRunError, OutputError
-from geoovseg.files import as_path, made_folder, names_folder
+from geoovseg.errors import InterruptedRunError, OutputError, UsageError
+from geoovseg.files import as_path, is_store, made_folder, names_folder
 from geoovseg.labels.names import Outputs, output_names
-from geoovseg.rasters.open import native
 from geoovseg.run.checks import check_windows, warn_of_space
 from geoovseg.run.executors import Executor
+from geoovseg.run.feature_parts import about_of_job
+from geoovseg.run.feature_run import FeatureRun, check_made_of, feature_names, holds_features, open_finished_features
 from geoovseg.run.finished import finished
 from geoovseg.run.job import Job
 from geoovseg.run.layout import area_of, caution
+from geoovseg.run.result import EncodeResult as EncodeResult
 from geoovseg.run.result import SegmentResult as SegmentResult
-from geoovseg.run.result import of_outputs, of_run
+from geoovseg.run.result import encoded, of_outputs, of_run
 from geoovseg.run.state import Run, as_written, clear, open_finished, open_run
+from geoovseg.run.stored import as_encoded, opened
 from geoovseg.run.timings import TileTime, Timings, keep_timings
-from geoovseg.scene.scene import Scene, open_scene
+from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings, StrPath, Watch
 from geoovseg.tiles.cut import check_per_tile
 from geoovseg.tiles.cut import per_tile as cut_per_tile
 from geoovseg.tiles.join import tiles_of, vrt_of
 from geoovseg.usage import Usage, peak_rss_mb, told
 from geoovseg.vocabulary import Vocabulary
-from geoovseg.windows.plan import BLOCK
+from geoovseg.windows.plan import Panel
 
 ENOUGH = 4
 """Batches from which a run tells how fast the next will be."""
@@ -38,8 +43,9 @@ def segment_scene(
 ) -> SegmentResult:
     """Segment one scene, from its pixels to finished label rasters; `begin` gives what computes it."""
     usage = Usage()
+    settings = as_encoded(settings, path) if is_store(path) else settings
     outputs = output_names(path, settings.output, settings.confidence, settings.work_dir)
-    with settings.access(), open_scene(path, **settings.view) as scene, native():
+    with opened(path, settings) as scene:
         for option in ("output", "confidence"):
             if names_folder(folder := getattr(settings, option)):
                 made_folder(folder, f"--{option}")
@@ -75,6 +81,38 @@ def segment_scene(
     return replace(found, seconds=usage.seconds(), peak_rss_mb=round(peak_rss_mb() + executor.peak_mb, 1))
 
 
+def encode_scene(path: str, settings: Settings, begin: Callable[[], Executor], watch: Watch) -> EncodeResult:
+    """Keep the features of one scene: windows to cells to a store, which can be asked any words."""
+    usage = Usage()
+    outputs = feature_names(path, settings.output, settings.work_dir)
+    with opened(path, settings) as scene:
+        outputs.check(
+            scene.files, overwrite=settings.overwrite, resume=settings.resume or settings.shard is not None,
+            finished=settings.goes_on,
+        )  # fmt: skip
+        check_windows(settings)
+        with usage.stage("load"), told(watch.say):
+            executor = begin()
+            job = executor.job(path, settings, watch.stopped)
+            caution(scene, settings, None, job.facts.needs)
+        about = about_of_job(scene, job)
+        if settings.goes_on and outputs.are_there:
+            check_made_of(outputs.labels, about)
+            clear(outputs)
+            return encoded(job, scene, outputs, about, {}, usage)
+        with open_run(outputs, scene, job, partial(FeatureRun, about=about)) as run:
+            job = replace(job, prepared=_prepared(run, job, executor, watch))
+            watch.say(_announced(job, run))
+            with usage.stage("encode"):
+                compute(job, run, executor, watch)
+            if not run.shared:
+                with usage.stage("assemble"):
+                    run.assemble()
+            totals = run.totals()
+            found = encoded(job, scene, outputs, about, totals, usage, str(run.store.folder) if run.shared else None)
+    return replace(found, peak_rss_mb=round(peak_rss_mb() + executor.peak_mb, 1))
+
+
 def _there(job: Job, scene: Scene, outputs: Outputs) -> SegmentResult | None:
     """What an earlier run made, if it is what this one would make; else none where it may be replaced.
 
@@ -93,14 +131,11 @@ def _there(job: Job, scene: Scene, outputs: Outputs) -> SegmentResult | None:
 
 def _announced(job: Job, run: Run) -> str:
     """What a run is about to do, for a person."""
-    facts, needed = (
-        job.facts,
-        sum(job.layout.count(parts[0].panel, (parts[0].row_off, parts[-1].end)) for parts in run.todo),
-    )
-    return (
-        f"looking for {facts.vocabulary}; {job.settings.method} with {facts.digests['model']} on {facts.device}, "
-        f"{needed} windows"
-    )
+    facts, needed = job.facts, sum(map(job.count, run.todo))
+    what = "keeping features" if job.features else f"looking for {facts.vocabulary}"
+    if is_store(job.scene):
+        return f"{what}; in features of {job.settings.method} with {facts.digests['model']}, on {facts.device}"
+    return f"{what}; {job.settings.method} with {facts.digests['model']} on {facts.device}, {needed} windows"
 
 
 def compute(job: Job, run: Run, executor: Executor, watch: Watch) -> tuple[int, int]:
@@ -109,7 +144,7 @@ def compute(job: Job, run: Run, executor: Executor, watch: Watch) -> tuple[int, 
     Raises InterruptedRunError when asked to stop, with what is finished kept.
     """
     groups = run.groups(executor.workers)
-    wanted = [job.layout.count(parts[0].panel, (parts[0].row_off, parts[-1].end)) for parts in groups]
+    wanted = [job.count(parts) for parts in groups]
     done, seen, left, together = Counter[int](), Counter[int](), sum(map(len, groups)), job.facts.planned
     for number, step in executor.run(job, groups, watch.stopped):
         for part in step.finished:
@@ -139,10 +174,13 @@ def _prepared(run: Run, job: Job, executor: Executor, watch: Watch) -> bytes:
 def redone(job: Job, run: Run) -> int:
     """Windows to compute now that also lie in parts that were finished before."""
     kept, plan = {(part.panel, part.row_off) for part in run.kept}, job.layout.plan
-    count = 0
+    count, unit = 0, job.layout.cell if job.features else 1
+    if is_store(job.scene):
+        return 0  # no window is seen
     for parts in run.todo:
         panel, first, end = parts[0].panel, parts[0].row_off, parts[-1].end
-        above, below = (panel, first - BLOCK) in kept, (panel, end) in kept
+        above, below = (panel, first - parts[0].height) in kept, (panel, end) in kept
+        panel, first, end = Panel(panel.col_off * unit, panel.width * unit), first * unit, end * unit
         crossing = [r for r in plan.rows((first, end)) if (above and r < first) or (below and r + plan.tile[0] > end)]
         count += len(crossing) * len(plan.columns(panel))
     return count
@@ -180,6 +218,8 @@ def merge(
 
     Raises OutputError, which says how many parts are missing.
     """
+    if holds_features(as_path(folder, "the folder")):
+        return _merge_features(Path(folder), output, confidence or per_tile, overwrite)
     with open_finished(
         as_path(folder, "the folder"),
         output=None if output is None else as_path(output, "the output"),
@@ -196,3 +236,15 @@ def merge(
     cut = [] if per_tile is None else cut_per_tile(run.outputs.labels, paths, per_tile, overwrite=overwrite)
     windows, skipped, failed, outside = (totals[key] for key in ("windows", "skipped", "failed", "outside"))
     return Merged(str(run.outputs.labels), windows, skipped, failed, outside, tuple(cut))
+
+
+def _merge_features(folder: Path, output: StrPath | None, other: StrPath | None, overwrite: bool) -> Merged:
+    """Put the parts of a store together. Raises OutputError, UsageError."""
+    if other is not None:
+        raise UsageError(f"{folder} holds features, of which there is only a store; leave {other} away")
+    store = None if output is None else as_path(output, "the output")
+    with open_finished_features(folder, store, overwrite=overwrite) as run:
+        totals = run.totals()
+        run.assemble()
+    windows, skipped, failed, outside = (totals[key] for key in ("windows", "skipped", "failed", "outside"))
+    return Merged(str(run.outputs.labels), windows, skipped, failed, outside)

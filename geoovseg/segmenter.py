@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from geoovseg.errors import GeoOVSegError, UsageError
-from geoovseg.files import BESIDE, behind_link, made_folder, names_folder, sweep
+from geoovseg.files import BESIDE, behind_link, is_store, made_folder, names_folder, sweep
 from geoovseg.labels.names import output_names
-from geoovseg.pipeline import SegmentResult, segment_scene
-from geoovseg.run.checks import check_settings
+from geoovseg.pipeline import EncodeResult, SegmentResult, encode_scene, segment_scene
+from geoovseg.run.checks import check_models, check_settings
 from geoovseg.run.executors import Executor, open_executor
+from geoovseg.run.job import NOTHING
 from geoovseg.settings import Announce, Call, Progress, Settings, Stop, StrPath, Watch
 from geoovseg.settings.keywords import on_init, on_scene
 from geoovseg.vectors.targets import check_made_of, check_target, target_of
@@ -76,6 +77,9 @@ class Segmenter:
         )
         if not isinstance(scene, str | os.PathLike):
             raise UsageError(f"{type(scene).__name__} is no name of a scene; arrays go to Segmenter.predict")
+        if not is_store(scene):
+            with settings.access():
+                check_models(settings)
         check_vectors(settings, os.fspath(scene))
         watch = Watch(progress, stop, announce)
         result = segment_scene(os.fspath(scene), self.words, settings, lambda: self._executor, watch)
@@ -109,6 +113,8 @@ class Segmenter:
         """A model in this process."""
         from geoovseg.run.worker import Worker
 
+        with self.settings.access():
+            check_models(self.settings)
         return getattr(self._executor, "worker", None) or Worker(self.words, self.settings)
 
     def close(self) -> None:
@@ -137,6 +143,39 @@ def segment(scene: StrPath, classes: Classes | None, call: Call) -> SegmentResul
     """
     with Segmenter.of(classes, call.plain) as segmenter:
         return segmenter.segment(scene, progress=call.progress, stop=call.stop, announce=call.announce)
+
+
+@on_scene(Call)
+def encode(scene: StrPath, classes: Classes | None, call: Call) -> EncodeResult:
+    """Keep a scene's features in a Zarr store, which `segment` takes in place of the scene, with any words.
+
+    Takes the choices of `Settings` that concern scene, windows, model and run; `output` is the store, by default
+    `<scene>_features.zarr`.
+
+    Raises GeoOVSegError for everything a caller can cause; finished parts are kept then.
+    """
+    settings = call.plain
+    if classes is not None or settings.vocabulary is not None:
+        raise UsageError("features are kept without words: give them to segment, with the store as scene")
+    return encode_by(os.fspath(scene), settings, Watch(call.progress, call.stop, call.announce))
+
+
+def encode_by(scene: str, settings: Settings, watch: Watch) -> EncodeResult:
+    """The same by settings that are made already."""
+    with settings.access():
+        check_settings(settings)
+        check_models(settings)
+    executors: list[Executor] = []
+
+    def begin() -> Executor:
+        executors.append(open_executor(NOTHING, settings))
+        return executors[0]
+
+    try:
+        return encode_scene(scene, settings, begin, watch)
+    finally:
+        for executor in executors:
+            executor.close()
 
 
 def _keywords(settings: Settings) -> dict[str, Any]:

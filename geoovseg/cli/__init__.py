@@ -10,7 +10,20 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from geoovseg.cli import demo, doctor, evaluate, info, merge, methods, models, preview, segment, vectorize, vocabulary
+from geoovseg.cli import (
+    demo,
+    doctor,
+    encode,
+    evaluate,
+    info,
+    merge,
+    methods,
+    models,
+    preview,
+    segment,
+    vectorize,
+    vocabulary,
+)
 from geoovseg.cli.options import Careful, Grouped
 from geoovseg.cli.output import data, plain_warnings, talk
 from geoovseg.errors import GeoOVSegError, NobodyListensError, PipeClosedError, printable
@@ -30,6 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("segment", cls=Grouped)(segment.command)
+app.command("encode", cls=Grouped)(encode.command)
 app.command("merge", cls=Careful)(merge.command)
 app.command("demo", cls=Careful)(demo.command)
 app.command("vectorize", cls=Careful)(vectorize.command)

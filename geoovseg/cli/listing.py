@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 
 from geoovseg.cli.output import talk
 from geoovseg.errors import SceneError, UsageError, first_line
-from geoovseg.files import LARGEST_LIST, RASTERS, bytes_of, text_of, within
+from geoovseg.files import LARGEST_LIST, RASTERS, bytes_of, is_store, text_of, within
 from geoovseg.labels.ours import is_ours
 
 HEAD = 4096
@@ -25,9 +25,14 @@ def listed(arguments: Sequence[str], *, quiet: bool = False) -> list[str]:
     number that is no file.
     """
     found = as_given(arguments)
-    scenes = [path for scene in found for path in (_rasters(scene, quiet) if os.path.isdir(scene) else [scene])]
+    scenes = [path for scene in found for path in (_rasters(scene, quiet) if _is_folder(scene) else [scene])]
     first = {os.path.abspath(scene): scene for scene in reversed(scenes)}
     return list(dict.fromkeys(first[os.path.abspath(scene)] for scene in scenes))
+
+
+def _is_folder(scene: str) -> bool:
+    """Whether a name is that of a folder of scenes, and not of features that were kept."""
+    return os.path.isdir(scene) and not is_store(scene)
 
 
 def as_given(arguments: Sequence[str]) -> list[str]:

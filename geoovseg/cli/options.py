@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, get_type_hints
 
@@ -116,8 +116,8 @@ def _completion(known: Choice) -> Callable[[str], list[str]]:
     return complete
 
 
-def taking_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command every setting as an option; it gets their values by name, as it is called with `**given`."""
+def taking_settings(command: Callable[..., None], without: Collection[str] = ()) -> Callable[..., None]:
+    """Give a command every setting but some as an option; it gets their values by name, called with `**given`."""
     own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
     added = [
         inspect.Parameter(
@@ -127,6 +127,7 @@ def taking_settings(command: Callable[..., None]) -> Callable[..., None]:
             annotation=Annotated[kind, of(name)],
         )
         for name, kind, known in _settings()
+        if name not in without
     ]
     by_keyword = [p for p in own if p.kind is p.KEYWORD_ONLY]
     first = [p for p in own if p.kind is not p.KEYWORD_ONLY]

@@ -34,7 +34,7 @@ from geoovseg.windows.plan import Panel, Part
 JOURNAL, PANELS, GRID = "run.json", "panels.json", "grid.tif"
 """What the run is; how its columns are cut; one pixel with the scene's place, exactly as GDAL keeps it."""
 PREPARED, NAMED = "prepared.safetensors", "named.json"
-"""What the method learned from the scene before the first window; which finished outputs get their names, before that."""
+"""What the method learned from the scene before the first window; what outputs are about to get their names."""
 ENTERING = 5.0
 """Seconds for several shards to begin one after the other."""
 COUNTS = ("windows", "skipped", "outside", "failed", "threads")

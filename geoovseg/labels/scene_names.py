@@ -10,6 +10,8 @@ from urllib.parse import unquote
 
 NAMELESS = "scene"
 """What is called this has no name of its own."""
+FEATURES, STORE = "_features", ".zarr"
+"""What the names of kept features end with."""
 _PART = re.compile(r"([A-Za-z][A-Za-z0-9_]+):(?!//)(.+)", re.DOTALL)
 """`NETCDF:"file.nc":variable`, `GTIFF_DIR:2:file.tif`; one letter would be a disk."""
 _WAYS = re.compile(
@@ -27,7 +29,10 @@ def place_of(scene: str) -> tuple[Path, str]:
     of a file on disk has only letters, digits, `_`, `-` and `.`.
     """
     if os.path.exists(scene):
-        return Path(scene).parent, Path(os.path.abspath(scene)).stem or NAMELESS
+        stem = Path(os.path.abspath(scene)).stem
+        if scene.rstrip("/").lower().endswith(STORE):
+            stem = stem.removesuffix(FEATURES)
+        return Path(scene).parent, stem or NAMELESS
     path, part = _parted(scene)
     file = _bare(path)
     if os.path.exists(file):

@@ -59,6 +59,8 @@ class MethodCard:
     about: str
     """one sentence for a user"""
     unit: Literal["cosine", "probability", "posterior"]
+    gives: Literal["features", "scores"] = "scores"
+    """features, linear in the words, which can be kept and asked others; or scores of the words"""
     needs: tuple[str, ...] = ("clip",)
     """kinds of models it uses"""
     vfm: str = ""

@@ -10,6 +10,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         paper="Radford et al. 2021, Learning Transferable Visual Models From Natural Language Supervision",
         about="CLIP's patch tokens read out as they are: the baseline.",
         unit="cosine",
+        gives="features",
         fields=(residual(True, "as trained"), scale(50, "SegEarth-OV and ClearCLIP releases")),
         build="geoovseg.methods.last_block:clip",
     ),
@@ -18,6 +19,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         paper="Zhou et al. 2022, Extract Free Dense Labels from CLIP",
         about="Every patch keeps its own value in the last block.",
         unit="cosine",
+        gives="features",
         fields=(
             residual(True, "as the release and all later papers run it"),
             scale(50, "SegEarth-OV and ClearCLIP releases; MaskCLIP itself takes the best word without one"),
@@ -48,6 +50,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         paper="Wang et al. 2023, SCLIP: Rethinking Self-Attention for Dense Vision-Language Inference",
         about="Sum of query-query and key-key attention in the last block.",
         unit="cosine",
+        gives="features",
         fields=(residual(True, "SCLIP release"), scale(40, "SCLIP release; 50 and 65 on three of its data sets")),
         build="geoovseg.methods.last_block:sclip",
     ),
@@ -56,6 +59,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         paper="Lan et al. 2024, ClearCLIP: Decomposing CLIP Representations for Dense Vision-Language Inference",
         about="Patches attend to patches with similar queries; no skip connection, no feed-forward part.",
         unit="cosine",
+        gives="features",
         fields=(residual(False, "the paper's main point"), scale(50, "ClearCLIP release")),
         build="geoovseg.methods.last_block:clearclip",
     ),
@@ -65,6 +69,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         "Segmentation",
         about="Key-key attention that prefers near patches; no skip connection, no feed-forward part.",
         unit="cosine",
+        gives="features",
         fields=(
             residual(False, "NACLIP release, arch=reduced; its arch=vanilla is true"),
             scale(40, "NACLIP release"),
@@ -85,6 +90,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         "Transformers",
         about="A second stream through the last six blocks, of values averaged over self-similar tokens.",
         unit="cosine",
+        gives="features",
         cost=1.4,
         fields=(
             scale(50, "as SegEarth-OV and ClearCLIP run it; GEM's own text 100 in batches, else 1"),
@@ -175,6 +181,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         "Images",
         about="Sum of three self-attentions, less the class token's global bias.",
         unit="cosine",
+        gives="features",
         fields=(
             residual(False, "SegEarth-OV release, ignore_residual"),
             scale(50, "SegEarth-OV release, logit_scale"),
@@ -192,6 +199,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         paper="Lan et al. 2024, ProxyCLIP: Proxy Attention Improves CLIP for Open-Vocabulary Segmentation",
         about="CLIP's values, averaged over patches that a vision model finds similar.",
         unit="cosine",
+        gives="features",
         needs=("clip", "vfm"),
         vfm="dino_vitb8",
         cost=1.9,
@@ -207,6 +215,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         "Re-defined Attention in CLIP (code not released)",
         about="Patches attend to patches that stay alike when the image is turned.",
         unit="cosine",
+        gives="features",
         cost=4.4,
         fields=(
             scale(50, "as SegEarth-OV, whose tail it keeps"),

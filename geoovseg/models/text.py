@@ -55,7 +55,7 @@ class TextEncoder:
         `width` is the length of a feature, where it is known.
         """
         self._load, self.templates = cache(load), tuple(templates)
-        self._weights, self._width = weights, width
+        self._weights, self.width = weights, width
 
     @torch.inference_mode()
     def embed(self, words: Sequence[str]) -> Tensor:
@@ -77,7 +77,7 @@ class TextEncoder:
     def _known(self, word: str) -> Tensor | None:
         """The feature of a word, if it was kept; a damaged one costs time, never the run."""
         key = self._key(word)
-        return _unpacked(kept("text", f"{key}.npy"), key, self._width)
+        return _unpacked(kept("text", f"{key}.npy"), key, self.width)
 
     def _kept(self, word: str) -> Tensor:
         """The feature of a word, computed and kept; where it cannot be kept that costs time, never the run."""

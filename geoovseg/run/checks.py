@@ -27,8 +27,13 @@ SHRUNK, SHRUNK_CONFIDENCE = 0.08, 0.25
 """Bytes that a pixel of labels, and of confidence, takes in a file, as measured on drawn scenes."""
 
 
+def check_models(settings: Settings) -> None:
+    """Refuse models that are not on this machine. Raises WeightsMissingError."""
+    check_weights(_needed(settings, card(settings.method)))
+
+
 def check_settings(settings: Settings) -> None:
-    """Refuse what can be refused before a model is loaded. Raises UsageError."""
+    """Refuse what can be refused before a model is looked for. Raises UsageError."""
     method = card(settings.method)
     read_settings(settings.method, settings.settings)
     if settings.upsample not in UPSAMPLERS:
@@ -47,7 +52,6 @@ def check_settings(settings: Settings) -> None:
     if settings.threshold is not None and not method.confidence:
         able = ", ".join(n for n, c in METHODS.items() if c.confidence)
         raise UsageError(f"{settings.method} has no score from 0 to 1 for --threshold; these methods do: {able}")
-    check_weights(_needed(settings, method))
     if settings.shard is not None and settings.workers > 1:
         raise UsageError("--workers shares a run's parts on one machine, --shard between machines: use one of them")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,12 +15,15 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from geoovseg.errors import SceneError
+from geoovseg.features.ask import CellRows, Words
 from geoovseg.features.cells import FeatureBlend
+from geoovseg.features.pixels import Pixels
 from geoovseg.labels.parts import FinishedPart
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.write import CONFIDENCE_NODATA, CONFIDENCE_STEPS, PartsBuilder
 from geoovseg.run.job import Job, Step
 from geoovseg.run.predictor import Predictor
+from geoovseg.run.stored import StoredScene, plan_of
 from geoovseg.scene.reader import read_ahead
 from geoovseg.scene.scene import Scene
 from geoovseg.windows.batch import TileBatch
@@ -67,8 +70,11 @@ def finished_rows(
     With each goes the number of windows seen so far.
     """
     tally, seen = tally or Tally(context, panel), 0
+    if isinstance(context.scene, StoredScene):
+        yield from ((0, rows) for rows in stored_rows(context.scene, context.predictor.words, panel, span))
+        return
     blend, see = _blend(context, panel, span)
-    for batch in _read(context, panel, span, tally):
+    for batch in read_batches(context, context.job.layout.windows_of(panel, span), tally):
         valid = torch.from_numpy(batch.known).to(context.predictor.device)
         found = see(batch)
         seen += len(batch)
@@ -81,11 +87,10 @@ def finished_rows(
         yield seen, rows
 
 
-def _read(context: Context, panel: Panel, span: Span, tally: Tally) -> Iterator[TileBatch]:
-    """Batches of the windows that rows of a panel depend on, in order."""
+def read_batches(context: Context, windows: Iterable[Window], tally: Tally) -> Iterator[TileBatch]:
+    """Batches of windows, in order; those that cannot be read and may be skipped are counted."""
     layout = context.job.layout
     skip = tally.fail if context.job.settings.on_error == "skip" else None
-    windows = layout.windows_of(panel, span)
     return read_ahead(context.scene, windows, batch=layout.micro_batch, depth=context.predictor.depth, skip=skip)
 
 
@@ -97,6 +102,18 @@ def _blend(context: Context, panel: Panel, span: Span) -> tuple[Blend, Callable[
         return scores, predictor.class_scores
     cells = layout.plan.cells(layout.cell, panel, span)
     return FeatureBlend(layout.plan, cells, panel, span, predictor.words), predictor.vectors
+
+
+def stored_rows(scene: StoredScene, words: Words, panel: Panel, span: Span) -> Iterator[Rows]:
+    """Rows of class scores at pixels, of features that were kept."""
+    store, plan, device = scene.store, plan_of(scene.store.about), words.text.device
+    cells = plan.cells(store.about.cell, panel, span)
+    pixels = Pixels(plan, cells, panel, span, words)
+    for first, vectors in store.rows(cells.span, cells.panel):
+        features = torch.from_numpy(vectors).to(device).permute(2, 0, 1)
+        for rows in pixels.add(CellRows(first, len(vectors), features)):
+            valid = store.valid((rows.row_off, rows.row_off + rows.count), panel)
+            yield Rows(rows.row_off, rows.scores, torch.from_numpy(valid).to(device))
 
 
 def decided(
@@ -126,6 +143,9 @@ class Tally:
 
     context: Context
     panel: Panel
+    """in pixels"""
+    block: int = BLOCK
+    """rows of a part"""
     done: Counter[int] = field(default_factory=Counter)
     failed: Counter[int] = field(default_factory=Counter)
 
@@ -140,11 +160,13 @@ class Tally:
     def _part(self, window: Window) -> int:
         """First row of the part a window belongs to; -1 where it begins in another panel."""
         here = self.panel.col_off <= window.col_off < self.panel.col_off + self.panel.width
-        return window.row_off // BLOCK * BLOCK if here else -1
+        return window.row_off // self.block * self.block if here else -1
 
     def summary(self, part: Part) -> dict[str, int]:
         """Of the windows that begin in a part: all, without data, outside the area, not to be read; and the threads."""
         layout = self.context.job.layout
+        if isinstance(self.context.scene, StoredScene):  # no window is seen
+            return {**dict.fromkeys(("windows", "outside", "failed", "skipped"), 0), "threads": torch.get_num_threads()}
         owned = needed = layout.plan.owned(part)
         if layout.area is not None:
             needed = sum(map(part.owns, layout.windows_of(part.panel, (part.row_off, part.end))))

@@ -7,11 +7,14 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from geoovseg.errors import UsageError
 from geoovseg.files import names_folder
 from geoovseg.labels.names import output_names
 from geoovseg.rasters.ground import wkt_of
-from geoovseg.run.checks import check_settings
-from geoovseg.run.layout import area_of, caution, lay_out, lay_windows
+from geoovseg.run.checks import check_models, check_settings
+from geoovseg.run.feature_run import feature_names
+from geoovseg.run.job import NOTHING
+from geoovseg.run.layout import area_of, caution, cell_of, lay_out, lay_windows
 from geoovseg.run.timings import TileTime, Timings, keep_timings, known_timings
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import Settings, StrPath
@@ -77,6 +80,7 @@ def estimate(scene: StrPath, named: Vocabulary, settings: Settings) -> Estimate:
     outputs = output_names(os.fspath(scene), settings.output, settings.confidence, settings.work_dir)
     with settings.access():
         check_settings(settings)
+        check_models(settings)
         with open_scene(scene, **settings.view) as src:
             if outputs.labels.parent.exists() or not names_folder(settings.output):  # a new folder loses nothing
                 outputs.check(
@@ -126,3 +130,60 @@ def _timings(scene: Scene, named: Vocabulary, settings: Settings, queries: int) 
     new = rehearse(scene, named, settings)
     (seen,) = new.tiles
     return new, keep_timings(settings, new).tiles[seen]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureEstimate:
+    """An encoding in figures, before it starts."""
+
+    scene: str
+    features: str
+    """where they would go"""
+    windows: int
+    rows: int
+    columns: int
+    depth: int
+    """cells, and numbers of a vector"""
+    megabytes: float
+    """that the store would take, at least"""
+    memory_mb: float
+    estimated_seconds: float
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    def to_text(self) -> str:
+        """For a person."""
+        return (
+            f"{self.columns} x {self.rows} cells of {self.depth} numbers, {self.megabytes:.0f} MB on the disk, of "
+            f"{_counted(self.windows, 'window')}; about {self.memory_mb:.0f} MB of memory and "
+            f"{duration(self.estimated_seconds)}"
+        )
+
+
+def estimate_features(scene: StrPath, settings: Settings) -> FeatureEstimate:
+    """What `encode` would do and take. Raises what it would raise before it reads pixels."""
+    outputs = feature_names(os.fspath(scene), settings.output, settings.work_dir)
+    with settings.access():
+        check_settings(settings)
+        check_models(settings)
+        with open_scene(scene, **settings.view) as src:
+            found = _estimated(src, NOTHING, settings, str(outputs.labels))
+            known = known_timings(settings)
+            assert known is not None  # `_estimated` found out
+            cell = cell_of(settings, known.needs)
+            if not cell:
+                raise UsageError(f"{settings.method}, as it is set, gives scores of words and no features")
+            cells = lay_windows(src, settings, known.needs)[0].in_cells(cell)
+    return FeatureEstimate(
+        scene=found.scene,
+        features=found.labels,
+        windows=found.windows,
+        rows=cells.height,
+        columns=cells.width,
+        depth=known.needs.depth,
+        megabytes=round(2 * cells.height * cells.width * known.needs.depth / 1e6, 1),
+        memory_mb=found.memory_mb,
+        estimated_seconds=found.estimated_seconds,
+    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from geoovseg.features.store import SIDE
 from geoovseg.labels.parts import FinishedPart
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.record import RunRecord
@@ -17,7 +19,11 @@ from geoovseg.run.layout import Layout, Needs
 from geoovseg.scene.intensity import Intensity
 from geoovseg.scene.scene import Look, Scene
 from geoovseg.settings import Settings
-from geoovseg.vocabulary import Vocabulary
+from geoovseg.vocabulary import ClassEntry, Vocabulary
+from geoovseg.windows.plan import Cells, Panel, Part, TilePlan
+
+NOTHING = Vocabulary((ClassEntry("features", ("features",), "#000000"),))
+"""What is asked of a scene whose features are only kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +35,8 @@ class Facts:
     dropped: tuple[str, ...]
     """counter-words left out as too close to the user's"""
     needs: Needs
+    scale: float
+    """factor on cosines before the softmax over classes"""
     device: str
     precision: str
     batch_size: int
@@ -54,6 +62,24 @@ class Job:
     look: Look | None
     prepared: bytes = b""
     """what the method learned from the scene before the first window"""
+    features: bool = False
+    """whether its features are to be kept; parts are then of cells"""
+
+    @property
+    def cells(self) -> TilePlan:
+        """The grid of cells."""
+        return self.layout.plan.in_cells(self.layout.cell)
+
+    def parts(self, panels: Sequence[Panel]) -> tuple[Part, ...]:
+        """All parts of the run."""
+        return self.cells.parts(panels, SIDE) if self.features else self.layout.plan.parts(panels)
+
+    def count(self, parts: Sequence[Part]) -> int:
+        """How many windows neighbouring parts need."""
+        panel, span = parts[0].panel, (parts[0].row_off, parts[-1].end)
+        if self.features:
+            return self.layout.plan.count(*Cells(self.layout.cell, panel, span).pixels)
+        return self.layout.count(panel, span)
 
     def profile(self, scene: Scene) -> LabelProfile:
         """What the labels will be."""

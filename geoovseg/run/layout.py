@@ -165,7 +165,7 @@ def lay_out(
     return Layout(needs=needs, plan=plan, tile=seen, load=load, tile_bytes=method, panels=panels, area=area, cell=cell)
 
 
-def caution(scene: Scene, settings: Settings, words: Vocabulary, needs: Needs) -> None:
+def caution(scene: Scene, settings: Settings, words: Vocabulary | None, needs: Needs) -> None:
     """Warn of what makes labels worthless, or a run needlessly slow, and of what outputs will lack."""
     if scene.crs is None:
         message = f"{scene.path} has no coordinate system; the outputs will have none either"
@@ -174,7 +174,8 @@ def caution(scene: Scene, settings: Settings, words: Vocabulary, needs: Needs) -
     if card.name == DEMO and not scene.is_demo:
         message = f"the demo model was trained on drawn scenes only; on {scene.path} its labels mean nothing"
         warnings.warn(message, GeoOVSegWarning, 3)
-    warn_unknown(card, words)
+    if words is not None:
+        warn_unknown(card, words)
     if needs.bf16_pays:
         warnings.warn("this CPU computes bfloat16: --precision bf16 may be several times faster", GeoOVSegWarning, 3)
     if settings.gsd is None and (text := hint(scene.src)):

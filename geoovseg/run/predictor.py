@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,19 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from geoovseg.errors import UsageError
 from geoovseg.features.ask import Words
+from geoovseg.features.store import About
 from geoovseg.methods import Method, card, load_method, upsampled
 from geoovseg.methods.blocks import Cut
-from geoovseg.models.cards import SOURCES
-from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
+from geoovseg.models.cards import SOURCES, model_card
+from geoovseg.models.download import file_sha256
+from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, load_whole, resolve_device, resolve_precision
 from geoovseg.models.regions import Regions, SamRegions, by_colour, given
 from geoovseg.models.sam import Sam, load_sam
-from geoovseg.models.text import with_background
+from geoovseg.models.text import TextEncoder, with_background
 from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
 from geoovseg.models.vfm import Vfm, load_vfm
+from geoovseg.models.weights import find_weights
 from geoovseg.ops.classes import best_word, decide
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
-from geoovseg.run.job import Facts
+from geoovseg.prompts import templates
+from geoovseg.run.job import NOTHING, Facts
 from geoovseg.run.layout import Needs
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
@@ -34,6 +39,8 @@ from geoovseg.windows.in_flight import InFlight, device_memory
 from geoovseg.windows.memory import CPU_BATCH
 
 GPU_BATCH = 32
+DIGESTS = ("model", "weights_sha256", "vfm", "vfm_sha256", "sam", "sam_sha256", "upsample_sha256")
+"""Names and SHA-256 of models, as the run record calls them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,16 +132,16 @@ def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
     model = load_clip(settings.model, device, precision, settings.templates)
-    words, dropped = with_background(vocabulary, settings.background, model.text)
+    words, dropped, text = _asked(vocabulary, settings, model.text, device)
     batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)
     in_flight = InFlight(CPU_BATCH if device.type == "cpu" else batch_size)
     vfm, sam = _vfm(settings, model, device, precision), _sam(settings, device, precision)
-    text = model.text.embed(words.queries).to(model.vit.device)
     method, upsampler = _method(settings, model, words, text, vfm, sam, in_flight)
     facts = Facts(
         vocabulary=words,
         dropped=dropped,
         needs=_needs(settings, method, upsampler, model, in_flight),
+        scale=method.scale,
         device=str(device),
         precision=precision,
         batch_size=batch_size,
@@ -149,17 +156,69 @@ def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
     )
 
 
+def load_asker(vocabulary: Vocabulary, settings: Settings, said: About) -> Predictor:
+    """What asks kept features some words, which needs no more than the text side of their model.
+
+    Raises the errors of the words, and UsageError where the model is another one by now.
+    """
+    device, record = resolve_device(settings.device), said.record
+    encoder = TextEncoder(
+        lambda: _same_model(record),
+        templates(settings.templates),
+        weights=f"{model_card(record['model']).arch} {record['weights_sha256']}",
+        width=said.depth,
+    )
+    words, dropped, text = _asked(vocabulary, settings, encoder, device)
+    scale = float(settings.settings.get("scale", said.scale))
+    needs = Needs(
+        tile=max(record["tile"]), stride=record["stride"], patch=said.unit, least=0, micro_batch=CPU_BATCH,
+        by_word=False, memory=device_memory(device), bf16_pays=False, cell=said.cell, depth=said.depth,
+    )  # fmt: skip
+    facts = Facts(
+        vocabulary=words, dropped=dropped, needs=needs, scale=scale, device=str(device), precision=record["precision"],
+        batch_size=CPU_BATCH, planned=CPU_BATCH, windows=None, notes=tuple(record["notes"]),
+        digests={name: record[name] for name in DIGESTS},
+    )  # fmt: skip
+    method: Any = Stored(scale)
+    return Predictor(
+        settings=settings, facts=facts, method=method, upsample=bilinear, device=device, in_flight=InFlight(CPU_BATCH),
+        text=text,
+    )  # fmt: skip
+
+
+def _same_model(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The model that features were made with. Raises UsageError where its weights are others."""
+    card = model_card(record["model"])
+    if file_sha256(find_weights(card)) != record["weights_sha256"]:
+        raise UsageError(f"the weights of {card.name} are not those that the features were made with")
+    return load_whole(card)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a method leaves to be known once its features are kept."""
+
+    scale: float
+    unit: ClassVar[Literal["cosine"]] = "cosine"
+    at_once: ClassVar[None] = None
+
+
+def _asked(
+    vocabulary: Vocabulary, settings: Settings, encoder: TextEncoder, device: torch.device
+) -> tuple[Vocabulary, tuple[str, ...], Tensor]:
+    """The words with their background, counter-words that were left out, and features (Q, D) of the words."""
+    if vocabulary == NOTHING:
+        return vocabulary, (), torch.zeros(1, encoder.width or 1, device=device)
+    words, dropped = with_background(vocabulary, settings.background, encoder)
+    return words, dropped, encoder.embed(words.queries).to(device)
+
+
 def _digests(model: ClipModel, vfm: Vfm | None, sam: Sam | None, upsampler: Upsampler | None) -> dict[str, str | None]:
-    """Names and SHA-256 of models, as the run record calls them."""
-    return {
-        "model": model.card.name,
-        "weights_sha256": model.sha256,
-        "vfm": vfm.name if vfm else None,
-        "vfm_sha256": vfm.sha256 if vfm else None,
-        "sam": sam.name if sam else None,
-        "sam_sha256": sam.sha256 if sam else None,
-        "upsample_sha256": upsampler.sha256 if upsampler else None,
-    }
+    """What DIGESTS names, of loaded models."""
+    found: list[str | None] = [model.card.name, model.sha256]
+    for other in (vfm, sam):
+        found += [None, None] if other is None else [other.name, other.sha256]
+    return dict(zip(DIGESTS, [*found, upsampler.sha256 if upsampler else None], strict=True))
 
 
 def _vfm(settings: Settings, model: ClipModel, device: torch.device, precision: str) -> Vfm | None:

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from geoovseg.features.store import About
 from geoovseg.labels.areas import Piece, hectares
 from geoovseg.labels.names import Outputs
 from geoovseg.labels.profile import LabelProfile, legend_with
 from geoovseg.run.job import Job
 from geoovseg.run.state import Run
 from geoovseg.scene.scene import Scene
+from geoovseg.usage import Usage, peak_rss_mb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,3 +132,73 @@ def _classes(profile: LabelProfile, pieces: Sequence[Piece]) -> dict[str, dict[s
         }
         for entry in legend_with(profile, pieces)
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeResult:
+    """What was kept and what it took; `to_json` is what `geoovseg encode --json` prints."""
+
+    scene: str
+    features: str
+    """the store; when this was a shard, the name that `geoovseg merge` will give it"""
+    method: str
+    model: str
+    device: str
+    precision: str
+    windows: int
+    skipped_windows: int
+    """windows without any valid pixel"""
+    failed_windows: int
+    """windows that could not be read and were skipped, with on_error `skip`"""
+    rows: int
+    columns: int
+    depth: int
+    """cells, and numbers of a vector"""
+    cell: int
+    """pixels on a side of a cell"""
+    megabytes: float
+    """that the features take"""
+    megapixels: float
+    seconds: dict[str, float]
+    peak_rss_mb: float
+    parts_dir: str | None
+    """where a shard's parts are"""
+    was_there: bool = False
+    """whether an earlier run had made all of it"""
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def encoded(
+    job: Job,
+    scene: Scene,
+    outputs: Outputs,
+    about: About,
+    totals: Mapping[str, int],
+    usage: Usage,
+    parts_dir: str | None = None,
+) -> EncodeResult:
+    """What there is to say of features; without totals they were there before."""
+    return EncodeResult(
+        scene=scene.path,
+        features=str(outputs.labels),
+        method=job.settings.method,
+        model=str(job.facts.digests["model"]),
+        device=job.facts.device,
+        precision=job.facts.precision,
+        windows=totals.get("windows", 0),
+        skipped_windows=totals.get("skipped", 0),
+        failed_windows=totals.get("failed", 0),
+        rows=about.rows,
+        columns=about.columns,
+        depth=about.depth,
+        cell=about.cell,
+        megabytes=about.megabytes,
+        megapixels=round(about.height * about.width / 1e6, 3),
+        seconds=usage.seconds(),
+        peak_rss_mb=peak_rss_mb(),
+        parts_dir=parts_dir,
+        was_there=not totals,
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from geoovseg.labels.write import assemble, pieces_of
 from geoovseg.prompts import digest
 from geoovseg.rasters.ground import Box, RasterGrid, is_older_form, wkt_of
 from geoovseg.rasters.remote import identity
+from geoovseg.run.feature_parts import about_of_job
 from geoovseg.run.job import Job
 from geoovseg.scene.scene import Scene
 from geoovseg.windows.plan import Part, TilePlan, runs, share
@@ -94,17 +95,21 @@ class Run:
 
     def assemble(self) -> None:
         """Put the outputs together. Raises OutputError when parts are missing."""
+        self._check_whole()
+        with as_written(self.store.folder):
+            record, box = self._record(), self.store.journal.get("box")
+            written = Box(*map(int, box)) if box else None
+        assemble(self.outputs, self.profile, self.store, record.to_json(), self.parts, written)
+        self.assembled = True
+
+    def _check_whole(self) -> None:
+        """Refuse to go on without parts. Raises OutputError."""
         missing = [part for part in self.parts if not self.store.has(part)]
         if missing:
             raise OutputError(
                 f"{len(missing)} of {len(self.parts)} parts are missing in {self.store.folder}, the first "
                 f"{missing[0].name}; compute them with --resume or the shards they belong to"
             )
-        with as_written(self.store.folder):
-            record, box = self._record(), self.store.journal.get("box")
-            written = Box(*map(int, box)) if box else None
-        assemble(self.outputs, self.profile, self.store, record.to_json(), self.parts, written)
-        self.assembled = True
 
     def _record(self) -> RunRecord:
         """The run record, now that all is counted."""
@@ -120,8 +125,8 @@ class Run:
 
 
 @contextmanager
-def open_run(outputs: Outputs, scene: Scene, job: Job) -> Iterator[Run]:
-    """The run of a job: new, or with `resume` or `shard` the one whose parts are there.
+def open_run(outputs: Outputs, scene: Scene, job: Job, kind: Callable[..., Run] = Run) -> Iterator[Run]:
+    """The run of a job, of some kind: new, or with `resume` or `shard` the one whose parts are there.
 
     Leaving it before its outputs are whole keeps finished parts; if there is none, nothing is left. `overwrite` removes
     the parts of a run that did not finish, unless this one joins them.
@@ -129,7 +134,7 @@ def open_run(outputs: Outputs, scene: Scene, job: Job) -> Iterator[Run]:
     ours = not outputs.parts.exists()
     try:
         with _store(outputs, scene, job) as store:
-            run, ours = _run(outputs, scene, job, store), True
+            run, ours = _run(outputs, scene, job, store, kind), True
             yield run
             if run.assembled or not (run.shared or run.finished):
                 store.remove()
@@ -149,16 +154,16 @@ def clear(outputs: Outputs) -> None:
             remove_store(outputs.parts)
 
 
-def _run(outputs: Outputs, scene: Scene, job: Job, store: PartStore) -> Run:
+def _run(outputs: Outputs, scene: Scene, job: Job, store: PartStore, kind: Callable[..., Run]) -> Run:
     """The run whose parts are in a store, with what `merge` needs kept there."""
     profile, shard = job.profile(scene), job.settings.shard
     with writing(outputs.labels):
         store.keep_grid(profile.grid)
     with writing(outputs.labels), as_written(store.folder):
-        parts = job.layout.plan.parts(store.fix_panels(job.layout.panels))
+        parts = job.parts(store.fix_panels(job.layout.panels))
     mine = parts if shard is None else share(parts, *shard)
     kept = tuple(part for part in mine if store.has(part))
-    return Run(
+    return kind(
         outputs=outputs, store=store, profile=profile, parts=parts, mine=mine, kept=kept, shared=shard is not None
     )
 
@@ -189,7 +194,7 @@ def open_finished(
     folder = folder.resolve()  # its parent is where the outputs go, also when it is given as `.` or by a link
     store = PartStore(folder)
     with as_written(folder):
-        outputs = _outputs(store, output, confidence)
+        outputs = outputs_of(store, output, confidence)
         profile, parts = _finished(store)
     outputs.check([], overwrite=overwrite, resume=True)
     with store.locked():
@@ -212,7 +217,7 @@ def as_written(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _outputs(store: PartStore, output: Path | None, confidence: Path | None) -> Outputs:
+def outputs_of(store: PartStore, output: Path | None, confidence: Path | None) -> Outputs:
     """Where the outputs of a folder of parts go. Raises OutputError where its word alone would lead elsewhere."""
     named, home = store.journal["outputs"], store.folder.parent
     stated = Path(named["path"] or home / named["labels"])
@@ -277,6 +282,7 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
         "batch": job.facts.planned,
         "record": {key: value for key, value in record.items() if key not in COUNTED},
         "sentences": digest(job.settings.templates)[:16],
+        **({"features": asdict(about_of_job(scene, job))} if job.features else {}),
     }
 
 

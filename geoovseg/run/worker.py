@@ -14,15 +14,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from geoovseg import machine
-from geoovseg.errors import InterruptedRunError, OutputError, SceneError, first_line
+from geoovseg.errors import InterruptedRunError, OutputError, SceneError, UsageError, first_line, some
+from geoovseg.features.store import SIDE, About
+from geoovseg.files import is_store
 from geoovseg.labels.parts import PREPARED
-from geoovseg.rasters.open import native
+from geoovseg.methods import METHODS
 from geoovseg.run.compute import Context, finished_parts
-from geoovseg.run.job import Job, Step
-from geoovseg.run.layout import area_of, lay_out
-from geoovseg.run.predictor import Predictor, load_predictor, tile_bytes
+from geoovseg.run.encode import encoded_parts
+from geoovseg.run.job import NOTHING, Job, Step
+from geoovseg.run.layout import Layout, area_of, lay_out
+from geoovseg.run.predictor import Predictor, load_asker, load_predictor, tile_bytes
+from geoovseg.run.stored import StoredScene, lay_out_stored, opened
+from geoovseg.scene.area import Area
 from geoovseg.scene.renewed import Renewed
-from geoovseg.scene.scene import Scene, open_scene
+from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings, Stop
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.batch import TileBatch
@@ -34,6 +39,7 @@ class Worker:
 
     def __init__(self, words: Vocabulary, settings: Settings) -> None:
         self.words, self.settings = words, settings
+        self._asker: tuple[tuple[Settings, About], Predictor] | None = None
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -50,20 +56,39 @@ class Worker:
             machine.start_threads()
         with opened(path, settings) as scene:
             area = area_of(scene, settings)  # may be wrong, which is to be told before models are loaded
-            facts, method = self.predictor.facts, self.predictor.method
-            layout = lay_out(scene, settings, facts.vocabulary, facts.needs, tile_bytes(method), area)
-            lenient = settings.on_error == "skip"
+            facts = self._predictor(scene, settings).facts
+            layout = self._layout(scene, settings, area)
+            lenient, features = settings.on_error == "skip", self.words == NOTHING
             return Job(
                 scene=path,
                 settings=settings,
                 facts=facts,
-                layout=layout,
+                layout=in_chunks(layout) if features else layout,
                 intensity=scene.measured(lenient=lenient, check=lambda: check_early(stop)).intensity,
                 look=None if layout.tile == layout.plan.tile else (layout.plan.tile, layout.tile),
+                features=features,
             )
+
+    def _predictor(self, scene: Scene, settings: Settings) -> Predictor:
+        """What sees a scene, or what asks kept features."""
+        if not isinstance(scene, StoredScene):
+            return self.predictor
+        if self._asker is None or self._asker[0] != (settings, scene.store.about):
+            with settings.access():
+                self._asker = (settings, scene.store.about), load_asker(self.words, settings, scene.store.about)
+        return self._asker[1]
+
+    def _layout(self, scene: Scene, settings: Settings, area: Area | None) -> Layout:
+        predictor = self._predictor(scene, settings)
+        words, needs = predictor.vocabulary, predictor.facts.needs
+        if isinstance(scene, StoredScene):
+            return lay_out_stored(scene, settings, words, needs, area)
+        return lay_out(scene, settings, words, needs, tile_bytes(predictor.method), area)
 
     def prepare(self, job: Job, stop: Stop = lambda: None) -> bytes:
         """What the method learns from the scene. Raises InterruptedRunError when asked to stop."""
+        if is_store(job.scene):
+            return b""
         with self._context(job) as context, Renewed(context.scene) as steady:
             read = _sampler(context, steady, lambda: check_early(stop))
             return save(dict(self.predictor.method.prepare(read, context.scene.seen_shape)))
@@ -72,13 +97,15 @@ class Worker:
         """A group of neighbouring parts. Raises OutputError where what was prepared cannot be read."""
         with self._context(job) as context:
             self._use(job)
-            step = Step(0)
-            for step in finished_parts(context, parts):
+            step, steps = Step(0), encoded_parts if job.features else finished_parts
+            for step in steps(context, parts):
                 yield step
             yield Step(step.windows, ended=True)
 
     def _use(self, job: Job) -> None:
         """Take what was prepared. Raises OutputError where it cannot be read."""
+        if is_store(job.scene):
+            return
         try:
             self.predictor.method.use(load(job.prepared))
         except (SafetensorError, KeyError) as error:
@@ -90,7 +117,8 @@ class Worker:
     def _context(self, job: Job) -> Iterator[Context]:
         """The job's scene, seen as the job says."""
         with opened(job.scene, job.settings) as scene:
-            yield Context(self.predictor, replace(scene, intensity=job.intensity, look=job.look), job)
+            predictor = self._predictor(scene, job.settings)
+            yield Context(predictor, replace(scene, intensity=job.intensity, look=job.look), job)
 
     @contextmanager
     def on(self, path: str, settings: Settings) -> Iterator[Context]:
@@ -102,11 +130,13 @@ class Worker:
             yield context
 
 
-@contextmanager
-def opened(path: str, settings: Settings) -> Iterator[Scene]:
-    """A scene as settings say."""
-    with settings.access(), open_scene(path, **settings.view) as scene, native():
-        yield scene
+def in_chunks(layout: Layout) -> Layout:
+    """With panels in cells, whole chunks of a store each. Raises UsageError for a method that gives scores."""
+    if not layout.cell:
+        able = some((name for name, card in METHODS.items() if card.gives == "features"), 99)
+        raise UsageError(f"this method, as it is set, gives scores of words and no features; these give some: {able}")
+    most = max(panel.width for panel in layout.panels) // layout.cell
+    return replace(layout, panels=layout.plan.in_cells(layout.cell).panels(max(1, most), SIDE))
 
 
 def check_early(stop: Stop) -> None:

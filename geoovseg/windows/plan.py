@@ -153,9 +153,9 @@ class TilePlan:
         """Of the strip that a panel of `width` columns is blended in: sums, their weights, and where there is data."""
         return min(self.tile[0], self.height) * width * (self.sum_bytes * (channels + 1) + 1)
 
-    def panels(self, max_width: int) -> tuple[Panel, ...]:
+    def panels(self, max_width: int, block: int = BLOCK) -> tuple[Panel, ...]:
         """Cut the columns into ranges of at most `max_width`, whole blocks each (at least one)."""
-        step = max(BLOCK, max_width // BLOCK * BLOCK)
+        step = max(block, max_width // block * block)
         return tuple(Panel(c, min(step, self.width - c)) for c in range(0, self.width, step))
 
     def columns(self, panel: Panel) -> tuple[int, ...]:
@@ -185,10 +185,10 @@ class TilePlan:
         first, end = part.panel.col_off, part.panel.col_off + part.panel.width
         return rows * sum(first <= col < end for col in self.col_offs)
 
-    def parts(self, panels: Iterable[Panel]) -> tuple[Part, ...]:
-        """All parts, panel by panel from the top."""
-        tops = range(0, self.height, BLOCK)
-        return tuple(Part(panel, top, min(BLOCK, self.height - top)) for panel in panels for top in tops)
+    def parts(self, panels: Iterable[Panel], block: int = BLOCK) -> tuple[Part, ...]:
+        """All parts, a row of blocks each, panel by panel from the top."""
+        tops = range(0, self.height, block)
+        return tuple(Part(panel, top, min(block, self.height - top)) for panel in panels for top in tops)
 
 
 def _up(length: int, unit: int) -> int:

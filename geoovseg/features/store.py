@@ -1,0 +1,234 @@
+"""Features on disk: a Zarr store (version 3) that is whole or not there, and says what it was made of.
+
+`features` (rows, columns, D) float16 has one vector a cell, `valid` (height, width) is 1 where the scene has data; `x`,
+`y` and `spatial_ref` are as CF wants them, so that xarray with rioxarray knows the place. Chunks carry a checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoovseg.errors import SceneError, first_line, hushed
+from geoovseg.files import LARGEST_TEXT, StrPath, bytes_of
+from geoovseg.windows.plan import Panel, Span
+
+FEATURES, VALID, ABOUT = "features", "valid", "geoovseg"
+SIDE = 64
+"""Cells on a side of a chunk of features."""
+VALID_SIDE = 512
+"""Pixels on a side of a chunk of the mask."""
+VERSION = 1
+"""Of the form of a store."""
+MISSING = 255
+"""What a missing chunk of the mask reads as; one of features reads as NaN, which no feature is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a store says of itself, in its attributes."""
+
+    version: int = VERSION
+    height: int
+    width: int
+    """in pixels of the grid that the scene was seen on"""
+    crs: str | None
+    transform: tuple[float, ...]
+    """(a, b, c, d, e, f) of the pixels' place"""
+    rows: int
+    columns: int
+    depth: int
+    """cells, and numbers of a vector"""
+    cell: int
+    """pixels on a side of a cell"""
+    unit: int
+    """what windows began and ended at multiples of, in pixels"""
+    scale: float
+    """factor on cosines before the softmax over classes"""
+    is_demo: bool
+    """whether this is a drawn demo scene"""
+    failed_windows: int
+    """that could not be read, and were skipped"""
+    record: Mapping[str, Any]
+    """the run record of the encoding, without words"""
+
+    @property
+    def megabytes(self) -> float:
+        """That the features take on a disk."""
+        return round(2 * self.rows * self.columns * self.depth / 1e6, 1)
+
+    @classmethod
+    def of(cls, said: Any, name: str) -> About:
+        """As it was written. Raises SceneError for anything else, which says what to do."""
+        try:
+            if said["version"] != VERSION:
+                raise SceneError(f"{name} has features in form {said['version']}, and this version reads {VERSION}")
+            a, b, c, d, e, f = map(float, said["transform"])
+            found = cls(**{**said, "transform": (a, b, c, d, e, f)})
+        except (LookupError, TypeError, ValueError) as error:
+            raise SceneError(f"{name} is no store of features: {first_line(error)}; encode the scene anew") from error
+        return found
+
+
+def create(folder: Path, about: About) -> Any:
+    """An empty store of this form, to put chunks in; returns its zarr group. It is to be closed by `finish`."""
+    import zarr
+
+    root = zarr.create_group(folder)
+    _array(root, FEATURES, (about.rows, about.columns, about.depth), "float16", SIDE)
+    _array(root, VALID, (about.height, about.width), "uint8", VALID_SIDE)
+    for name, at, step, count in (("x", 2, 0, about.width), ("y", 5, 4, about.height)):
+        centres = about.transform[at] + about.transform[step] * (np.arange(count, dtype=np.float64) + 0.5)
+        _coordinate(root, name, centres)
+    _place(root, about)
+    return root
+
+
+def _array(root: Any, name: str, shape: tuple[int, ...], kind: str, side: int) -> Any:
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    packing = [Crc32cCodec()] if name == FEATURES else [ZstdCodec(level=1), Crc32cCodec()]
+    dims = ("cell_y", "cell_x", "feature") if name == FEATURES else ("y", "x")
+    return root.create_array(
+        name,
+        shape=shape,
+        dtype=kind,
+        chunks=(side, side, *shape[2:]),
+        compressors=packing,
+        fill_value=np.nan if name == FEATURES else MISSING,
+        dimension_names=dims,
+        attributes={"grid_mapping": "spatial_ref"},
+        config={"write_empty_chunks": True},
+    )
+
+
+def _coordinate(root: Any, name: str, centres: NDArray[Any]) -> None:
+    """The centres of columns, or rows, of pixels; of a turned scene, along its first row and column."""
+    kind = f"projection_{name}_coordinate"
+    array = root.create_array(name, shape=centres.shape, dtype="float64", chunks=centres.shape, dimension_names=(name,))
+    array.attrs.update({"axis": name.upper(), "standard_name": kind})
+    array[:] = centres
+
+
+def _place(root: Any, about: About) -> None:
+    """Where it lies, as GDAL, CF and rioxarray say it."""
+    array = root.create_array("spatial_ref", shape=(), dtype="int32", dimension_names=())
+    a, b, c, d, e, f = about.transform
+    array.attrs["GeoTransform"] = " ".join(map(repr, (c, a, b, f, d, e)))
+    if about.crs is not None:
+        array.attrs.update({"crs_wkt": about.crs, "spatial_ref": about.crs})
+    array[...] = 0
+
+
+def finish(root: Any, folder: Path, about: About) -> None:
+    """Write what makes a store one: what it was made of, and all metadata in one file, which xarray asks for."""
+    import zarr
+
+    root.attrs.update({"coordinates": "spatial_ref", ABOUT: asdict(about)})
+    with hushed(UserWarning):  # that this is not in the specification yet
+        zarr.consolidate_metadata(folder)
+
+
+def chunks(about: About, panel: Panel, first: int, vectors: NDArray[np.float16]) -> dict[str, bytes]:
+    """Chunks of features by their names in a store, of rows of cells (n, columns, D) that begin where chunks begin."""
+    from zarr import create_group
+    from zarr.storage import MemoryStore
+
+    held: dict[str, Any] = {}
+    array = _array(create_group(MemoryStore(held)), FEATURES, (about.rows, about.columns, about.depth), "float16", SIDE)
+    array[first : first + len(vectors), panel.col_off : panel.col_off + panel.width] = vectors
+    return {key: content.to_bytes() for key, content in held.items() if "/c/" in key}
+
+
+class FeatureStore:
+    """A finished store, read chunk by chunk."""
+
+    def __init__(self, path: StrPath) -> None:
+        self.path = Path(os.fspath(path))
+        self.about = about_of(self.path)
+        import zarr
+
+        try:
+            root: Any = zarr.open_group(self.path, mode="r")
+            self._features, self._valid = root[FEATURES], root[VALID]
+        except Exception as error:  # zarr's, of many kinds
+            raise SceneError(f"{self.path} cannot be opened as features: {first_line(error)}") from error
+        said = self.about
+        shapes = ((said.rows, said.columns, said.depth), (said.height, said.width))
+        if (self._features.shape, self._valid.shape) != shapes or self._features.dtype != np.float16:
+            raise SceneError(f"{self.path} is damaged: its arrays are not as it says; encode the scene anew")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What tells whether it is still the one it was."""
+        return tuple(str(self.path / name) for name in ("zarr.json", f"{FEATURES}/zarr.json", f"{VALID}/zarr.json"))
+
+    def rows(self, span: Span, panel: Panel) -> Iterator[tuple[int, NDArray[np.float16]]]:
+        """Features (n, columns, D) of rows of cells of a panel, a row of chunks at a time, each with its first row."""
+        first = span[0]
+        while first < span[1]:
+            end = min(span[1], (first // SIDE + 1) * SIDE)
+            pieces = [self._piece(first, end, left, right) for left, right in _cuts(panel, SIDE)]
+            yield first, np.concatenate(pieces, axis=1)
+            first = end
+
+    def _piece(self, first: int, end: int, left: int, right: int) -> NDArray[np.float16]:
+        """Features within a chunk. Raises SceneError, which names it, where it is damaged or gone."""
+        found = self._read(self._features, FEATURES, SIDE, slice(first, end), slice(left, right))
+        if np.isnan(found).any():
+            raise self._lost(FEATURES, SIDE, first, left, "it is not there, or holds what is no feature")
+        return np.asarray(found, np.float16)
+
+    def valid(self, rows: Span, panel: Panel) -> NDArray[np.bool_]:
+        """Where the scene has data (n, columns), of rows of pixels of a panel. Raises SceneError."""
+        bands = []
+        first = rows[0]
+        while first < rows[1]:
+            end = min(rows[1], (first // VALID_SIDE + 1) * VALID_SIDE)
+            bands.append(np.concatenate([self._mask(first, end, *cut) for cut in _cuts(panel, VALID_SIDE)], axis=1))
+            first = end
+        return np.concatenate(bands)
+
+    def _mask(self, first: int, end: int, left: int, right: int) -> NDArray[np.bool_]:
+        found = self._read(self._valid, VALID, VALID_SIDE, slice(first, end), slice(left, right))
+        if (found > 1).any():
+            raise self._lost(VALID, VALID_SIDE, first, left, "it is not there, or holds what is no mask")
+        return np.asarray(found, bool)
+
+    def _read(self, array: Any, name: str, side: int, rows: slice, columns: slice) -> NDArray[Any]:
+        try:
+            return np.asarray(array[rows, columns])
+        except Exception as error:  # zarr's, of many kinds
+            raise self._lost(name, side, rows.start, columns.start, first_line(error)) from error
+
+    def _lost(self, name: str, side: int, row: int, column: int, why: str) -> SceneError:
+        last = "/0" if name == FEATURES else ""
+        chunk = f"{name}/c/{row // side}/{column // side}{last}"
+        return SceneError(f"{self.path} is damaged: chunk {chunk}: {why}; encode the scene anew")
+
+
+def about_of(path: Path) -> About:
+    """What a store says of itself. Raises SceneError for one that is not finished, or none of ours."""
+    try:
+        said = json.loads(bytes_of(path / "zarr.json", LARGEST_TEXT))
+        found = said["attributes"][ABOUT]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        hint = f"make them, or finish them with --resume: geoovseg encode SCENE -o {path}"
+        raise SceneError(f"{path} holds no finished features; {hint}") from error
+    return About.of(found, str(path))
+
+
+def _cuts(panel: Panel, side: int) -> Iterator[Span]:
+    """A panel's columns, cut where chunks end."""
+    first, end = panel.col_off, panel.col_off + panel.width
+    while first < end:
+        last = min(end, (first // side + 1) * side)
+        yield first, last
+        first = last

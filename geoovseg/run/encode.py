@@ -1,0 +1,97 @@
+"""From windows to finished parts of features, which are chunks of a store already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from geoovseg.features.ask import CellRows
+from geoovseg.features.cells import CellBlend, ValidRows
+from geoovseg.features.pixels import PixelRows
+from geoovseg.features.store import SIDE, chunks
+from geoovseg.labels.parts import FinishedPart
+from geoovseg.run.compute import Context, Tally, read_batches
+from geoovseg.run.feature_parts import MASK, about_of_job, end_of, in_pixels
+from geoovseg.run.job import Step
+from geoovseg.windows.plan import Cells, Part
+
+
+def encoded_parts(context: Context, parts: Sequence[Part]) -> Iterator[Step]:
+    """Neighbouring parts of a panel of cells; after every batch, and every part, the windows seen so far."""
+    job, predictor = context.job, context.predictor
+    plan, side = job.layout.plan, job.layout.cell
+    cells = Cells(side, parts[0].panel, (parts[0].row_off, parts[-1].end))
+    around = in_pixels(cells.panel, side, plan.width)
+    tally = Tally(context, around, SIDE * side)
+    blend = CellBlend(plan, cells, job.layout.needs.depth, predictor.device)
+    build = _Parts(context, parts, ValidRows(plan, cells, around, predictor.device), tally)
+    seen = 0
+    for batch in read_batches(context, plan.windows(*cells.pixels), tally):
+        valid = torch.from_numpy(batch.known).to(predictor.device)
+        found = predictor.vectors(batch)
+        seen += len(batch)
+        done: list[FinishedPart] = []
+        for n, window in enumerate(batch.windows):
+            for rows in blend.add(window, found[n]):
+                done += build.add(rows)
+            build.valid.add(window, valid[n])
+            tally.add([window])
+        yield Step(seen, tuple(done), together=predictor.in_flight.count)
+    for rows in blend.finish():
+        yield Step(seen, tuple(build.add(rows)))
+
+
+class _Parts:
+    """Takes rows of cells, top to bottom, and gives every part as it fills."""
+
+    def __init__(self, context: Context, parts: Sequence[Part], valid: ValidRows, tally: Tally) -> None:
+        self.valid = valid
+        self._context, self._tally = context, tally
+        self._about = about_of_job(context.scene, context.job)
+        self._waiting = iter(parts)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Be ready for the next part, if there is one."""
+        self._part = next(self._waiting, None)
+        if self._part is not None:
+            said, part = self._about, self._part
+            self._vectors = np.zeros((part.height, part.panel.width, said.depth), np.float16)
+            around = in_pixels(part.panel, said.cell, said.width)
+            end = min(part.end * said.cell, said.height)
+            self._mask = np.zeros((max(0, end - part.row_off * said.cell), around.width), bool)
+
+    def add(self, rows: CellRows) -> list[FinishedPart]:
+        """Take rows; returns the parts that they completed."""
+        done, finished = 0, []
+        while done < rows.count:
+            assert self._part is not None  # rows end where the last part does
+            first = rows.row_off + done - self._part.row_off
+            count = min(rows.count - done, self._part.height - first)
+            self._fill(first, count, None if rows.features is None else rows.features[:, done : done + count])
+            done += count
+            if first + count == self._part.height:
+                finished.append(self._finished(self._part))
+                self._begin()
+        return finished
+
+    def _fill(self, first: int, count: int, features: torch.Tensor | None) -> None:
+        """Put rows of cells, and the pixels of theirs, into the part."""
+        assert self._part is not None  # `add` saw to it
+        if features is not None:
+            self._vectors[first : first + count] = features.permute(1, 2, 0).cpu().numpy()
+        side = self._about.cell
+        top, end = first * side, min((first + count) * side, len(self._mask))
+        if end > top:
+            rows = PixelRows(self._part.row_off * side + top, end - top, features)
+            self._mask[top:end] = self.valid.take(rows).cpu().numpy()
+
+    def _finished(self, part: Part) -> FinishedPart:
+        pieces = chunks(self._about, part.panel, part.row_off, self._vectors)
+        files = {end_of(name): content for name, content in pieces.items()}
+        files[MASK] = np.packbits(self._mask).tobytes()
+        side = self._about.cell
+        pixels = Part(self._tally.panel, part.row_off * side, part.height * side)
+        return FinishedPart(part, files, {"counts": {}, **self._tally.summary(pixels)})

@@ -1,0 +1,168 @@
+"""A run whose parts become a store of features."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geoovseg.errors import OutputError, SceneError, UsageError, in_short
+from geoovseg.features.store import FEATURES, SIDE, VALID, VALID_SIDE, About, about_of, create, finish
+from geoovseg.files import STORE, StrPath, bench, is_store, names_folder
+from geoovseg.labels.names import Outputs, writing
+from geoovseg.labels.parts import PartStore
+from geoovseg.labels.profile import LabelProfile
+from geoovseg.labels.scene_names import place_of
+from geoovseg.run.feature_parts import MASK, chunk_of, in_pixels, mask_of
+from geoovseg.run.finished import NOT_CHOSEN
+from geoovseg.run.state import Run, as_written, outputs_of
+from geoovseg.windows.plan import Part
+
+NAME = "_features"
+"""What the name of a store ends with, before the suffix."""
+
+
+@dataclass(frozen=True)
+class FeatureOutputs(Outputs):
+    """Where features go; `labels` is the store."""
+
+    @property
+    def are_there(self) -> bool:
+        """Whether an earlier run came to its end."""
+        return self.labels.exists() and not self.parts.exists()
+
+    def check(self, sources: Sequence[str], *, overwrite: bool, resume: bool = False, finished: bool = False) -> None:
+        """Refuse what would lose something, and what cannot be written. Raises UsageError and OutputError."""
+        with writing(self.labels):
+            if self.labels.suffix.lower() != STORE:
+                raise UsageError(f"the output {self.labels} must end in {STORE}")
+            if not self.labels.parent.is_dir() or not os.access(self.labels.parent, os.W_OK):
+                raise OutputError(f"the folder {self.labels.parent} does not exist, or cannot be written to")
+            if self.labels.exists() and not (overwrite or finished):
+                raise OutputError(f"{self.labels} exists; add --overwrite to replace it, or choose another -o")
+            if self.labels.exists() and not is_store(self.labels):
+                raise OutputError(f"{self.labels} is no store of features; choose another name with -o")
+            self._check_parts(overwrite=overwrite, resume=resume)
+
+
+def feature_names(scene: str, output: StrPath | None = None, work_dir: StrPath | None = None) -> FeatureOutputs:
+    """`<stem>_features.zarr` beside the scene or in the folder `output`, or the store `output`."""
+    folder, stem = place_of(scene)
+    name = f"{stem}{NAME}{STORE}"
+    if output is None:
+        path = folder / name
+    elif names_folder(output) and not os.fspath(output).rstrip("/").endswith(STORE):
+        path = Path(output, name)
+    else:
+        path = Path(output, name) if os.path.isdir(output) and not is_store(output) else Path(output)
+    return FeatureOutputs(path, None, Path(work_dir) if work_dir else None)
+
+
+def check_made_of(store: Path, wanted: About) -> None:
+    """Refuse a store that is there and is not what a run would make. Raises OutputError, which says why."""
+    try:
+        found = about_of(store)
+    except SceneError as error:
+        raise OutputError(f"{error}; or add --overwrite to replace it") from error
+    there, made = ({**asdict(about), "failed_windows": 0} for about in (found, wanted))
+    if (old := _chosen(there)) != (new := _chosen(made)):
+        name = next(name for name in new if old.get(name) != new[name])
+        raise OutputError(
+            f"{store} is there, but is not what this run would make: {name} was {in_short(old.get(name))} and is now "
+            f"{in_short(new[name])}; add --overwrite to replace it, or choose another name with -o"
+        )
+
+
+def _chosen(said: dict[str, Any]) -> dict[str, Any]:
+    """What decided features, as JSON has it."""
+    record = said.pop("record")
+    found: dict[str, Any] = json.loads(json.dumps({**record, **said}))
+    return {name: value for name, value in found.items() if name not in NOT_CHOSEN}
+
+
+@dataclass(kw_only=True)
+class FeatureRun(Run):
+    """All parts of a run that keeps features."""
+
+    about: About
+
+    def assemble(self) -> None:
+        """Put the store together. Raises OutputError when parts are missing."""
+        self._check_whole()
+        target = self.outputs.labels
+        said = replace(self.about, failed_windows=self.totals()["failed"])
+        with writing(target), bench(target) as work:
+            folder = work / target.name
+            root = create(folder, said)
+            self._place_chunks(folder)
+            self._write_mask(root[VALID], said)
+            finish(root, folder, said)
+            if target.exists():
+                target.rename(work / "old")
+            folder.rename(target)
+        self.assembled = True
+
+    def _place_chunks(self, folder: Path) -> None:
+        """Give the chunks of all parts a second name in the store; where links cannot be, copy them."""
+        for part in self.parts:
+            for end in self.store.summary(part)["sha256"]:
+                if end == MASK:
+                    continue
+                place = folder / chunk_of(end)
+                if not place.resolve().is_relative_to((folder / FEATURES).resolve()):
+                    raise OutputError(f"{self.store.folder} is damaged: it has a chunk called {chunk_of(end)}")
+                place.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.link(self.store.raster(part, end), place)
+                except OSError:
+                    shutil.copyfile(self.store.raster(part, end), place)
+
+    def _write_mask(self, array: Any, said: About) -> None:
+        """Write where the scene has data, a row of chunks at a time."""
+        for top in range(0, said.height, VALID_SIDE):
+            end = min(top + VALID_SIDE, said.height)
+            band = np.zeros((end - top, said.width), np.uint8)
+            for part in self.parts:
+                first, last = part.row_off * said.cell, min(part.end * said.cell, said.height)
+                if first < end and last > top:
+                    around, here = in_pixels(part.panel, said.cell, said.width), slice(max(first, top), min(last, end))
+                    mask = mask_of(part, said, self.store.raster(part, MASK).read_bytes())
+                    columns = slice(around.col_off, around.col_off + around.width)
+                    band[here.start - top : here.stop - top, columns] = mask[here.start - first : here.stop - first]
+            array[top:end] = band
+
+
+@contextmanager
+def open_finished_features(folder: Path, output: Path | None, *, overwrite: bool = False) -> Iterator[FeatureRun]:
+    """The run in a folder of parts of features, to be put together without its scene; see `state.open_finished`."""
+    folder = folder.resolve()
+    store = PartStore(folder)
+    with as_written(folder):
+        said, stated = store.journal, outputs_of(store, output, None)
+        about = About.of(said["features"], str(folder))
+        tops = range(0, about.rows, SIDE)
+        panels = store.panels(about.columns)
+        parts = tuple(Part(panel, top, min(SIDE, about.rows - top)) for panel in panels for top in tops)
+        grid = store.grid((about.height, about.width))
+    outputs = FeatureOutputs(stated.labels, None, stated.work_dir)
+    outputs.check([], overwrite=overwrite, resume=True)
+    with store.locked():
+        run = FeatureRun(
+            outputs=outputs, store=store, profile=LabelProfile(grid, ()), parts=parts, mine=parts, kept=parts,
+            about=about,
+        )  # fmt: skip
+        yield run
+        if run.assembled:
+            store.remove()
+
+
+def holds_features(folder: Path) -> bool:
+    """Whether parts are of features. Raises OutputError where the folder holds no run."""
+    return "features" in PartStore(folder).journal

@@ -1,0 +1,462 @@
+"""Features: blended on the patch grid, kept in a store, and asked again with the labels of the scene itself."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import rasterio
+import torch
+from rasterio.transform import Affine
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from geoovseg import METHODS, encode, merge, segment
+from geoovseg.demo.scenes import render
+from geoovseg.errors import InterruptedRunError, OutputError, SceneError, UsageError
+from geoovseg.features.ask import CHUNK, CellRows, Words
+from geoovseg.features.cells import CellBlend, FeatureBlend
+from geoovseg.features.pixels import Pixels, between
+from geoovseg.features.store import FeatureStore
+from geoovseg.models import load
+from geoovseg.models.load import load_clip
+from geoovseg.scene.scene import DEMO_TAG
+from geoovseg.windows.plan import Panel, plan_tiles
+
+Write = Callable[..., str]
+Run = Callable[..., tuple[int, str, str]]
+GIVEN: dict[str, Any] = {"model": "demo"}
+ASKED: dict[str, Any] = {"vocabulary": "demo", "background": "none"}
+GIVES = [name for name, card in METHODS.items() if card.gives == "features"]
+
+
+def _read(path: str | Path) -> np.ndarray:
+    with rasterio.open(path) as src:
+        return src.read()
+
+
+def _both(scene: str, folder: Path, given: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Labels and confidence of a scene, and of its features, are equal bit for bit, and lie in the same place."""
+    own = segment(scene, output=folder / "a.tif", confidence=folder / "a_sure.tif", **{**GIVEN, **given, **asked})
+    kept = encode(scene, output=folder / "x.zarr", **{**GIVEN, **given})
+    made = segment(kept.features, output=folder / "b.tif", confidence=folder / "b_sure.tif", **{**GIVEN, **asked})
+    for one, other in ((own.labels, made.labels), (own.confidence, made.confidence)):
+        assert one is not None
+        assert other is not None
+        with rasterio.open(one) as a, rasterio.open(other) as b:
+            np.testing.assert_array_equal(a.read(), b.read())
+            assert (a.crs, a.transform, a.shape) == (b.crs, b.transform, b.shape)
+
+
+@pytest.fixture
+def small(write_raster: Write) -> str:
+    return write_raster(render(1003, 150, 203)[0], tags={DEMO_TAG: "1003"})
+
+
+@pytest.mark.parametrize("method", GIVES)
+def test_features_asked_again_give_the_labels_of_the_scene(small: str, tmp_path: Path, method: str) -> None:
+    own = {"vfm": "demo"} if method == "proxyclip" else {}
+    _both(small, tmp_path, {"method": method, **own}, ASKED)
+
+
+SCENES: dict[str, dict[str, Any]] = {
+    "south up": {"transform": Affine(0.5, 0, 480_000, 0, 0.5, 5_460_000)},
+    "rotated": {"transform": Affine.translation(480_000, 5_460_000) @ Affine.rotation(30) @ Affine.scale(0.5, -0.5)},
+    "degrees": {"crs": "EPSG:4326", "transform": Affine(5e-6, 0, 8.7, 0, -5e-6, 49.2)},
+    "nowhere": {"crs": None, "transform": Affine.identity()},
+    "nodata": {"nodata": 0},
+}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("kind", SCENES)
+def test_wherever_a_scene_lies_its_features_do(write_raster: Write, tmp_path: Path, kind: str) -> None:
+    data = render(1003, 150, 203)[0]
+    data[:, :60, :90] = 0
+    scene = write_raster(data, tags={DEMO_TAG: "1003"}, **SCENES[kind])
+    _both(scene, tmp_path, {}, ASKED)
+
+
+def test_features_of_sixteen_bits(write_raster: Write, tmp_path: Path) -> None:
+    scene = write_raster(render(1003, 150, 203)[0].astype(np.uint16) * 37, tags={DEMO_TAG: "1003"})
+    _both(scene, tmp_path, {}, ASKED)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({"gsd": 1.0}, {}),
+        ({"max_memory": 1}, {}),
+        ({}, {"max_memory": 1}),
+        ({"stride": 56, "tile": 112}, {"threshold": 0.4}),
+        ({"batch_size": 3}, {"background": "auto", "templates": "plain"}),
+        ({"settings": {"class_token_weight": -0.1}}, {"settings": {"scale": 20.0}}),
+    ],
+    ids=["coarser", "panels, encoding", "panels, asking", "threshold", "background", "settings"],
+)
+def test_choices_above_and_below_features(
+    write_raster: Write, tmp_path: Path, given: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    scene = write_raster(render(1003, 300, 620)[0][:, :200], tags={DEMO_TAG: "1003"})
+    own = segment(scene, output=tmp_path / "a.tif", **{**GIVEN, **ASKED, **given, **asked, **_merged(given, asked)})
+    kept = encode(scene, output=tmp_path / "x.zarr", **{**GIVEN, **given})
+    made = segment(kept.features, output=tmp_path / "b.tif", **{**GIVEN, **ASKED, **asked})
+    np.testing.assert_array_equal(_read(own.labels), _read(made.labels))
+
+
+def _merged(given: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    both = {**given.get("settings", {}), **asked.get("settings", {})}
+    return {"settings": both} if both else {}
+
+
+@pytest.mark.parametrize(
+    ("aoi", "outside"), [("480010,5459960,480050,5459990", False), ("480001,5459930,480020,5459935", True)]
+)
+def test_features_are_asked_in_an_area(small: str, tmp_path: Path, aoi: str, outside: bool) -> None:
+    own = segment(small, output=tmp_path / "a.tif", aoi=aoi, **GIVEN, **ASKED)
+    kept = encode(small, output=tmp_path / "x.zarr", **GIVEN)
+    made = segment(kept.features, output=tmp_path / "b.tif", aoi=aoi, **ASKED)
+    np.testing.assert_array_equal(_read(own.labels), _read(made.labels))
+    assert (own.outside_windows > 0) == outside
+
+
+@pytest.fixture(scope="module")
+def tall(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A scene of several parts, of features and of labels."""
+    path = tmp_path_factory.mktemp("tall") / "scene.tif"
+    place = rasterio.transform.from_origin(480_000, 5_460_000, 0.5, 0.5)
+    profile = {"driver": "GTiff", "height": 1300, "width": 130, "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
+    with rasterio.open(path, "w", transform=place, **profile) as dst:
+        dst.write(np.concatenate([render(1000 + n, 512, 130)[0] for n in range(3)], axis=1)[:, :1300])
+        dst.update_tags(**{DEMO_TAG: "1000"})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def kept(tall: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its features."""
+    path = tmp_path_factory.mktemp("kept") / "x.zarr"
+    encode(tall, output=path, stride=112, **GIVEN)
+    return path
+
+
+def _same_store(one: Path, other: Path) -> None:
+    first, second = FeatureStore(one), FeatureStore(other)
+    whole = (0, first.about.rows), Panel(0, first.about.columns)
+    for (_, a), (_, b) in zip(first.rows(*whole), second.rows(*whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+    pixels = (0, first.about.height), Panel(0, first.about.width)
+    np.testing.assert_array_equal(first.valid(*pixels), second.valid(*pixels))
+
+
+def test_shards_of_an_encoding_are_merged(tall: str, kept: Path, tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        parts = encode(tall, output=tmp_path / "x.zarr", shard=(number, 3), stride=112, **GIVEN).parts_dir
+    assert not (tmp_path / "x.zarr").exists()
+    assert merge(str(parts)).labels == str(tmp_path / "x.zarr")
+    _same_store(tmp_path / "x.zarr", kept)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.zarr"]
+
+
+def test_two_workers_encode_as_one(tall: str, kept: Path, tmp_path: Path) -> None:
+    encode(tall, output=tmp_path / "x.zarr", workers=2, stride=112, **GIVEN)
+    _same_store(tmp_path / "x.zarr", kept)
+
+
+def test_an_encoding_that_was_stopped_goes_on(tall: str, kept: Path, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def stop() -> int | None:
+        asked.append(1)
+        return 2 if (tmp_path / "x.zarr.parts").exists() and list(tmp_path.glob("x.zarr.parts/part_*.json")) else None
+
+    with pytest.raises(InterruptedRunError, match="1 of 3 parts"):
+        encode(tall, output=tmp_path / "x.zarr", stop=stop, stride=112, **GIVEN)
+    with pytest.raises(SceneError, match="holds no finished features; make them, or finish them with --resume"):
+        (tmp_path / "y.zarr").mkdir()
+        segment(tmp_path / "y.zarr", **ASKED)
+    encode(tall, output=tmp_path / "x.zarr", resume=True, stride=112, **GIVEN)
+    _same_store(tmp_path / "x.zarr", kept)
+    assert encode(tall, output=tmp_path / "x.zarr", resume=True, stride=112, **GIVEN).was_there
+    with pytest.raises(OutputError, match="is not what this run would make: stride was 112 and is now 56"):
+        encode(tall, output=tmp_path / "x.zarr", resume=True, **GIVEN)
+    with pytest.raises(OutputError, match="add --overwrite"):
+        encode(tall, output=tmp_path / "x.zarr", stride=112, **GIVEN)
+
+
+@pytest.mark.parametrize("how", [{"workers": 2}, {"shard": (1, 1)}, {}], ids=["workers", "shard", "resumed"])
+def test_features_are_asked_as_scenes_are_segmented(tall: str, kept: Path, tmp_path: Path, how: dict[str, Any]) -> None:
+    own = segment(tall, output=tmp_path / "a.tif", stride=112, **GIVEN, **ASKED)
+    asked = {**ASKED, "output": tmp_path / "b.tif"}
+    if not how:
+        with pytest.raises(InterruptedRunError):
+            segment(kept, **asked, stop=lambda: 2 if list(tmp_path.glob("b.tif.parts/part_*.json")) else None)
+        how = {"resume": True}
+    made = segment(kept, **asked, **how)
+    labels = merge(made.parts_dir).labels if made.parts_dir else made.labels
+    np.testing.assert_array_equal(_read(own.labels), _read(labels))
+
+
+@pytest.fixture
+def patch_14(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A tiny random model with patches of 14 pixels."""
+    torch.manual_seed(0)
+    vision = {"image_size": 56, "layers": 12, "width": 24, "head_width": 8, "patch_size": 14}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    clip = open_clip.CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text).eval().requires_grad_(False)
+    tokenize = open_clip.get_tokenizer("ViT-B-16")
+    monkeypatch.setattr(load, "_architecture", lambda card: (copy.deepcopy(clip), tokenize))
+    load_clip.cache_clear()
+    save_file({k: v.contiguous() for k, v in clip.state_dict().items()}, tmp_path / "w.safetensors")
+    return f"ViT-B-16@{tmp_path / 'w.safetensors'}"
+
+
+def test_patches_of_fourteen_pixels(write_raster: Write, tmp_path: Path, patch_14: str) -> None:
+    scene = write_raster(np.random.default_rng(0).integers(0, 255, (3, 99, 131), dtype=np.uint8))
+    _both(scene, tmp_path, {"model": patch_14}, {"classes": "road,water,tree", "background": "none", "model": patch_14})
+
+
+# What is asked, and what cannot be.
+
+
+def test_words_that_are_known_need_no_weights(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment(kept, "road,water", output=tmp_path / "a.tif", background="none")
+    monkeypatch.setattr("geoovseg.run.predictor.load_whole", lambda card: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("geoovseg.run.predictor.load_clip", lambda *given: pytest.fail("weights were loaded"))
+    segment(kept, "water,road", output=tmp_path / "b.tif", background="none")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"method": "clip"}, "--method clip: the features in .* were made with segearth"),
+        ({"model": "ViT-L-14/openai"}, "--model ViT-L-14/openai: the features in .* were made with demo"),
+        ({"gsd": 2.0}, "--gsd 2.0: the features"),
+        ({"stride": 56}, "--stride 56: the features in .* were made with 112"),
+        ({"settings": {"residual": True}}, "--set residual=True: the features"),
+        ({"upsample": "guided"}, "--upsample guided looks at pixels"),
+    ],
+)
+def test_what_decided_features_cannot_be_asked_otherwise(kept: Path, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        segment(kept, **ASKED, **given)
+
+
+def test_what_is_asked_as_it_was_encoded_is_taken(kept: Path, tmp_path: Path) -> None:
+    segment(kept, output=tmp_path / "a.tif", method="segearth", model="demo", stride=112, **ASKED)
+
+
+@pytest.mark.parametrize("method", ["resclip", "coninfer"])
+def test_a_method_of_scores_has_no_features_to_keep(small: str, tmp_path: Path, method: str) -> None:
+    own = {"vfm": "demo"} if method == "coninfer" else {}
+    with pytest.raises(UsageError, match=r"gives scores of words and no features; these give some: clip, maskclip"):
+        encode(small, output=tmp_path / "x.zarr", method=method, **own, **GIVEN)
+    assert not list(tmp_path.glob("x.zarr*"))
+
+
+@pytest.mark.parametrize("settings", [{"denoise": 0.5}, {"smooth": 0.5}])
+def test_a_setting_that_is_not_linear_in_the_words_gives_scores(
+    small: str, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="as it is set, gives scores"):
+        encode(small, output=tmp_path / "x.zarr", method="maskclip", settings=settings, **GIVEN)
+
+
+# A store that is not as it was written.
+
+
+@pytest.fixture
+def copied(kept: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(kept, tmp_path / "x.zarr"))
+
+
+@pytest.mark.parametrize("name", ["features/c/1/0/0", "valid/c/1/0"])
+@pytest.mark.parametrize("damage", ["gone", "a bit", "cut"])
+def test_a_damaged_chunk_is_named(copied: Path, tmp_path: Path, name: str, damage: str) -> None:
+    chunk = copied / name
+    content = bytearray(chunk.read_bytes())
+    if damage == "gone":
+        chunk.unlink()
+    elif damage == "cut":
+        chunk.write_bytes(content[: len(content) // 2])
+    else:
+        content[len(content) // 2] ^= 4
+        chunk.write_bytes(content)
+    with pytest.raises(SceneError, match=f"x.zarr is damaged: chunk {name}: .*; encode the scene anew"):
+        segment(copied, output=tmp_path / "a.tif", **ASKED)
+    assert not (tmp_path / "a.tif").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: said.clear(),
+        lambda said: said["geoovseg"].update(version=99),
+        lambda said: said["geoovseg"].update(rows=7),
+        lambda said: said["geoovseg"].pop("cell"),
+        lambda said: said["geoovseg"].update(transform=[1]),
+        lambda said: said.update(geoovseg=3),
+    ],
+)
+def test_a_store_that_is_none_is_told(copied: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    said = json.loads((copied / "zarr.json").read_text())
+    change(said["attributes"])
+    (copied / "zarr.json").write_text(json.dumps(said))
+    with pytest.raises(SceneError):
+        segment(copied, **ASKED)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_other_programs_know_the_place_of_features(tall: str, kept: Path) -> None:
+    xarray, _ = pytest.importorskip("xarray"), pytest.importorskip("rioxarray")
+    with rasterio.open(tall) as src, xarray.open_zarr(kept) as found:
+        assert (found.rio.crs, found.rio.transform(), found.rio.bounds()) == (src.crs, src.transform, tuple(src.bounds))
+        assert found["features"].dims == ("cell_y", "cell_x", "feature")
+        assert bool((found["valid"] == 1).all())
+
+
+def test_the_command_line_encodes_and_asks(small: str, tmp_path: Path, geoovseg: Run) -> None:
+    code, out, err = geoovseg("encode", small, "--model", "demo", "--dry-run", "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["megabytes"] == round(2 * said["rows"] * said["columns"] * said["depth"] / 1e6, 1)
+    code, out, err = geoovseg("encode", small, "--model", "demo")
+    assert code == 0, err
+    assert out.strip() == str(tmp_path / "scene_features.zarr")
+    assert "ask them: geoovseg segment" in err
+    code, out, err = geoovseg("segment", out.strip(), "--vocabulary", "demo")
+    assert code == 0, err
+    assert out.strip() == str(tmp_path / "scene_labels.tif")
+    assert "in features of segearth with demo" in err
+
+
+# Its pieces.
+
+
+def _plan(height: int = 300, width: int = 420) -> Any:
+    return plan_tiles(height, width, tile=64, stride=32, patch=16, aligned=True)
+
+
+@pytest.mark.parametrize("side", [1, 2, 7, 8, 14, 16])
+def test_pixels_lie_between_the_cells_that_torch_takes(side: int) -> None:
+    cells = torch.rand(1, 1, 9)
+    wide = F.interpolate(cells, scale_factor=float(side), mode="linear", align_corners=False)[0, 0]
+    found = between((0, 9 * side), side, 9, "cpu")
+    mixed = cells[0, 0, found.lower] * (1 - found.weight) + cells[0, 0, found.upper] * found.weight
+    torch.testing.assert_close(mixed, wide, rtol=1e-5, atol=1e-6)
+    later = between((5, 9 * side), side, 9, "cpu")
+    assert torch.equal(later.weight, found.weight[5:])
+
+
+def _pixels(
+    plan: Any, panel: Panel, span: tuple[int, int], features: torch.Tensor, words: Words, step: int
+) -> torch.Tensor:
+    cells = plan.cells(16, panel, span)
+    first, end = cells.span
+    columns = slice(cells.panel.col_off, cells.panel.col_off + cells.panel.width)
+    pixels, found = Pixels(plan, cells, panel, span, words), []
+    for row in range(first, end, step):
+        rows = features[:, row : min(row + step, end), columns]
+        found += list(pixels.add(CellRows(row, rows.shape[1], rows)))
+    assert [rows.row_off for rows in found] == list(np.cumsum([span[0], *(rows.count for rows in found[:-1])]))
+    return torch.cat([rows.scores for rows in found if rows.scores is not None], 1)
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_pixels_do_not_depend_on_how_the_scene_is_cut(unseen: bool) -> None:
+    plan = _plan()
+    features = torch.randn(32, 19, 27).half()
+    if unseen:
+        features[:, 4:9, 3:11] = 0
+    words = Words(F.normalize(torch.randn(7, 32), dim=-1), (2, 1, 4))
+    whole = _pixels(plan, Panel(0, 420), (0, 300), features, words, 19)
+    assert whole.shape == (3, 300, 420)
+    for panel, span, step in (
+        (Panel(100, 64), (0, 300), 2),
+        (Panel(0, 420), (77, 203), 3),
+        (Panel(356, 64), (128, 300), 1),
+    ):
+        part = _pixels(plan, panel, span, features, words, step)
+        assert torch.equal(part, whole[:, span[0] : span[1], panel.col_off : panel.col_off + panel.width])
+
+
+def test_pixels_are_bilinear_between_cells() -> None:
+    plan, features = _plan(), torch.randn(32, 19, 27).half()
+    words = Words(F.normalize(torch.randn(3, 32), dim=-1), (1, 1, 1))
+    scores = torch.einsum("drc,qd->qrc", features.float(), words.text)
+    expected = F.interpolate(scores[None], scale_factor=16.0, mode="bilinear", align_corners=False)[0]
+    found = _pixels(plan, Panel(0, 420), (0, 300), features, words, 5)
+    torch.testing.assert_close(found, expected[:, :300, :420], rtol=1e-4, atol=1e-5)
+
+
+def test_cells_that_no_window_was_on_do_not_count() -> None:
+    plan, features = _plan(), torch.ones(4, 19, 27).half()
+    features[:, :, 10:] = 0
+    words = Words(torch.full((1, 4), 0.5), (1,))
+    found = _pixels(plan, Panel(0, 420), (0, 300), features, words, 19)
+    np.testing.assert_allclose(found[0, :, : 10 * 16 + 7].numpy(), 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("col_off", [0, 1, CHUNK - 1, CHUNK, 3 * CHUNK + 5])
+def test_a_cell_is_compared_alike_wherever_a_panel_begins(col_off: int) -> None:
+    features = torch.randn(96, 2, 5 * CHUNK).half()
+    words = Words(F.normalize(torch.randn(11, 96), dim=-1), (5, 6))
+    whole = words.class_scores(features, 0)
+    assert torch.equal(words.class_scores(features[:, 1:, col_off:], col_off), whole[:, 1:, col_off:])
+
+
+def test_the_blend_of_equal_vectors_is_that_vector() -> None:
+    plan = _plan()
+    cells = plan.cells(16, Panel(0, 420), (0, 300))
+    blend = CellBlend(plan, cells, 8, "cpu")
+    vector = F.normalize(torch.randn(8), dim=0)
+    found = []
+    for window in plan.windows(Panel(0, 420)):
+        found += list(blend.add(window, vector[:, None, None].expand(8, 4, 4)))
+    found += list(blend.finish())
+    features = torch.cat([rows.features for rows in found if rows.features is not None], 1)
+    assert features.shape == (8, 19, 27)
+    torch.testing.assert_close(features.float(), vector[:, None, None].expand_as(features), rtol=0, atol=5e-4)
+
+
+def test_the_mask_is_that_of_the_windows_that_were_seen() -> None:
+    plan, words = _plan(), Words(torch.ones(1, 8), (1,))
+    panel, span = Panel(64, 192), (100, 260)
+    cells = plan.cells(16, panel, span)
+    blend, seen = FeatureBlend(plan, cells, panel, span, words), np.zeros((400, 500), bool)
+    rows = []
+    for n, window in enumerate(plan.windows(*cells.pixels)):
+        if n % 5 == 3:
+            continue
+        valid = np.random.default_rng(n).random((64, 64)) > 0.5
+        seen[window.row_off : window.row_off + 64, window.col_off : window.col_off + 64] |= valid
+        rows += list(blend.add([window], torch.ones(1, 8, 4, 4), torch.from_numpy(valid)[None]))
+    rows += list(blend.finish())
+    found = np.concatenate([r.valid.expand(-1, 192).numpy() for r in rows])
+    np.testing.assert_array_equal(found, seen[100:260, 64:256])
+
+
+@pytest.mark.parametrize(("stride", "near"), [(50, "48 or --stride 64"), (7, "16")])
+def test_windows_of_features_lie_on_whole_patches(small: str, stride: int, near: str) -> None:
+    with pytest.raises(UsageError, match=f"--stride {stride} is no multiple of the model's patch of 8 pixels"):
+        segment(small, stride=stride, **GIVEN, **ASKED)
+
+
+def test_memory_of_features_does_not_grow_with_the_words(small: str) -> None:
+    from geoovseg.run.worker import Worker
+    from geoovseg.settings import Settings
+    from geoovseg.vocabulary import read_classes
+
+    settings = Settings(model="demo", background="none", method="clip")
+    few, many = (
+        Worker(read_classes(",".join(f"word {n}" for n in range(count)), None), settings).job(small, settings).layout
+        for count in (3, 60)
+    )
+    assert many.memory_mb < 1.35 * few.memory_mb
