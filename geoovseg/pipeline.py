@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from geoovseg.errors import InterruptedRunError, OutputError, UsageError
-from geoovseg.files import as_path, is_store, made_folder, names_folder
+from geoovseg.files import BESIDE, as_path, is_store, made_folder, names_folder, placed
 from geoovseg.labels.names import Outputs, output_names
-from geoovseg.run.checks import check_windows, warn_of_space
+from geoovseg.run.checks import check_windows, space_of, warn_of_space
 from geoovseg.run.executors import Executor
 from geoovseg.run.feature_parts import about_of_job
-from geoovseg.run.feature_run import FeatureRun, check_made_of, feature_names, holds_features, open_finished_features
+from geoovseg.run.feature_run import FeatureRun, are_made_of, feature_names, holds_features, open_finished_features
 from geoovseg.run.finished import finished
 from geoovseg.run.job import Job
 from geoovseg.run.layout import area_of, caution
@@ -23,7 +23,7 @@ from geoovseg.run.result import EncodeResult as EncodeResult
 from geoovseg.run.result import SegmentResult as SegmentResult
 from geoovseg.run.result import encoded, of_outputs, of_run
 from geoovseg.run.state import Run, as_written, clear, open_finished, open_run
-from geoovseg.run.stored import as_encoded, opened
+from geoovseg.run.stored import as_encoded, opened, unsaid
 from geoovseg.run.timings import TileTime, Timings, keep_timings
 from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings, StrPath, Watch
@@ -42,6 +42,8 @@ def segment_scene(
     path: str, words: Vocabulary, settings: Settings, begin: Callable[[], Executor], watch: Watch
 ) -> SegmentResult:
     """Segment one scene, from its pixels to finished label rasters; `begin` gives what computes it."""
+    if settings.features is not None and not is_store(path):
+        return _by_features(path, words, settings, begin, watch)
     usage = Usage()
     settings = as_encoded(settings, path) if is_store(path) else settings
     outputs = output_names(path, settings.output, settings.confidence, settings.work_dir)
@@ -68,7 +70,7 @@ def segment_scene(
         with open_run(outputs, scene, job) as run:
             job = replace(job, prepared=_prepared(run, job, executor, watch))
             again = redone(job, run)
-            warn_of_space(outputs, scene.shape)
+            warn_of_space(dict.fromkeys((outputs.parts, outputs.labels), space_of(outputs, scene.shape)))
             watch.say(_announced(job, run))
             with usage.stage("segment"):
                 seen, together = compute(job, run, executor, watch)
@@ -79,6 +81,26 @@ def segment_scene(
         if seen >= max(ENOUGH * job.layout.micro_batch, found.skipped_windows) and executor.workers == 1:
             keep_timings(settings, _timings(job, usage.seconds()["segment"] / seen, loaded_mb))
     return replace(found, seconds=usage.seconds(), peak_rss_mb=round(peak_rss_mb() + executor.peak_mb, 1))
+
+
+def _by_features(
+    path: str, words: Vocabulary, settings: Settings, begin: Callable[[], Executor], watch: Watch
+) -> SegmentResult:
+    """Keep the features of a scene on the way, or take those that are there already, and ask them."""
+    if settings.shard is not None:
+        raise UsageError("--features keeps all of a scene: use geoovseg encode with --shard, then merge, then segment")
+    outputs = output_names(path, settings.output, settings.confidence, settings.work_dir)
+    given = {"overwrite": settings.overwrite, "resume": settings.resume, "finished": settings.goes_on}
+    outputs.check([path], **given)  # before hours of work
+    labels = outputs.labels
+    store = placed(settings.features or BESIDE, labels, feature_names(path).labels.name)
+    goes_on = settings.resume or feature_names(path, store).are_there
+    kept = encode_scene(path, replace(settings, output=store, resume=goes_on), begin, watch)
+    asked = replace(settings, output=labels, features=None, **unsaid(settings))
+    found = segment_scene(kept.features, words, asked, begin, watch)
+    seconds = {stage: round(kept.seconds.get(stage, 0) + spent, 3) for stage, spent in found.seconds.items()}
+    counts = {name: getattr(kept, name) for name in ("windows", "skipped_windows", "failed_windows")}
+    return replace(found, scene=path, features=kept.features, seconds={**kept.seconds, **seconds}, **counts)
 
 
 def encode_scene(path: str, settings: Settings, begin: Callable[[], Executor], watch: Watch) -> EncodeResult:
@@ -93,15 +115,15 @@ def encode_scene(path: str, settings: Settings, begin: Callable[[], Executor], w
         check_windows(settings)
         with usage.stage("load"), told(watch.say):
             executor = begin()
-            job = executor.job(path, settings, watch.stopped)
+            job = executor.job(path, settings, watch.stopped, features=True)
             caution(scene, settings, None, job.facts.needs)
         about = about_of_job(scene, job)
-        if settings.goes_on and outputs.are_there:
-            check_made_of(outputs.labels, about)
+        if settings.goes_on and outputs.are_there and are_made_of(outputs.labels, about, overwrite=settings.overwrite):
             clear(outputs)
             return encoded(job, scene, outputs, about, {}, usage)
         with open_run(outputs, scene, job, partial(FeatureRun, about=about)) as run:
             job = replace(job, prepared=_prepared(run, job, executor, watch))
+            warn_of_space({outputs.parts: int(1e6 * about.megabytes)})
             watch.say(_announced(job, run))
             with usage.stage("encode"):
                 compute(job, run, executor, watch)

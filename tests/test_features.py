@@ -62,8 +62,15 @@ def small(write_raster: Write) -> str:
 
 @pytest.mark.parametrize("method", GIVES)
 def test_features_asked_again_give_the_labels_of_the_scene(small: str, tmp_path: Path, method: str) -> None:
-    own = {"vfm": "demo"} if method == "proxyclip" else {}
+    own = {"proxyclip": {"vfm": "demo"}, "resegclip": {"regions": "felzenszwalb"}}.get(method, {})
     _both(small, tmp_path, {"method": method, **own}, ASKED)
+
+
+def test_corrclip_gives_features_where_its_regions_do_not_vote(small: str, tmp_path: Path) -> None:
+    own = {"method": "corrclip", "vfm": "demo", "regions": "felzenszwalb"}
+    _both(small, tmp_path, {**own, "settings": {"correct": False}}, ASKED)
+    with pytest.raises(UsageError, match="as it is set, gives scores"):
+        encode(small, output=tmp_path / "y.zarr", **own, **GIVEN)
 
 
 SCENES: dict[str, dict[str, Any]] = {
@@ -269,6 +276,24 @@ def test_a_setting_that_is_not_linear_in_the_words_gives_scores(
         encode(small, output=tmp_path / "x.zarr", method="maskclip", settings=settings, **GIVEN)
 
 
+def test_features_are_kept_on_the_way(small: str, tmp_path: Path, geoovseg: Run) -> None:
+    own = segment(small, output=tmp_path / "a.tif", confidence=tmp_path / "a_sure.tif", **GIVEN, **ASKED)
+    words = ["--vocabulary", "demo", "--background", "none", "--model", "demo", "--json"]
+    code, out, err = geoovseg("segment", small, *words, "--features", "-o", tmp_path / "b.tif", "--confidence")
+    assert code == 0, err
+    said = json.loads(out)
+    assert (said["features"], said["scene"]) == (str(tmp_path / "scene_features.zarr"), small)
+    assert said["windows"] == own.windows
+    np.testing.assert_array_equal(_read(tmp_path / "b.tif"), _read(own.labels))
+    np.testing.assert_array_equal(_read(tmp_path / "b_confidence.tif"), _read(str(own.confidence)))
+    code, out, err = geoovseg("segment", small, "-c", "road", "--model", "demo", "--features", "-o", tmp_path / "c.tif")
+    assert code == 0, err
+    assert "keeping features" not in err
+    code, out, err = geoovseg("segment", small, *words, "--features", "-o", tmp_path / "b.tif")
+    assert code == 1
+    assert "b.tif exists" in out
+
+
 # A store that is not as it was written.
 
 
@@ -315,7 +340,7 @@ def test_a_store_that_is_none_is_told(copied: Path, change: Callable[[dict[str, 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_other_programs_know_the_place_of_features(tall: str, kept: Path) -> None:
-    xarray, _ = pytest.importorskip("xarray"), pytest.importorskip("rioxarray")
+    xarray, _ = pytest.importorskip("xarray", minversion="2024.10"), pytest.importorskip("rioxarray")
     with rasterio.open(tall) as src, xarray.open_zarr(kept) as found:
         assert (found.rio.crs, found.rio.transform(), found.rio.bounds()) == (src.crs, src.transform, tuple(src.bounds))
         assert found["features"].dims == ("cell_y", "cell_x", "feature")

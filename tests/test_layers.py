@@ -41,6 +41,7 @@ HOMES = {
     "skimage": {"ops", "models", "vectors"},
     "scipy": {"ops", "vectors"},
     "pyarrow": {"vectors"},
+    "zarr": {"features"},
 }
 ROOMS = {"small": SMALL, "pipeline": {"segmenter"}, "cli": {"__main__"}}
 """Modules of the root that stand together."""

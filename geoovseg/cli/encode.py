@@ -19,7 +19,7 @@ from geoovseg.signals import StopSignals
 
 BELOW = (
     "vocabulary", "templates", "background", "threshold", "upsample", "grid", "aoi", "aoi_crs", "aoi_layer",
-    "aoi_where", "crop", "vectors", "confidence",
+    "aoi_where", "crop", "vectors", "confidence", "features",
 )  # fmt: skip
 """Settings that speak of words and outputs, which are said when features are asked."""
 

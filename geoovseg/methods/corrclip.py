@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -151,7 +151,26 @@ class CorrClipBlocks(BlockMethod):
     correct: bool
     notes: tuple[str, ...] = ()
 
-    unit: ClassVar[Literal["probability"]] = "probability"
+    @property
+    def unit(self) -> Literal["cosine", "probability"]:
+        """Shares at pixels; of a run that only blends features, cosines."""
+        return "cosine" if self.cell else "probability"
+
+    @property
+    def scale(self) -> float:  # type: ignore[override]
+        """Factor on cosines before the softmax over classes."""
+        return self.sharpness if self.cell else 1.0
+
+    @property
+    def cell(self) -> int:  # type: ignore[override]
+        """The vision model's patch; 0 where the regions vote, and where windows do not lie on whole ones."""
+        side = int(self.encoder.vfm.patch)
+        return 0 if self.correct or self.blocks.stride % side or self.blocks.window % side else side
+
+    @property
+    def depth(self) -> int:  # type: ignore[override]
+        """Numbers of a vector."""
+        return int(self.text.shape[1])
 
     @property
     def clip(self) -> ClipVit:  # type: ignore[override]
@@ -182,14 +201,26 @@ class CorrClipBlocks(BlockMethod):
 
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:
-        """Shares of the classes (B, Q, H, W), at pixels; all words of a class have its share."""
+        """Shares of the classes (B, Q, H, W), at pixels; all words of a class have its share. Cosines by `unit`."""
         maps = region_maps(self.regions, batch, self.sets)
-        found = best_word(self.blocks.mean(batch, self.see, maps).values, self.groups)
-        shares = (self.sharpness * found).softmax(1)
+        found = self.blocks.mean(batch, self.see, maps).values
+        if self.cell:
+            return found
+        shares = (self.sharpness * best_word(found, self.groups)).softmax(1)
         if self.correct:
             ids = torch.from_numpy(maps[:, 0]).to(shares.device)
             shares = torch.stack([vote(s, i) for s, i in zip(shares, ids, strict=True)])
         return for_each_word(shares, self.groups)
+
+    @torch.inference_mode()
+    def vectors(self, batch: TileBatch) -> Tensor:
+        """Means over windows of unit features (B, D, h, w), on the vision model's grid."""
+        return self.blocks.mean(batch, self.unit_features, region_maps(self.regions, batch, self.sets)).values
+
+    def unit_features(self, pixels: Tensor, ids: Tensor) -> Tensor:
+        """Unit features (b, D, h, w) of windows with their regions."""
+        features, grid = self.encoder(pixels, ids[:, 0])
+        return F.normalize(features.float(), dim=-1).mT.unflatten(2, grid)
 
     def see(self, pixels: Tensor, ids: Tensor) -> Tensor:
         """Cosines (b, Q, H, W) of windows (b, 3, H, W) with their regions (b, 1, H, W)."""

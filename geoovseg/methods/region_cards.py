@@ -148,6 +148,7 @@ REGION_METHODS: dict[str, MethodCard] = {
         "Attention Masking and Model Composition",
         about="In the last blocks patches attend only within regions of Segment Anything.",
         unit="cosine",
+        gives="features",
         needs=("clip", "regions"),
         sam="sam_vit_h",
         blocks=True,

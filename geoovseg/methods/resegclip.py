@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -90,8 +91,18 @@ class ReSegClip(BlockMethod):
 
     @property
     def at_pixels(self) -> bool:
-        """Features are compared with the words at pixels."""
+        """Scores are those of pixels."""
         return True
+
+    @property
+    def cell(self) -> int:  # type: ignore[override]
+        """A patch; 0 for shares in the order of the release, and where windows do not lie on whole patches."""
+        return 0 if self.output == "code" or self.blocks.stride % self.patch else self.patch
+
+    @property
+    def depth(self) -> int:  # type: ignore[override]
+        """Numbers of a vector."""
+        return int(self.text.shape[1])
 
     def cost(self, tile: tuple[int, int]) -> Cost:
         """Of region maps, of words at pixels, and of features at some rows of pixels."""
@@ -111,16 +122,30 @@ class ReSegClip(BlockMethod):
     @torch.inference_mode()
     def scores(self, batch: TileBatch) -> Tensor:
         """Scores of the words (B, Q, H, W), at pixels."""
-        if self.exact and batch.regions is None:
-            return self.blocks.mean(batch, self._see_alone, batch.valid[:, None].astype(np.int32)).values
-        return self.blocks.mean(batch, self.see, region_maps(self.regions, batch, self.sets, self.blocks.window)).values
+        return self._mean(batch, self.see)
 
-    def _see_alone(self, pixels: Tensor, valid: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def vectors(self, batch: TileBatch) -> Tensor:
+        """Means over windows of unit features (B, D, h, w)."""
+        return self._mean(batch, self.unit_features)
+
+    def _mean(self, batch: TileBatch, see: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """What windows with their regions say, averaged over each block."""
+        if self.exact and batch.regions is None:
+            return self.blocks.mean(batch, partial(self._alone, see), batch.valid[:, None].astype(np.int32)).values
+        return self.blocks.mean(batch, see, region_maps(self.regions, batch, self.sets, self.blocks.window)).values
+
+    def unit_features(self, pixels: Tensor, ids: Tensor) -> Tensor:
+        """Unit features (b, D, h, w) of windows with their regions."""
+        tokens, grid = self.tokens(pixels, [self.bias(level, ids, pixels) for level in self.plan])
+        return F.normalize(tokens[:, 1:].float(), dim=-1).mT.unflatten(2, grid)
+
+    def _alone(self, see: Callable[[Tensor, Tensor], Tensor], pixels: Tensor, valid: Tensor) -> Tensor:
         """Windows whose regions are their own."""
         images, here = pixels.cpu().numpy(), valid[:, 0].cpu().numpy() > 0
         whole = Window(0, 0, images.shape[3], images.shape[2])
         batch = TileBatch(windows=(whole,) * len(images), pixels=images, valid=here)
-        return self.see(pixels, torch.from_numpy(region_maps(self.regions, batch, self.sets)).to(pixels.device))
+        return see(pixels, torch.from_numpy(region_maps(self.regions, batch, self.sets)).to(pixels.device))
 
     def see(self, pixels: Tensor, ids: Tensor) -> Tensor:
         """Scores (b, Q, H, W) of windows (b, 3, H, W) with their regions (b, sets, H, W)."""

@@ -34,7 +34,7 @@ def guided(scores: Tensor, pixels: Tensor) -> Tensor:
     The guide of a cell is its mean colour. Weights are positive and normalised, so constant scores stay constant.
     Works tap by tap: memory is a few times that of the result.
     """
-    total, weights = _gather(scores, pixels, Reach(RADIUS, SIGMA_SPACE, SIGMA_COLOUR), repeat_edge=True, least=1e-12)
+    total, weights = gathered(scores, pixels, Reach(RADIUS, SIGMA_SPACE, SIGMA_COLOUR), repeat_edge=True, least=1e-12)
     return total / weights
 
 
@@ -43,7 +43,7 @@ def bilateral(scores: Tensor, pixels: Tensor) -> Tensor:
 
     Where no cell looks like the pixel at all, in the numbers' range, it is bilinear. Constants are those of M2N2.
     """
-    total, weights = _gather(scores, pixels, Reach(3, 1.0, 0.1), repeat_edge=False, least=0)
+    total, weights = gathered(scores, pixels, Reach(3, 1.0, 0.1), repeat_edge=False, least=0)
     tiny = torch.finfo(scores.dtype).tiny
     return torch.where(weights > tiny, total / weights.clamp_min(tiny), bilinear(scores, pixels))
 
@@ -59,7 +59,7 @@ class Reach(NamedTuple):
     """standard deviation of RGB in 0..1"""
 
 
-def _gather(scores: Tensor, pixels: Tensor, reach: Reach, *, repeat_edge: bool, least: float) -> tuple[Tensor, Tensor]:
+def gathered(scores: Tensor, pixels: Tensor, reach: Reach, *, repeat_edge: bool, least: float) -> tuple[Tensor, Tensor]:
     """Weighted sums (B, C, H, W) of the cells around each pixel, and of the weights (B, 1, H, W)."""
     height, width = pixels.shape[-2:]
     grid = (scores.shape[-2], scores.shape[-1])

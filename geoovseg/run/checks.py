@@ -7,7 +7,7 @@ import os
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,12 +131,16 @@ def check_windows(settings: Settings) -> None:
         plan_tiles(tile, tile, tile=tile, stride=stride, patch=patch, aligned=bool(cell))
 
 
-def warn_of_space(outputs: Outputs, shape: tuple[int, int]) -> None:
-    """Warn where parts and finished rasters may not find room on their disks: an estimate, by how well they shrink."""
-    bytes_once = shape[0] * shape[1] * (SHRUNK if outputs.confidence is None else SHRUNK + SHRUNK_CONFIDENCE)
+def space_of(outputs: Outputs, shape: tuple[int, int]) -> int:
+    """Bytes that rasters may take: an estimate, by how well they shrink."""
+    return int(shape[0] * shape[1] * (SHRUNK if outputs.confidence is None else SHRUNK + SHRUNK_CONFIDENCE))
+
+
+def warn_of_space(files: Mapping[Path, int]) -> None:
+    """Warn where what is to be written, so many bytes each, may not find room on its disk."""
     needs: Counter[Path] = Counter()
-    for file in (outputs.parts, outputs.labels):
-        needs[_mount(file.parent)] += int(bytes_once)
+    for file, size in files.items():
+        needs[_mount(file.parent)] += size
     for place, need in needs.items():
         free = shutil.disk_usage(place).free
         if free < need:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ def chunk_of(end: str) -> str:
 
 def about_of_job(scene: Scene, job: Job, failed: int = 0) -> About:
     """What a store of a scene will say of itself."""
-    record = asdict(replace(job.record(scene), classes=(), background=(), templates="", templates_sha256=""))
+    record = asdict(job.record(scene))
     height, width = scene.shape
     return About(
         height=height,

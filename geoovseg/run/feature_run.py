@@ -65,8 +65,21 @@ def feature_names(scene: str, output: StrPath | None = None, work_dir: StrPath |
     return FeatureOutputs(path, None, Path(work_dir) if work_dir else None)
 
 
-def check_made_of(store: Path, wanted: About) -> None:
-    """Refuse a store that is there and is not what a run would make. Raises OutputError, which says why."""
+def are_made_of(store: Path, wanted: About, *, overwrite: bool) -> bool:
+    """Whether the features that are there are what a run would make; others may be replaced with `overwrite`.
+
+    Raises OutputError where they may not, which says why.
+    """
+    try:
+        _check_made_of(store, wanted)
+    except OutputError:
+        if overwrite:
+            return False
+        raise
+    return True
+
+
+def _check_made_of(store: Path, wanted: About) -> None:
     try:
         found = about_of(store)
     except SceneError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from geoovseg.features.store import SIDE
@@ -24,6 +24,11 @@ from geoovseg.windows.plan import Cells, Panel, Part, TilePlan
 
 NOTHING = Vocabulary((ClassEntry("features", ("features",), "#000000"),))
 """What is asked of a scene whose features are only kept."""
+NO_WORDS: dict[str, Any] = {
+    "classes": (), "background": (), "templates": "", "templates_sha256": "", "threshold": None, "aoi": None,
+    "crop": False, "upsample": "",
+}  # fmt: skip
+"""What a record of features does not say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +105,7 @@ class Job:
         """What decides the labels; windows are counted when the run is over."""
         given, facts, plan = self.settings, self.facts, self.layout.plan
         models: dict[str, Any] = facts.digests
-        return RunRecord(
+        found = RunRecord(
             scene=os.path.basename(scene.path),
             method=given.method,
             settings=read_settings(given.method, given.settings),
@@ -126,6 +131,7 @@ class Job:
             precision=facts.precision,
             notes=facts.notes,
         )
+        return replace(found, **NO_WORDS) if self.features else found
 
 
 class Step(NamedTuple):

@@ -92,6 +92,8 @@ class Predictor:
 
     def vectors(self, batch: TileBatch) -> Tensor:
         """Features (B, D, h, w) of a batch, on the device."""
+        if self.method.at_once:  # blocks see to their windows themselves
+            return self.method.vectors(batch)
 
         def seen(index: NDArray[np.int64]) -> Tensor:
             return self.method.vectors(self._full(batch.take(index)))[: len(index)]
@@ -176,7 +178,7 @@ def load_asker(vocabulary: Vocabulary, settings: Settings, said: About) -> Predi
     )  # fmt: skip
     facts = Facts(
         vocabulary=words, dropped=dropped, needs=needs, scale=scale, device=str(device), precision=record["precision"],
-        batch_size=CPU_BATCH, planned=CPU_BATCH, windows=None, notes=tuple(record["notes"]),
+        batch_size=CPU_BATCH, planned=CPU_BATCH, windows=record["windows_of_blocks"], notes=tuple(record["notes"]),
         digests={name: record[name] for name in DIGESTS},
     )  # fmt: skip
     method: Any = Stored(scale)

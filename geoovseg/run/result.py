@@ -67,6 +67,8 @@ class SegmentResult:
     """labels of each of them"""
     stack: tuple[str, ...] = ()
     """the files of bands that the scene was made of"""
+    features: str | None = None
+    """the store that was kept on the way"""
 
     def to_json(self) -> str:
         """One line of JSON."""

@@ -278,10 +278,10 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
             "path": str(outputs.labels.resolve()) if outputs.work_dir else None,
             "confidence": _from_here(outputs.confidence, outputs.labels) if outputs.confidence else None,
         },
-        "box": job.box(scene),
+        "box": None if job.features else job.box(scene),
         "batch": job.facts.planned,
         "record": {key: value for key, value in record.items() if key not in COUNTED},
-        "sentences": digest(job.settings.templates)[:16],
+        "sentences": "" if job.features else digest(job.settings.templates)[:16],
         **({"features": asdict(about_of_job(scene, job))} if job.features else {}),
     }
 

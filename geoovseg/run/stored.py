@@ -104,14 +104,21 @@ def as_encoded(settings: Settings, path: str) -> Settings:
     return replace(settings, **{**were, "settings": {**about.record["settings"], **below}})
 
 
+def unsaid(settings: Settings) -> dict[str, Any]:
+    """Settings that decide features as if nobody had said anything, for a store that was made by them."""
+    usual: dict[str, Any] = {field.name: field.default for field in fields(Settings) if field.name in ABOVE}
+    return {**usual, "settings": {name: value for name, value in settings.settings.items() if name in BELOW}}
+
+
 def _were(about: About) -> dict[str, Any]:
     """Settings as they were when a scene was encoded."""
-    said = about.record
-    tile = max(said["tile"])
+    said, side = about.record, max(about.record["tile"])
+    tile, stride = said["windows_of_blocks"] or (side, said["stride"])
     return {
-        **{name: said[name] for name in ("method", "model", "stride", "vfm", "sam", "nodata", "gsd", "precision")},
+        **{name: said[name] for name in ("method", "model", "vfm", "sam", "nodata", "gsd", "precision")},
         "tile": tile,
-        "block": None,
+        "stride": stride,
+        "block": side if said["windows_of_blocks"] else None,
         "regions": said["regions"],
         "bands": tuple(said["bands"]),
         "scale": "auto",

@@ -21,7 +21,7 @@ from geoovseg.labels.parts import PREPARED
 from geoovseg.methods import METHODS
 from geoovseg.run.compute import Context, finished_parts
 from geoovseg.run.encode import encoded_parts
-from geoovseg.run.job import NOTHING, Job, Step
+from geoovseg.run.job import Job, Step
 from geoovseg.run.layout import Layout, area_of, lay_out
 from geoovseg.run.predictor import Predictor, load_asker, load_predictor, tile_bytes
 from geoovseg.run.stored import StoredScene, lay_out_stored, opened
@@ -47,18 +47,20 @@ class Worker:
         with self.settings.access():
             return load_predictor(self.words, self.settings)
 
-    def job(self, path: str, settings: Settings, stop: Stop = lambda: None) -> Job:
+    def job(self, path: str, settings: Settings, stop: Stop = lambda: None, *, features: bool = False) -> Job:
         """What there is to do with a scene, under settings for it; its range of pixels may have to be sampled.
+
+        With `features` these are kept, and not asked.
 
         Raises what opening it and loading the models raise, InterruptedRunError when asked to stop meanwhile.
         """
         if torch.get_num_threads() > 1:
             machine.start_threads()
         with opened(path, settings) as scene:
-            area = area_of(scene, settings)  # may be wrong, which is to be told before models are loaded
+            area = None if features else area_of(scene, settings)  # may be wrong: to be told before models are loaded
             facts = self._predictor(scene, settings).facts
             layout = self._layout(scene, settings, area)
-            lenient, features = settings.on_error == "skip", self.words == NOTHING
+            lenient = settings.on_error == "skip"
             return Job(
                 scene=path,
                 settings=settings,
@@ -68,6 +70,10 @@ class Worker:
                 look=None if layout.tile == layout.plan.tile else (layout.plan.tile, layout.tile),
                 features=features,
             )
+
+    def features_job(self, path: str, settings: Settings) -> Job:
+        """What there is to do with a scene whose features are kept."""
+        return self.job(path, settings, features=True)
 
     def _predictor(self, scene: Scene, settings: Settings) -> Predictor:
         """What sees a scene, or what asks kept features."""

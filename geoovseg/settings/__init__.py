@@ -174,6 +174,10 @@ class Settings:
     output: StrPath | None = choice(
         None, "Output", "Label raster (.tif) or folder; default: <scene>_labels.tif.", text, "-o", "--output"
     )
+    features: StrPath | None = choice(
+        None, "Output", "Also keep the features, as encode does, or take them if they are there: a .zarr, a folder, or "
+        "alone for <scene>_features.zarr.", metavar="[STORE|DIR]", bare=BESIDE,
+    )  # fmt: skip
     vectors: StrPath | None = choice(
         None, "Output", "Also make polygons, as vectorize does: a file, a folder, or alone for <scene>_classes.gpkg.",
         metavar="[FILE|DIR]", bare=BESIDE,

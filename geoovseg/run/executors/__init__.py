@@ -26,8 +26,11 @@ class Executor(Protocol):
     def peak_mb(self) -> float:
         """The most memory that processes other than this one have held, together."""
 
-    def job(self, scene: str, settings: Settings, stop: Stop) -> Job:
-        """What there is to do with a scene. Raises what opening it and loading the models raise."""
+    def job(self, scene: str, settings: Settings, stop: Stop, *, features: bool = False) -> Job:
+        """What there is to do with a scene, whose `features` may be what is kept.
+
+        Raises what opening it and loading the models raise.
+        """
 
     def prepare(self, job: Job, stop: Stop) -> bytes:
         """What the method learns from the scene before the first window."""

@@ -20,9 +20,9 @@ class Here:
     def __init__(self, words: Vocabulary, settings: Settings) -> None:
         self.worker = Worker(words, settings)
 
-    def job(self, scene: str, settings: Settings, stop: Stop) -> Job:
+    def job(self, scene: str, settings: Settings, stop: Stop, *, features: bool = False) -> Job:
         """What there is to do with a scene."""
-        return self.worker.job(scene, settings, stop)
+        return self.worker.job(scene, settings, stop, features=features)
 
     def prepare(self, job: Job, stop: Stop) -> bytes:
         """What the method learns from the scene."""

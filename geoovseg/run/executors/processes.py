@@ -45,9 +45,9 @@ class Processes:
         """The most memory that the workers have held, together."""
         return round(sum(self._peaks.values()), 1)
 
-    def job(self, scene: str, settings: Settings, stop: Stop) -> Job:
+    def job(self, scene: str, settings: Settings, stop: Stop, *, features: bool = False) -> Job:
         """What there is to do with a scene."""
-        found: Job = self._ask("job", scene, settings, stop=stop)
+        found: Job = self._ask("features_job" if features else "job", scene, settings, stop=stop)
         return found
 
     def prepare(self, job: Job, stop: Stop) -> bytes:
