@@ -120,7 +120,7 @@ def linear(radius: int, ridge: float, share: float = 1.0) -> Way:
 WAYS: dict[str, Way] = {
     "bilinear": bilinear,
     "guided (as shipped)": guided,
-    "bilateral 0.7, 0.08": bilateral(0.7, 0.08),
+    "bilateral 0.7, 0.08 (guided before)": bilateral(0.7, 0.08),
     "bilateral 0.45, 0.2": bilateral(0.45, 0.2),
     "bilateral 0.4, 0.15": bilateral(0.4, 0.15),
     "bilateral 0.5, 0.2": bilateral(0.5, 0.2),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import correlate1d
 
-from geoovseg.ops.upsample import RADIUS, SIGMA_COLOUR, SIGMA_SPACE, UPSAMPLERS, guided
+from geoovseg.ops.upsample import RIDGE, SHARE, UPSAMPLERS, bilinear, guided
 
 
 @pytest.mark.parametrize("name", UPSAMPLERS)
@@ -30,23 +31,50 @@ def test_guided_edges_follow_the_picture() -> None:
     """A step at pixel 13, inside the second of four cells: guided puts the edge there, bilinear between cells."""
     pixels = torch.zeros(1, 3, 32, 32)
     pixels[..., 13:] = 1
-    scores = torch.tensor([0.0, 0.4, 1.0, 1.0]).expand(1, 1, 4, 4)
-    row = guided(scores, pixels)[0, 0, 16]
-    assert row[:13].max() < 0.5 < row[13:].min()
+    scores = torch.tensor([0.0, 0.375, 1.0, 1.0]).expand(1, 1, 4, 4)
+    row, plain = guided(scores, pixels)[0, 0, 16], bilinear(scores, pixels)[0, 0, 16]
+    assert row[12] < plain[12] < 0.5 < row[13]
+    assert row[13] - row[12] > 3 * (plain[13] - plain[12])
+
+
+def test_guided_without_colour_is_bilinear() -> None:
+    scores = torch.rand(1, 2, 5, 4)
+    grey = torch.full((1, 3, 40, 32), 0.4)
+    torch.testing.assert_close(guided(scores, grey), bilinear(scores, grey), rtol=0, atol=1e-6)
 
 
 def test_guided_equals_its_formula() -> None:
+    """At one pixel inside, by hand: least squares with a ridge over 5 x 5 cells, between four of them."""
     rng = np.random.default_rng(0)
-    scores, pixels = rng.random((1, 1, 3, 4)), rng.random((1, 3, 12, 16))
-    out = guided(torch.from_numpy(scores), torch.from_numpy(pixels))
-    cells = pixels.reshape(3, 3, 4, 4, 4).mean(axis=(2, 4))
-    y, x = 5, 9
-    above = below = 0.0
-    for dy in range(-RADIUS, RADIUS + 1):
-        for dx in range(-RADIUS, RADIUS + 1):
-            r, c = min(max(y // 4 + dy, 0), 2), min(max(x // 4 + dx, 0), 3)
-            space = ((y + 0.5) / 4 - r - 0.5) ** 2 + ((x + 0.5) / 4 - c - 0.5) ** 2
-            colour = ((pixels[0, :, y, x] - cells[:, r, c]) ** 2).sum()
-            weight = np.exp(-space / (2 * SIGMA_SPACE**2) - colour / (2 * SIGMA_COLOUR**2))
-            above, below = above + weight * scores[0, 0, r, c], below + weight
-    np.testing.assert_allclose(out[0, 0, y, x], above / below, rtol=1e-6)
+    scores, pixels = rng.random((6, 7)), rng.random((3, 48, 56))
+    sigma = 1.0
+    taps = np.exp(-(np.arange(-3, 4) ** 2) / (2 * sigma**2))
+    smooth = pixels
+    for axis in (1, 2):
+        smooth = correlate1d(smooth, taps / taps.sum(), axis=axis, mode="nearest")
+    cells = smooth.reshape(3, 6, 8, 7, 8).mean(axis=(2, 4))
+    around = np.pad(scores, 2, mode="edge"), np.pad(cells, ((0, 0), (2, 2), (2, 2)), mode="edge")
+
+    def slope(row: int, col: int) -> np.ndarray:
+        here = (
+            around[0][row : row + 5, col : col + 5].ravel(),
+            around[1][:, row : row + 5, col : col + 5].reshape(3, 25),
+        )
+        colours = here[1] - here[1].mean(1, keepdims=True)
+        return np.linalg.solve(colours @ colours.T / 25 + RIDGE * np.eye(3), colours @ (here[0] - here[0].mean()) / 25)
+
+    y, x = 21, 34  # between the centres of rows 2 and 3 and of columns 3 and 4
+    down, right = (y + 0.5) / 8 - 0.5 - 2, (x + 0.5) / 8 - 0.5 - 3
+    weights = {
+        (2, 3): (1 - down) * (1 - right),
+        (2, 4): (1 - down) * right,
+        (3, 3): down * (1 - right),
+        (3, 4): down * right,
+    }
+    expected = sum(w * scores[at] for at, w in weights.items())
+    own = smooth[:, y, x] - sum(w * cells[(slice(None), *at)] for at, w in weights.items())
+    expected += SHARE * own @ sum(w * slope(*at) for at, w in weights.items())
+    near = np.pad(scores, 1, mode="edge")
+    bounds = [sum(w * pick(near[r : r + 3, c : c + 3]) for (r, c), w in weights.items()) for pick in (np.min, np.max)]
+    found = guided(torch.from_numpy(scores[None, None]), torch.from_numpy(pixels[None]))[0, 0, y, x]
+    np.testing.assert_allclose(found, np.clip(expected, *bounds), rtol=1e-6)

@@ -23,7 +23,7 @@ class PixelRows:
     """(C, rows, columns) of classes; none where no window was anywhere near"""
 
 
-class _Between(NamedTuple):
+class Between(NamedTuple):
     """Where pixels of a line lie between the centres of cells, in whole numbers: the same wherever a line begins."""
 
     lower: Tensor
@@ -32,12 +32,36 @@ class _Between(NamedTuple):
     """of the upper one"""
 
 
-def between(span: Span, side: int, count: int, device: torch.device | str) -> _Between:
+def between(span: Span, side: int, count: int, device: torch.device | str) -> Between:
     """For pixels of a line, the two of `count` cells around them; beyond the outermost centres there is one."""
     twice = 2 * torch.arange(*span, device=device) + 1 - side
     lower = twice.div(2 * side, rounding_mode="floor")
     weight = (twice - lower * 2 * side).float() / (2 * side)
-    return _Between(lower.clamp(0, count - 1), (lower + 1).clamp(0, count - 1), weight)
+    return Between(lower.clamp(0, count - 1), (lower + 1).clamp(0, count - 1), weight)
+
+
+class Across:
+    """From cells of a panel to its columns of pixels: all those between two centres at once, without a gather."""
+
+    def __init__(self, span: Span, cells: Cells, count: int, device: torch.device | str) -> None:
+        side = cells.side
+        first, last = ((2 * at + 1 - side) // (2 * side) for at in (span[0], span[1] - 1))
+        self._cells = torch.arange(first, last + 2, device=device).clamp(0, count - 1) - cells.panel.col_off
+        begin = first * side + side // 2  # the first pixel behind the first centre
+        self._weight = between((begin, begin + side), side, count, device).weight
+        self._columns = slice(span[0] - begin, span[1] - begin)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Values (C, h, w) of pixels by those of cells (C, h, cells)."""
+        around = rows[..., self._cells]
+        left, right = around[..., :-1, None], around[..., 1:, None]
+        return (left * (1 - self._weight) + right * self._weight).flatten(-2)[..., self._columns]
+
+    def everywhere(self, known: Tensor) -> Tensor:
+        """Where both cells around a pixel are known (h, w), of rows of cells."""
+        around = known[..., self._cells]
+        both = (around[..., :-1] & around[..., 1:])[..., None].expand(*around.shape[:-1], -1, len(self._weight))
+        return both.flatten(-2)[..., self._columns]
 
 
 class Pixels:
@@ -50,7 +74,7 @@ class Pixels:
         self.cells, self.span, self.words = cells, span, words
         whole, device = plan.in_cells(cells.side), words.text.device
         self._height, self._left = whole.height, cells.panel.col_off
-        self._cols = between((panel.col_off, panel.col_off + panel.width), cells.side, whole.width, device)
+        self._across = Across((panel.col_off, panel.col_off + panel.width), cells, whole.width, device)
         self._step = max(1, AT_ONCE // (words.channels * panel.width))
         self._row = span[0]
         self._last: tuple[Tensor, Tensor] | None = None
@@ -93,17 +117,10 @@ class Pixels:
         if known[int(lower[0]) : int(upper[-1]) + 1].all():
             return found
         shares = self._mixed(known[None].float(), lower, upper, weight)
-        around = [known[rows][:, cols] for rows in (lower, upper) for cols in self._columns]
-        everywhere = torch.stack(around).all(0)
+        everywhere = self._across.everywhere(known[lower] & known[upper])
         return torch.where(everywhere, found, found / shares.clamp_min(torch.finfo(shares.dtype).tiny))
-
-    @property
-    def _columns(self) -> tuple[Tensor, Tensor]:
-        """The cells left and right of each pixel, in the panel of cells."""
-        return self._cols.lower - self._left, self._cols.upper - self._left
 
     def _mixed(self, values: Tensor, lower: Tensor, upper: Tensor, weight: Tensor) -> Tensor:
         """Values (C, h, w) between cells; plain products and sums, so that a pixel depends on nothing around it."""
-        down, (left, right), across = weight[:, None], self._columns, self._cols.weight
-        rows = values[:, lower] * (1 - down) + values[:, upper] * down
-        return rows[..., left] * (1 - across) + rows[..., right] * across
+        down = weight[:, None]
+        return self._across(values[:, lower] * (1 - down) + values[:, upper] * down)
