@@ -133,10 +133,9 @@ WAYS: dict[str, Way] = {
     "bilateral 0.45, 0.15, smoothed 2": smoothed(bilateral(0.45, 0.15), 2.0),
     "bilateral 0.5, 0.15, smoothed 2": smoothed(bilateral(0.5, 0.15), 2.0),
     "two scales: 0.4, 0.2 and 0.7, 0.1": mixed(bilateral(0.4, 0.2), bilateral(0.7, 0.1), 0.3),
-    "linear 1": linear(1, 1e-3),
-    "linear 2": linear(2, 1e-3),
-    "linear 2, half, smoothed 1.5": smoothed(linear(2, 3e-3, 0.5), 1.5),
-    "linear and bilateral": mixed(smoothed(linear(2, 3e-3), 1.5), smoothed(bilateral(0.45, 0.15), 1.5), 0.6),
+    "linear, 3 x 3, all of it": linear(1, 1e-3),
+    "linear, 5 x 5, all of it": linear(2, 1e-3),
+    "linear, 5 x 5, 0.75, smoothed 2": smoothed(linear(2, 1e-3, 0.75), 2.0),
 }
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from geoovseg.methods import METHODS as METHODS
     from geoovseg.methods import MethodCard as MethodCard
     from geoovseg.pipeline import merge as merge
+    from geoovseg.run.asked import open_features as open_features
     from geoovseg.segmenter import Segmenter as Segmenter
     from geoovseg.segmenter import encode as encode
     from geoovseg.segmenter import segment as segment
@@ -35,6 +36,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "info": "vectors.info",
     "merge": "pipeline",
+    "open_features": "run.asked",
     "preview": "labels.preview",
     "segment": "segmenter",
     "vectorize": "vectors.vectorize",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from geoovseg.errors import InterruptedRunError, OutputError, UsageError
+from geoovseg.features.store import SIDE
 from geoovseg.files import BESIDE, as_path, is_store, made_folder, names_folder, placed
 from geoovseg.labels.names import Outputs, output_names
 from geoovseg.run.checks import check_windows, space_of, warn_of_space
@@ -32,7 +33,7 @@ from geoovseg.tiles.cut import per_tile as cut_per_tile
 from geoovseg.tiles.join import tiles_of, vrt_of
 from geoovseg.usage import Usage, peak_rss_mb, told
 from geoovseg.vocabulary import Vocabulary
-from geoovseg.windows.plan import Panel
+from geoovseg.windows.plan import BLOCK, Panel
 
 ENOUGH = 4
 """Batches from which a run tells how fast the next will be."""
@@ -196,12 +197,12 @@ def _prepared(run: Run, job: Job, executor: Executor, watch: Watch) -> bytes:
 def redone(job: Job, run: Run) -> int:
     """Windows to compute now that also lie in parts that were finished before."""
     kept, plan = {(part.panel, part.row_off) for part in run.kept}, job.layout.plan
-    count, unit = 0, job.layout.cell if job.features else 1
+    count, unit, block = 0, *((job.layout.cell, SIDE) if job.features else (1, BLOCK))
     if is_store(job.scene):
         return 0  # no window is seen
     for parts in run.todo:
         panel, first, end = parts[0].panel, parts[0].row_off, parts[-1].end
-        above, below = (panel, first - parts[0].height) in kept, (panel, end) in kept
+        above, below = (panel, first - block) in kept, (panel, end) in kept
         panel, first, end = Panel(panel.col_off * unit, panel.width * unit), first * unit, end * unit
         crossing = [r for r in plan.rows((first, end)) if (above and r < first) or (below and r + plan.tile[0] > end)]
         count += len(crossing) * len(plan.columns(panel))

@@ -18,7 +18,7 @@ from rasterio.transform import Affine
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from geoovseg import METHODS, encode, merge, segment
+from geoovseg import METHODS, encode, merge, open_features, segment
 from geoovseg.demo.scenes import render
 from geoovseg.errors import InterruptedRunError, OutputError, SceneError, UsageError
 from geoovseg.features.ask import CHUNK, CellRows, Words
@@ -292,6 +292,34 @@ def test_features_are_kept_on_the_way(small: str, tmp_path: Path, geoovseg: Run)
     code, out, err = geoovseg("segment", small, *words, "--features", "-o", tmp_path / "b.tif")
     assert code == 1
     assert "b.tif exists" in out
+
+
+def test_features_are_read_asked_and_compared_from_python(small: str, tmp_path: Path) -> None:
+    pytest.importorskip("xarray")
+    found = open_features(encode(small, output=tmp_path / "x.zarr", method="clip", **GIVEN).features)
+    with rasterio.open(small) as src:
+        assert found.crs == src.crs
+        assert found.transform == src.transform @ Affine.scale(8)
+    rows, columns, depth = found.shape
+    assert found.read().shape == (rows, columns, depth)
+    np.testing.assert_array_equal(found.read(slice(3, 5), slice(-2, None)), found.read()[3:5, -2:])
+    scores = found.ask("tree,road=street+road", background="none")
+    assert scores.dims == ("class", "y", "x")
+    assert list(scores["class"].values) == ["tree", "road"]
+    x, y = found.transform @ (6.5, 4.5)
+    assert (float(scores["x"][6]), float(scores["y"][4])) == (x, y)
+    like = found.similar([(x, y)])
+    assert like.argmax(...) == {"x": 6, "y": 4}
+    assert float(like.max()) == pytest.approx(1, abs=1e-3)
+    vector = found.read()[4, 6].astype(np.float64)
+    other = found.read()[9, 2].astype(np.float64)
+    cosine = vector @ other / np.linalg.norm(vector) / np.linalg.norm(other)
+    assert float(like[9, 2]) == pytest.approx(cosine, abs=1e-4)
+    for wrong in ([], [(0.0, 0.0)]):
+        with pytest.raises(UsageError):
+            found.similar(wrong)
+    with pytest.raises(UsageError, match="is no part of"):
+        found.read(slice(5, 5))
 
 
 # A store that is not as it was written.

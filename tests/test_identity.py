@@ -15,6 +15,7 @@ from golden_cases import TINY_SAM, small_sam
 
 from geoovseg.demo.scenes import render
 from geoovseg.errors import InterruptedRunError
+from geoovseg.features import pixels
 from geoovseg.models import sam
 from geoovseg.pipeline import SegmentResult, merge
 from geoovseg.scene.scene import DEMO_TAG
@@ -41,9 +42,9 @@ METHODS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def drawn() -> np.ndarray:
     """Pixels (3, 540, 530), a corner of them without data."""
-    pixels, _ = render(1000, 540, 530)
-    pixels[:, :80, :200] = 0
-    return pixels
+    found, _ = render(1000, 540, 530)
+    found[:, :80, :200] = 0
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +59,14 @@ def wide_scene(drawn: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> P
     return _scene(drawn[:, :250], tmp_path_factory.mktemp("wide"))
 
 
-def _scene(pixels: np.ndarray, folder: Path) -> Path:
+def _scene(data: np.ndarray, folder: Path) -> Path:
     """Pixels as a drawn scene, with regions beside it, and with weights for Segment Anything."""
     path = folder / "scene.tif"
-    height, width = pixels.shape[1:]
+    height, width = data.shape[1:]
     profile = {"driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8", "nodata": 0}
     place = rasterio.transform.from_origin(480_000, 5_460_000, 0.5, 0.5)
     with rasterio.open(path, "w", crs="EPSG:32632", transform=place, **profile) as dst:
-        dst.write(pixels)
+        dst.write(data)
         dst.update_tags(**{DEMO_TAG: "1000"})
         profile = {**dst.profile, "count": 1, "dtype": "int32", "nodata": None}
     ids = np.add.outer(np.arange(height) // 50 * 100, np.arange(width) // 30 + 1)
@@ -93,6 +94,7 @@ def _small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sam, "build_sam", lambda arch: small_sam(TINY_SAM).eval().requires_grad_(False))
         patch.setattr(blend, "AT_ONCE", 1 << 15)
+        patch.setattr(pixels, "AT_ONCE", 1 << 15)
         sam._load.cache_clear()
         yield
         sam._load.cache_clear()

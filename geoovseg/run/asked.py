@@ -1,0 +1,116 @@
+"""Kept features from Python: read, asked words, and compared with places."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from torch.nn import functional as F
+
+from geoovseg.errors import UsageError
+from geoovseg.features.store import FeatureStore
+from geoovseg.files import StrPath
+from geoovseg.prompts import DEFAULT_TEMPLATES
+from geoovseg.run.predictor import load_asker
+from geoovseg.run.stored import as_encoded
+from geoovseg.settings import Settings
+from geoovseg.vocabulary import Classes, read_classes
+from geoovseg.windows.plan import Panel
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features that `encode` kept: a vector for each cell, a square of pixels; `open_features` opens them."""
+
+    store: FeatureStore
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(rows, columns, D) of cells and their vectors."""
+        about = self.store.about
+        return about.rows, about.columns, about.depth
+
+    @cached_property
+    def crs(self) -> CRS | None:
+        """The coordinate system of the scene."""
+        return None if self.store.about.crs is None else CRS.from_wkt(self.store.about.crs)
+
+    @property
+    def transform(self) -> Affine:
+        """From (column, row) of cells to the ground."""
+        return Affine(*self.store.about.transform) @ Affine.scale(self.store.about.cell)
+
+    def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[np.float16]:
+        """Vectors (rows, columns, D) of cells, float16; zero where no window was.
+
+        Raises UsageError for what lies outside, SceneError, which names it, for a damaged chunk.
+        """
+        (first, end), (left, right) = _within(rows, self.shape[0]), _within(columns, self.shape[1])
+        found = self.store.rows((first, end), Panel(left, right - left))
+        return np.concatenate([vectors for _, vectors in found])
+
+    def ask(self, classes: Classes, *, templates: str = DEFAULT_TEMPLATES, background: str = "none") -> Any:
+        """Class scores of all cells: an xarray DataArray (class, y, x) of cosines, float32.
+
+        Classes, templates and background are as for `segment`. Raises UsageError and WeightsMissingError.
+        """
+        given = as_encoded(Settings(templates=templates, background=background), str(self.store.path))
+        with given.access():
+            asker = load_asker(read_classes(classes, None), given, self.store.about)
+        return self._scores(asker.words.class_scores, asker.vocabulary.channels)
+
+    def similar(self, places: Sequence[tuple[float, float]]) -> Any:
+        """How like the cells at some places (x, y), in the scene's coordinates, each cell is.
+
+        An xarray DataArray (y, x) of cosines with the mean of their vectors. Raises UsageError where a place lies
+        outside, or has no data.
+        """
+        rows, columns, depth = self.shape
+        vectors = []
+        for x, y in places:
+            column, row = (int(np.floor(at)) for at in ~self.transform @ (x, y))
+            if not (0 <= row < rows and 0 <= column < columns):
+                raise UsageError(f"({x}, {y}) lies outside of {self.store.path}")
+            vectors.append(self.read(slice(row, row + 1), slice(column, column + 1))[0, 0].astype(np.float32))
+        mean = np.mean(vectors, axis=0) if vectors else np.zeros(depth, np.float32)
+        if not mean.any():
+            raise UsageError("none of these places has data" if vectors else "name at least one place")
+        like = F.normalize(torch.from_numpy(mean), dim=0)[:, None, None]
+        found = self._scores(lambda cells, _: (F.normalize(cells.float(), dim=0) * like).sum(0)[None], ("",))
+        return found[0].drop_vars("class")
+
+    def _scores(self, ask: Any, names: Sequence[str]) -> Any:
+        import xarray  # only here, as whoever wants such an array has it
+
+        rows, columns, _ = self.shape
+        found = np.empty((len(names), rows, columns), np.float32)
+        with torch.inference_mode():
+            for first, vectors in self.store.rows((0, rows), Panel(0, columns)):
+                cells = torch.from_numpy(vectors).permute(2, 0, 1)
+                found[:, first : first + len(vectors)] = ask(cells, 0).numpy()
+        at = self.transform
+        y, x = (at.f + at.e * (np.arange(rows) + 0.5), at.c + at.a * (np.arange(columns) + 0.5))
+        coordinates = {"class": list(names), "y": y, "x": x}
+        return xarray.DataArray(found, dims=("class", "y", "x"), coords=coordinates, name="scores")
+
+
+def open_features(path: StrPath) -> Features:
+    """Open a store of `encode`. Raises SceneError for what is none, or not finished."""
+    return Features(FeatureStore(Path(os.fspath(path))))
+
+
+def _within(part: slice, size: int) -> tuple[int, int]:
+    """First and last of a slice of so many. Raises UsageError for nothing, and for steps."""
+    first, end, step = part.indices(size)
+    if step != 1 or end <= first:
+        raise UsageError(f"{part} is no part of {size} rows or columns of cells")
+    return first, end
