@@ -172,9 +172,13 @@ def test_shards_of_an_encoding_are_merged(tall: str, kept: Path, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["x.zarr"]
 
 
-def test_two_workers_encode_as_one(tall: str, kept: Path, tmp_path: Path) -> None:
-    encode(tall, output=tmp_path / "x.zarr", workers=2, stride=112, **GIVEN)
+def test_two_workers_encode_as_one_and_ask_as_one(tall: str, kept: Path, tmp_path: Path) -> None:
+    """In one go, by the same two processes."""
+    given = {**GIVEN, **ASKED, "stride": 112}
+    own = segment(tall, output=tmp_path / "a.tif", **given)
+    made = segment(tall, output=tmp_path / "b.tif", features=tmp_path / "x.zarr", workers=2, **given)
     _same_store(tmp_path / "x.zarr", kept)
+    np.testing.assert_array_equal(_read(own.labels), _read(made.labels))
 
 
 def test_an_encoding_that_was_stopped_goes_on(tall: str, kept: Path, tmp_path: Path) -> None:
@@ -198,7 +202,7 @@ def test_an_encoding_that_was_stopped_goes_on(tall: str, kept: Path, tmp_path: P
         encode(tall, output=tmp_path / "x.zarr", stride=112, **GIVEN)
 
 
-@pytest.mark.parametrize("how", [{"workers": 2}, {"shard": (1, 1)}, {}], ids=["workers", "shard", "resumed"])
+@pytest.mark.parametrize("how", [{"shard": (1, 1)}, {}], ids=["shard", "resumed"])
 def test_features_are_asked_as_scenes_are_segmented(tall: str, kept: Path, tmp_path: Path, how: dict[str, Any]) -> None:
     own = segment(tall, output=tmp_path / "a.tif", stride=112, **GIVEN, **ASKED)
     asked = {**ASKED, "output": tmp_path / "b.tif"}

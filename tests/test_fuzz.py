@@ -1,7 +1,7 @@
 """Damaged files: whatever bytes are wrong, a file is segmented onto its own grid or refused in one message.
 
 Scenes are tried in a process each, with limits (fuzz.py), all else in one after the other (fuzz_readers.py).
-GEOOVSEG_FUZZ is how many of each, by default 200 scenes and 40 others, the first of the 2,000 that `make fuzz` tries.
+GEOOVSEG_FUZZ is how many of each, by default 200 scenes and 20 others, the first of the 2,000 that `make fuzz` tries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import fuzz_readers
 import pytest
 
 COUNT = int(os.environ.get("GEOOVSEG_FUZZ", "200"))
-COUNT_OTHERS = COUNT if "GEOOVSEG_FUZZ" in os.environ else 40
+COUNT_OTHERS = COUNT if "GEOOVSEG_FUZZ" in os.environ else 20
 HELPERS = 2
 MEMORY_DISK = Path("/dev/shm")
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of processes are those of Linux")

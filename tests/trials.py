@@ -4,10 +4,10 @@
 of its own. A line of JSON for every trial; the first is of a run that nothing disturbed. A segment command is given
 again with --resume.
 
-Half of the kills are before calls that make, name or remove a file in that folder; the others are at times, for what
-libraries do without telling Python. Disks are of COUNT sizes, up to more than the command needs; for
-them this needs the right to mount (`unshare -rm` gives it). All run in processes forked from here, where everything is
-loaded.
+Every other kill is before a call that makes, names or removes a file in that folder; the others are at times, for what
+libraries do without telling Python, and most of these after there are labels, if there are any. Disks are of COUNT
+sizes, up to more than the command needs; for them this needs the right to mount (`unshare -rm` gives it). All run in
+processes forked from here, where everything is loaded.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from geoovseg import cli
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate")
 """Events of the interpreter after which other files are there than before; `open` for writing is one more."""
 LABELS = "labels.tif"
+LATE = 0.15
+"""Of the time of a command, what is left of it when there are labels."""
 PATIENCE = 20
 """Seconds to wait for processes to end that should have ended."""
 Found = dict[str, Any]
@@ -158,13 +160,18 @@ def kills(words: Sequence[str], folder: Path, count: int, seed: int) -> Iterator
     yield {"again": code, "changes": len(done), "seconds": round(seconds, 2), "files": content(whole)}
     for number in range(count):
         last = number * len(done) // count if number % 2 else -1
-        yield _killed(words, folder / str(number), last, chance.uniform(0, seconds))
+        late = number % 2 == 0 and number % 8 != 0 and (whole / LABELS).exists()
+        yield _killed(words, folder / str(number), last, chance.uniform(0, seconds * (LATE if late else 1)), late=late)
 
 
-def _killed(words: Sequence[str], folder: Path, last: int, seconds: float) -> Found:
+def _killed(words: Sequence[str], folder: Path, last: int, seconds: float, *, late: bool) -> Found:
+    """Kill a command before a change, or after a time, which begins when there are labels if it is `late`."""
     folder.mkdir()
     child, pipe = forked(words, folder, last)
     if last < 0:
+        give_up = time.monotonic() + 3 * PATIENCE
+        while late and not (folder / LABELS).exists() and time.monotonic() < give_up:
+            time.sleep(0.001)
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
     code, done = ended(child, pipe)
