@@ -37,7 +37,7 @@ from geoovseg import cli
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate")
 """Events of the interpreter after which other files are there than before; `open` for writing is one more."""
 LABELS = "labels.tif"
-LATE = 0.15
+LATE = 0.1
 """Of the time of a command, what is left of it when there are labels."""
 PATIENCE = 20
 """Seconds to wait for processes to end that should have ended."""
