@@ -6,7 +6,7 @@ DONE := .venv/.done
 JOBS ?= 2
 # damaged files of each kind that `make fuzz` tries; `make test` tries the first 200 of them
 GEOOVSEG_FUZZ ?= 2000
-# kills of each command, and disks, that `make trials` tries; `make test` tries 2
+# kills of each command, and disks, that `make trials` tries
 GEOOVSEG_TRIALS ?= 40
 
 .DEFAULT_GOAL := help

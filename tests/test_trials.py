@@ -1,7 +1,6 @@
 """Killed commands and full disks: given again, the command ends as if nothing had been, and nothing is left over.
 
-Each runs in a process of its own (trials.py). GEOOVSEG_TRIALS is how many of them, 2 by default; `make trials` tries
-40, of more commands.
+Each runs in a process of its own (trials.py). GEOOVSEG_TRIALS is how many of them; `make trials` tries 40.
 """
 
 from __future__ import annotations
@@ -23,12 +22,14 @@ from rasterio.transform import from_origin
 from geoovseg.demo.scenes import render
 from geoovseg.scene.scene import DEMO_TAG
 
-FEW = 2
-COUNT = int(os.environ.get("GEOOVSEG_TRIALS", FEW))
+COUNT = int(os.environ.get("GEOOVSEG_TRIALS", "0"))
 PLACE = {"driver": "GTiff", "crs": "EPSG:32632", "transform": from_origin(480_000, 5_460_000, 0.5, 0.5)}
 SEED = 1007
 OUTPUTS = ["labels.qml", "labels.tif", "labels.tif.aux.xml", "out.gpkg", "sure.qml", "sure.tif"]
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes and disks are those of Linux")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes and disks are those of Linux"),
+    pytest.mark.skipif(not COUNT, reason="takes minutes: make trials"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,6 @@ def test_killed_segmentations_end_equal_and_leave_nothing(scene: Path, tmp_path:
     assert any(one["killed"] == -9 for one in found)
 
 
-@pytest.mark.skipif(COUNT <= FEW, reason="starts processes for minutes: make trials")
 def test_workers_of_a_killed_run_end_within_a_second_and_in_silence(scene: Path, tmp_path: Path) -> None:
     whole, *found = _trials("kills", tmp_path, _segment(scene, "--workers", "2"))
     _ends_equal(whole, found)
@@ -85,7 +85,6 @@ def test_workers_of_a_killed_run_end_within_a_second_and_in_silence(scene: Path,
     assert not [one["heard"] for one in found if "resource_tracker" in one["heard"]]
 
 
-@pytest.mark.skipif(COUNT <= FEW, reason="takes minutes: make trials")
 def test_killed_vectorisations_end_equal_and_leave_nothing(tmp_path: Path) -> None:
     codes = np.kron(np.random.default_rng(1).integers(0, 5, (75, 150)), np.ones((32, 32))).astype(np.uint8)
     with rasterio.open(tmp_path / "codes.tif", "w", height=2400, width=4800, count=1, dtype="uint8", **PLACE) as dst:
