@@ -52,13 +52,12 @@ def adaptive(space: float, factor: float, least: float) -> Way:
         spread = (squares - cells.square()).clamp_min(0).sum(1, keepdim=True)
         around = F.avg_pool2d(F.pad(spread, (1, 1, 1, 1), mode="replicate"), 3, 1)
         reach = bilinear((factor * around.sqrt()).clamp_min(least), pixels)
-        scaled = torch.cat([pixels / reach], 1)
-        return _scaled(scores, pixels, scaled, reach, space)
+        return _scaled(scores, pixels, reach, space)
 
     return way
 
 
-def _scaled(scores: Tensor, pixels: Tensor, scaled: Tensor, reach: Tensor, space: float) -> Tensor:
+def _scaled(scores: Tensor, pixels: Tensor, reach: Tensor, space: float) -> Tensor:
     grid = scores.shape[-2:]
     cells = F.adaptive_avg_pool2d(pixels, grid)
     rows = (torch.arange(pixels.shape[2]) + 0.5) * grid[0] / pixels.shape[2]
@@ -68,7 +67,7 @@ def _scaled(scores: Tensor, pixels: Tensor, scaled: Tensor, reach: Tensor, space
     for dy, dx in itertools.product(range(-2, 3), repeat=2):
         r, c = (rows.floor().long() + dy).clamp(0, grid[0] - 1), (cols.floor().long() + dx).clamp(0, grid[1] - 1)
         far = (rows - r - 0.5).square()[:, None] + (cols - c - 0.5).square()[None]
-        colour = (scaled - cells[:, :, r][:, :, :, c] / reach).square().sum(1, keepdim=True)
+        colour = ((pixels - cells[:, :, r][:, :, :, c]) / reach).square().sum(1, keepdim=True)
         weight = torch.exp(-far / (2 * space**2) - colour / 2) + 1e-12
         total += weight * scores[:, :, r][:, :, :, c]
         weights += weight

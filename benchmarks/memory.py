@@ -22,7 +22,7 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 TILE = 112
-CHANNELS = 4  # background, building, road, water
+CELL, DEPTH = 8, 128  # of the demo model: pixels on a side of a patch, numbers of its vector
 SIZES = ((112, 112), (5_000, 5_000), (2_000, 130_000), (20_000, 20_000))
 
 
@@ -48,7 +48,7 @@ def run(scene: Path) -> dict[str, float]:
 
 
 def strip_mb(width: int) -> float:
-    return TILE * width * ((CHANNELS + 1) * 4 + 1) / 1e6
+    return (TILE / CELL * (width / CELL) * (DEPTH + 1) * 4 + TILE * width) / 1e6
 
 
 def main() -> None:

@@ -71,10 +71,14 @@ def write_whole(path: Path, content: bytes | str) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def names_store(path: StrPath) -> bool:
+    """Whether a path is that of a store of features by its name, there or not."""
+    return os.fspath(path).rstrip("/" + os.sep).lower().endswith(STORE)
+
+
 def is_store(path: StrPath) -> bool:
     """Whether a path is that of a store of features, finished or not."""
-    name = os.fspath(path).rstrip("/" + os.sep)
-    return name.lower().endswith(STORE) and os.path.isdir(name)
+    return names_store(path) and os.path.isdir(path)
 
 
 def names_folder(output: StrPath | None) -> bool:
@@ -86,7 +90,8 @@ def placed(given: StrPath, beside: Path, name: str) -> Path:
     """An output by what was given: a file, a folder that gets one of this name, or `beside` another output."""
     if given == BESIDE:
         return beside.with_name(name)
-    return Path(given, name) if os.path.isdir(given) or names_folder(given) else Path(given)
+    is_folder = (os.path.isdir(given) or names_folder(given)) and not names_store(given)
+    return Path(given, name) if is_folder else Path(given)
 
 
 def made_folder(path: StrPath, option: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -157,25 +159,22 @@ def encode(scene: StrPath, classes: Classes | None, call: Call) -> EncodeResult:
     settings = call.plain
     if classes is not None or settings.vocabulary is not None:
         raise UsageError("features are kept without words: give them to segment, with the store as scene")
-    return encode_by(os.fspath(scene), settings, Watch(call.progress, call.stop, call.announce))
+    with encoding(settings) as encode_one:
+        return encode_one(os.fspath(scene), Watch(call.progress, call.stop, call.announce))
 
 
-def encode_by(scene: str, settings: Settings, watch: Watch) -> EncodeResult:
-    """The same by settings that are made already."""
+@contextmanager
+def encoding(settings: Settings) -> Iterator[Callable[[str, Watch], EncodeResult]]:
+    """What keeps the features of one scene after the other, with models that are loaded once."""
     with settings.access():
         check_settings(settings)
         check_models(settings)
-    executors: list[Executor] = []
-
-    def begin() -> Executor:
-        executors.append(open_executor(NOTHING, settings))
-        return executors[0]
-
+    begin = cache(lambda: open_executor(NOTHING, settings))
     try:
-        return encode_scene(scene, settings, begin, watch)
+        yield lambda scene, watch: encode_scene(scene, settings, begin, watch)
     finally:
-        for executor in executors:
-            executor.close()
+        if begin.cache_info().currsize:
+            begin().close()
 
 
 def _keywords(settings: Settings) -> dict[str, Any]:

@@ -293,6 +293,12 @@ def test_features_are_kept_on_the_way(small: str, tmp_path: Path, geoovseg: Run)
     code, out, err = geoovseg("segment", small, "-c", "road", "--model", "demo", "--features", "-o", tmp_path / "c.tif")
     assert code == 0, err
     assert "keeping features" not in err
+    for name in ("d", "e"):  # named, and there the second time
+        given = "--features", tmp_path / "own.zarr", "-o", tmp_path / f"{name}.tif"
+        code, out, err = geoovseg("segment", small, "-c", "road", "--model", "demo", *given)
+        assert code == 0, err
+        assert ("keeping features" in err) == (name == "d")
+    assert not list((tmp_path / "own.zarr").glob("*.zarr"))
     code, out, err = geoovseg("segment", small, *words, "--features", "-o", tmp_path / "b.tif")
     assert code == 1
     assert "b.tif exists" in out
@@ -377,6 +383,27 @@ def test_other_programs_know_the_place_of_features(tall: str, kept: Path) -> Non
         assert (found.rio.crs, found.rio.transform(), found.rio.bounds()) == (src.crs, src.transform, tuple(src.bounds))
         assert found["features"].dims == ("cell_y", "cell_x", "feature")
         assert bool((found["valid"] == 1).all())
+
+
+def test_models_are_loaded_once_for_many_scenes(
+    small: str, tmp_path: Path, geoovseg: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geoovseg.run import worker
+
+    shutil.copy(small, tmp_path / "other.tif")
+    loads, usual = [], worker.load_predictor
+    monkeypatch.setattr(worker, "load_predictor", lambda *given: loads.append(1) or usual(*given))
+    code, out, err = geoovseg("encode", small, tmp_path / "other.tif", "--model", "demo", "-o", f"{tmp_path}/kept/")
+    assert code == 0, err
+    assert [Path(line).name for line in out.splitlines()] == ["scene_features.zarr", "other_features.zarr"]
+    assert len(loads) == 1
+
+
+def test_an_estimate_needs_no_cache(small: str, tmp_path: Path, geoovseg: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("a file, not a folder")
+    monkeypatch.setenv("GEOOVSEG_CACHE", str(tmp_path / "cache"))
+    code, _, err = geoovseg("encode", small, "--model", "demo", "--tile", "64", "--dry-run")
+    assert code == 0, err
 
 
 def test_the_command_line_encodes_and_asks(small: str, tmp_path: Path, geoovseg: Run) -> None:

@@ -723,6 +723,7 @@ def test_parts_in_each_others_place_are_no_parts(shared: Path) -> None:
         ("panels.json", lambda said: []),
         ("panels.json", lambda said: [[0, 64]]),
         ("panels.json", lambda said: [[0, "wide"]]),
+        ("run.json", lambda said: 3),
         ("run.json", lambda said: {**said, "outputs": 3}),
         ("run.json", lambda said: {**said, "scene": {}}),
         ("run.json", lambda said: {**said, "box": "all"}),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,6 +17,9 @@ from geoovseg.cli.scenes import PARTLY, Task, each, ready_folder
 from geoovseg.errors import InterruptedRunError, UsageError
 from geoovseg.settings import Settings, Watch
 from geoovseg.signals import StopSignals
+
+if TYPE_CHECKING:
+    from geoovseg.run.result import EncodeResult
 
 BELOW = (
     "vocabulary", "templates", "background", "threshold", "upsample", "grid", "aoi", "aoi_crs", "aoi_layer",
@@ -45,12 +49,12 @@ def command(
     todo = [Task(scene=scene, output=None, overwrite=settings.overwrite) for scene in found]
     if dry_run:
         raise typer.Exit(each(todo, partial(_would, settings, json), json=json, quiet=quiet))
+    from geoovseg.segmenter import encoding  # slow to import
+
     progress = Progress(found, quiet=quiet)
-    with StopSignals(lambda text: talk(text, quiet=quiet)) as stop:
-        try:
-            code = each(todo, partial(_encode, settings, json, quiet, progress, stop), json=json, quiet=quiet)
-        finally:
-            progress.close()
+    with StopSignals(lambda text: talk(text, quiet=quiet)) as stop, closing(progress), encoding(settings) as encode:
+        one = partial(_encode, encode, json, quiet, progress, stop)
+        code = each(todo, one, json=json, quiet=quiet)
     raise typer.Exit(code)
 
 
@@ -63,12 +67,17 @@ def _would(settings: Settings, json: bool, task: Task) -> int:
     return 0
 
 
-def _encode(settings: Settings, json: bool, quiet: bool, progress: Progress, stop: StopSignals, task: Task) -> int:
+def _encode(
+    encode: Callable[[str, Watch], EncodeResult],
+    json: bool,
+    quiet: bool,
+    progress: Progress,
+    stop: StopSignals,
+    task: Task,
+) -> int:
     """Keep the features of a scene; returns the exit code."""
-    from geoovseg.segmenter import encode_by
-
     with progress.of(task.scene) as tell:
-        result = encode_by(task.scene, replace(settings), Watch(tell, stop, partial(talk, quiet=quiet)))
+        result = encode(task.scene, Watch(tell, stop, partial(talk, quiet=quiet)))
     data(result.to_json() if json else result.parts_dir or result.features, names=not json)
     if result.was_there:
         talk(f"the features were there: {result.features}", quiet=quiet or json)

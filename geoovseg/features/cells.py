@@ -45,12 +45,13 @@ class ValidRows:
     """Where windows have data, pixel by pixel, in a strip of the rows that were not taken yet."""
 
     def __init__(self, plan: TilePlan, cells: Cells, panel: Panel, device: torch.device | str) -> None:
-        self._panel, self._top = panel, cells.pixels[1][0]
+        self._panel, self._top, self._taken = panel, cells.pixels[1][0], 0
         rows = plan.tile[0] + 3 * cells.side
         self._valid = torch.zeros(rows, panel.width, dtype=torch.bool, device=device)
 
     def add(self, window: Window, valid: Tensor) -> None:
         """Note where a window has data (H, W)."""
+        self._scroll()
         left, right = self._panel.col_off, self._panel.col_off + self._panel.width
         first, last = max(window.col_off, left), min(window.col_off + window.width, right)
         top = max(window.row_off, self._top)
@@ -62,14 +63,18 @@ class ValidRows:
     def take(self, rows: PixelRows) -> Tensor:
         """The mask of rows of pixels that no later window touches; what lies above is forgotten."""
         first, end = rows.row_off - self._top, rows.row_off + rows.count - self._top
-        found = self._valid[first:end].clone()
+        self._taken = end
         if rows.scores is None:
-            found = self._valid.new_zeros(1, 1).expand(rows.count, self._panel.width)
-        kept = self._valid[end:].clone()
-        self._valid[: len(kept)] = kept
-        self._valid[len(kept) :] = False
-        self._top += end
-        return found
+            return self._valid.new_zeros(1, 1).expand(rows.count, self._panel.width)
+        return self._valid[first:end].clone()
+
+    def _scroll(self) -> None:
+        """Forget the rows that were taken."""
+        if self._taken:
+            kept = self._valid[self._taken :].clone()
+            self._valid[: len(kept)] = kept
+            self._valid[len(kept) :] = False
+            self._top, self._taken = self._top + self._taken, 0
 
 
 class FeatureBlend:

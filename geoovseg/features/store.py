@@ -62,7 +62,7 @@ class About:
     @property
     def megabytes(self) -> float:
         """That the features take on a disk."""
-        return round(2 * self.rows * self.columns * self.depth / 1e6, 1)
+        return megabytes(self.rows, self.columns, self.depth)
 
     @classmethod
     def of(cls, said: Any, name: str) -> About:
@@ -75,6 +75,11 @@ class About:
         except (LookupError, TypeError, ValueError) as error:
             raise SceneError(f"{name} is no store of features: {first_line(error)}; encode the scene anew") from error
         return found
+
+
+def megabytes(rows: int, columns: int, depth: int) -> float:
+    """What features of so many cells take, each a vector of so many numbers."""
+    return round(2 * rows * columns * depth / 1e6, 1)
 
 
 def create(folder: Path, about: About) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geoovseg.errors import ResumeError, in_short
-from geoovseg.rasters.ground import is_older_form
+from geoovseg.rasters.ground import RasterGrid, is_older_form, wkt_of
 
 
 def check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
@@ -30,3 +30,10 @@ def _changes(old: Any, new: Any, path: Sequence[str]) -> Iterator[tuple[str, Any
                 yield from _changes(old.get(key), new.get(key), (*path, key))
     elif old != new and not (path == ("scene", "crs") and is_older_form(old, new)):
         yield " ".join(path), old, new
+
+
+def check_place(grid: RasterGrid, said: Mapping[str, Any]) -> None:
+    """Compare the grid that was kept with what the journal says of it. Raises ValueError."""
+    wkt, place = wkt_of(grid.crs), list(grid.transform)[:6]
+    if place != said["transform"] or not (wkt == said["crs"] or is_older_form(said["crs"], wkt)):
+        raise ValueError("its grid lies elsewhere than its journal says")

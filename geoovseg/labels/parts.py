@@ -117,8 +117,8 @@ class PartStore:
     def journal(self) -> dict[str, Any]:
         """What the run is. Raises OutputError where the folder holds no run."""
         try:
-            found: dict[str, Any] = json.loads((self.folder / JOURNAL).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            found: dict[str, Any] = dict(json.loads((self.folder / JOURNAL).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise OutputError(f"{self.folder} holds no run of geoovseg segment") from error
         return found
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
+from geoovseg.files import is_store
+
 NAMELESS = "scene"
 """What is called this has no name of its own."""
-FEATURES, STORE = "_features", ".zarr"
-"""What the names of kept features end with."""
+FEATURES = "_features"
+"""What the name of kept features ends with, before the suffix."""
 _PART = re.compile(r"([A-Za-z][A-Za-z0-9_]+):(?!//)(.+)", re.DOTALL)
 """`NETCDF:"file.nc":variable`, `GTIFF_DIR:2:file.tif`; one letter would be a disk."""
 _WAYS = re.compile(
@@ -30,7 +32,7 @@ def place_of(scene: str) -> tuple[Path, str]:
     """
     if os.path.exists(scene):
         stem = Path(os.path.abspath(scene)).stem
-        if scene.rstrip("/").lower().endswith(STORE):
+        if is_store(scene):
             stem = stem.removesuffix(FEATURES)
         return Path(scene).parent, stem or NAMELESS
     path, part = _parted(scene)

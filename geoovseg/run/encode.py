@@ -13,7 +13,7 @@ from geoovseg.features.pixels import PixelRows
 from geoovseg.features.store import SIDE, chunks
 from geoovseg.labels.parts import FinishedPart
 from geoovseg.run.compute import Context, Tally, read_batches
-from geoovseg.run.feature_parts import MASK, about_of_job, end_of, in_pixels
+from geoovseg.run.feature_parts import MASK, about_of_job, end_of, in_pixels, pixels_of
 from geoovseg.run.job import Step
 from geoovseg.windows.plan import Cells, Part
 
@@ -48,7 +48,7 @@ class _Parts:
 
     def __init__(self, context: Context, parts: Sequence[Part], valid: ValidRows, tally: Tally) -> None:
         self.valid = valid
-        self._context, self._tally = context, tally
+        self._tally = tally
         self._about = about_of_job(context.scene, context.job)
         self._waiting = iter(parts)
         self._begin()
@@ -57,11 +57,9 @@ class _Parts:
         """Be ready for the next part, if there is one."""
         self._part = next(self._waiting, None)
         if self._part is not None:
-            said, part = self._about, self._part
-            self._vectors = np.zeros((part.height, part.panel.width, said.depth), np.float16)
-            around = in_pixels(part.panel, said.cell, said.width)
-            end = min(part.end * said.cell, said.height)
-            self._mask = np.zeros((max(0, end - part.row_off * said.cell), around.width), bool)
+            part, self._pixels = self._part, pixels_of(self._part, self._about)
+            self._vectors = np.zeros((part.height, part.panel.width, self._about.depth), np.float16)
+            self._mask = np.zeros((self._pixels.height, self._pixels.panel.width), bool)
 
     def add(self, rows: CellRows) -> list[FinishedPart]:
         """Take rows; returns the parts that they completed."""
@@ -79,19 +77,16 @@ class _Parts:
 
     def _fill(self, first: int, count: int, features: torch.Tensor | None) -> None:
         """Put rows of cells, and the pixels of theirs, into the part."""
-        assert self._part is not None  # `add` saw to it
         if features is not None:
             self._vectors[first : first + count] = features.permute(1, 2, 0).cpu().numpy()
         side = self._about.cell
         top, end = first * side, min((first + count) * side, len(self._mask))
         if end > top:
-            rows = PixelRows(self._part.row_off * side + top, end - top, features)
+            rows = PixelRows(self._pixels.row_off + top, end - top, features)
             self._mask[top:end] = self.valid.take(rows).cpu().numpy()
 
     def _finished(self, part: Part) -> FinishedPart:
         pieces = chunks(self._about, part.panel, part.row_off, self._vectors)
         files = {end_of(name): content for name, content in pieces.items()}
         files[MASK] = np.packbits(self._mask).tobytes()
-        side = self._about.cell
-        pixels = Part(self._tally.panel, part.row_off * side, part.height * side)
-        return FinishedPart(part, files, {"counts": {}, **self._tally.summary(pixels)})
+        return FinishedPart(part, files, {"counts": {}, **self._tally.summary(self._pixels)})

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from geoovseg.errors import UsageError
+from geoovseg.features.store import megabytes
 from geoovseg.files import names_folder
 from geoovseg.labels.names import output_names
 from geoovseg.rasters.ground import wkt_of
 from geoovseg.run.checks import check_models, check_settings
 from geoovseg.run.feature_run import feature_names
 from geoovseg.run.job import NOTHING
-from geoovseg.run.layout import area_of, caution, cell_of, lay_out, lay_windows
+from geoovseg.run.layout import Layout, area_of, caution, lay_out, lay_windows
 from geoovseg.run.timings import TileTime, Timings, keep_timings, known_timings
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import Settings, StrPath
@@ -89,17 +90,17 @@ def estimate(scene: StrPath, named: Vocabulary, settings: Settings) -> Estimate:
                     resume=settings.resume or settings.shard is not None,
                     finished=settings.goes_on,
                 )
-            return _estimated(src, named, settings, str(outputs.labels))
+            return _estimated(src, named, settings, str(outputs.labels))[0]
 
 
-def _estimated(src: Scene, named: Vocabulary, settings: Settings, labels: str) -> Estimate:
+def _estimated(src: Scene, named: Vocabulary, settings: Settings, labels: str) -> tuple[Estimate, Layout]:
     words, _ = parse_background(settings.background, named)
     known, tile = _timings(src, named, settings, len(words.queries))
     caution(src, settings, words, known.needs)
     layout = lay_out(src, settings, words, known.needs, lambda _: tile.method, area_of(src, settings))
     height, width = src.shape
     windows = [layout.count(panel) for panel in layout.panels]
-    return Estimate(
+    found = Estimate(
         scene=src.path,
         labels=labels,
         windows=layout.windows,
@@ -116,6 +117,7 @@ def _estimated(src: Scene, named: Vocabulary, settings: Settings, labels: str) -
         estimated_seconds=round(tile.seconds * sum(windows), 1),
         background=words.background,
     )
+    return found, layout
 
 
 def _timings(scene: Scene, named: Vocabulary, settings: Settings, queries: int) -> tuple[Timings, TileTime]:
@@ -169,21 +171,18 @@ def estimate_features(scene: StrPath, settings: Settings) -> FeatureEstimate:
         check_settings(settings)
         check_models(settings)
         with open_scene(scene, **settings.view) as src:
-            found = _estimated(src, NOTHING, settings, str(outputs.labels))
-            known = known_timings(settings)
-            assert known is not None  # `_estimated` found out
-            cell = cell_of(settings, known.needs)
-            if not cell:
+            found, layout = _estimated(src, NOTHING, settings, str(outputs.labels))
+            if not layout.cell:
                 raise UsageError(f"{settings.method}, as it is set, gives scores of words and no features")
-            cells = lay_windows(src, settings, known.needs)[0].in_cells(cell)
+            cells, depth = layout.plan.in_cells(layout.cell), layout.needs.depth
     return FeatureEstimate(
         scene=found.scene,
         features=found.labels,
         windows=found.windows,
         rows=cells.height,
         columns=cells.width,
-        depth=known.needs.depth,
-        megabytes=round(2 * cells.height * cells.width * known.needs.depth / 1e6, 1),
+        depth=depth,
+        megabytes=megabytes(cells.height, cells.width, depth),
         memory_mb=found.memory_mb,
         estimated_seconds=found.estimated_seconds,
     )

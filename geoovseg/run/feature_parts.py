@@ -27,7 +27,7 @@ def chunk_of(end: str) -> str:
     return end.removeprefix("_").replace(".", "/")
 
 
-def about_of_job(scene: Scene, job: Job, failed: int = 0) -> About:
+def about_of_job(scene: Scene, job: Job) -> About:
     """What a store of a scene will say of itself."""
     record = asdict(job.record(scene))
     height, width = scene.shape
@@ -43,7 +43,7 @@ def about_of_job(scene: Scene, job: Job, failed: int = 0) -> About:
         unit=job.layout.plan.unit,
         scale=job.facts.scale,
         is_demo=scene.is_demo,
-        failed_windows=failed,
+        failed_windows=0,
         record=record,
     )
 
@@ -53,9 +53,13 @@ def in_pixels(panel: Panel, side: int, width: int) -> Panel:
     return Panel(panel.col_off * side, min(panel.width * side, width - panel.col_off * side))
 
 
-def mask_of(part: Part, said: About, content: bytes) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """The mask (height, width) of a part by its bits. Raises ValueError for too few."""
-    around = in_pixels(part.panel, said.cell, said.width)
-    height = max(0, min(part.end * said.cell, said.height) - part.row_off * said.cell)
-    bits = np.unpackbits(np.frombuffer(content, np.uint8), count=height * around.width)
-    return bits.reshape(height, around.width).astype(bool)
+def pixels_of(part: Part, said: About) -> Part:
+    """The pixels of a scene that a part of cells covers; cells may go beyond its end."""
+    first, end = (min(at * said.cell, said.height) for at in (part.row_off, part.end))
+    return Part(in_pixels(part.panel, said.cell, said.width), first, end - first)
+
+
+def mask_of(pixels: Part, content: bytes) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """The mask (height, width) of a part in pixels by its bits. Raises ValueError for too few."""
+    bits = np.unpackbits(np.frombuffer(content, np.uint8), count=pixels.height * pixels.panel.width)
+    return bits.reshape(pixels.height, pixels.panel.width).astype(bool)

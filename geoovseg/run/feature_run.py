@@ -14,19 +14,17 @@ from typing import Any
 import numpy as np
 
 from geoovseg.errors import OutputError, SceneError, UsageError, in_short
-from geoovseg.features.store import FEATURES, SIDE, VALID, VALID_SIDE, About, about_of, create, finish
-from geoovseg.files import STORE, StrPath, bench, is_store, names_folder
+from geoovseg.features.store import FEATURES as ARRAY
+from geoovseg.features.store import SIDE, VALID, VALID_SIDE, About, about_of, create, finish
+from geoovseg.files import BESIDE, STORE, StrPath, bench, is_store, placed
 from geoovseg.labels.names import Outputs, writing
 from geoovseg.labels.parts import PartStore
 from geoovseg.labels.profile import LabelProfile
-from geoovseg.labels.scene_names import place_of
-from geoovseg.run.feature_parts import MASK, chunk_of, in_pixels, mask_of
+from geoovseg.labels.scene_names import FEATURES, place_of
+from geoovseg.run.feature_parts import MASK, chunk_of, mask_of, pixels_of
 from geoovseg.run.finished import NOT_CHOSEN
-from geoovseg.run.state import Run, as_written, outputs_of
-from geoovseg.windows.plan import Part
-
-NAME = "_features"
-"""What the name of a store ends with, before the suffix."""
+from geoovseg.run.state import Run, as_written, merging, outputs_of
+from geoovseg.windows.plan import TilePlan
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,8 @@ class FeatureOutputs(Outputs):
 def feature_names(scene: str, output: StrPath | None = None, work_dir: StrPath | None = None) -> FeatureOutputs:
     """`<stem>_features.zarr` beside the scene or in the folder `output`, or the store `output`."""
     folder, stem = place_of(scene)
-    name = f"{stem}{NAME}{STORE}"
-    if output is None:
-        path = folder / name
-    elif names_folder(output) and not os.fspath(output).rstrip("/").endswith(STORE):
-        path = Path(output, name)
-    else:
-        path = Path(output, name) if os.path.isdir(output) and not is_store(output) else Path(output)
-    return FeatureOutputs(path, None, Path(work_dir) if work_dir else None)
+    name = f"{stem}{FEATURES}{STORE}"
+    return FeatureOutputs(placed(output or BESIDE, folder / stem, name), None, Path(work_dir) if work_dir else None)
 
 
 def are_made_of(store: Path, wanted: About, *, overwrite: bool) -> bool:
@@ -129,7 +121,7 @@ class FeatureRun(Run):
                 if end == MASK:
                     continue
                 place = folder / chunk_of(end)
-                if not place.resolve().is_relative_to((folder / FEATURES).resolve()):
+                if not place.resolve().is_relative_to((folder / ARRAY).resolve()):
                     raise OutputError(f"{self.store.folder} is damaged: it has a chunk called {chunk_of(end)}")
                 place.parent.mkdir(parents=True, exist_ok=True)
                 try:
@@ -143,12 +135,12 @@ class FeatureRun(Run):
             end = min(top + VALID_SIDE, said.height)
             band = np.zeros((end - top, said.width), np.uint8)
             for part in self.parts:
-                first, last = part.row_off * said.cell, min(part.end * said.cell, said.height)
-                if first < end and last > top:
-                    around, here = in_pixels(part.panel, said.cell, said.width), slice(max(first, top), min(last, end))
-                    mask = mask_of(part, said, self.store.raster(part, MASK).read_bytes())
-                    columns = slice(around.col_off, around.col_off + around.width)
-                    band[here.start - top : here.stop - top, columns] = mask[here.start - first : here.stop - first]
+                here = pixels_of(part, said)
+                if here.row_off < end and here.end > top:
+                    mask = mask_of(here, self.store.raster(part, MASK).read_bytes())
+                    first, last = max(here.row_off, top), min(here.end, end)
+                    columns = slice(here.panel.col_off, here.panel.col_off + here.panel.width)
+                    band[first - top : last - top, columns] = mask[first - here.row_off : last - here.row_off]
             array[top:end] = band
 
 
@@ -160,20 +152,13 @@ def open_finished_features(folder: Path, output: Path | None, *, overwrite: bool
     with as_written(folder):
         said, stated = store.journal, outputs_of(store, output, None)
         about = About.of(said["features"], str(folder))
-        tops = range(0, about.rows, SIDE)
-        panels = store.panels(about.columns)
-        parts = tuple(Part(panel, top, min(SIDE, about.rows - top)) for panel in panels for top in tops)
-        grid = store.grid((about.height, about.width))
+        cells = TilePlan(height=about.rows, width=about.columns, tile=(1, 1), stride=1)
+        parts = cells.parts(store.panels(cells.width), SIDE)
+        profile = LabelProfile(store.grid((about.height, about.width)), ())
     outputs = FeatureOutputs(stated.labels, None, stated.work_dir)
-    outputs.check([], overwrite=overwrite, resume=True)
-    with store.locked():
-        run = FeatureRun(
-            outputs=outputs, store=store, profile=LabelProfile(grid, ()), parts=parts, mine=parts, kept=parts,
-            about=about,
-        )  # fmt: skip
+    run = FeatureRun(outputs=outputs, store=store, profile=profile, parts=parts, mine=parts, kept=parts, about=about)
+    with merging(run, overwrite=overwrite):
         yield run
-        if run.assembled:
-            store.remove()
 
 
 def holds_features(folder: Path) -> bool:

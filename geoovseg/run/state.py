@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,13 +17,14 @@ from safetensors import SafetensorError
 from geoovseg.errors import GeoOVSegError, OutputError, first_line
 from geoovseg.files import sweep
 from geoovseg.labels.areas import Piece
+from geoovseg.labels.journal import check_place
 from geoovseg.labels.names import Outputs, writing
 from geoovseg.labels.parts import FinishedPart, PartStore, open_store, remove_store
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.record import VERSION, RunRecord
 from geoovseg.labels.write import assemble, pieces_of
 from geoovseg.prompts import digest
-from geoovseg.rasters.ground import Box, RasterGrid, is_older_form, wkt_of
+from geoovseg.rasters.ground import Box, wkt_of
 from geoovseg.rasters.remote import identity
 from geoovseg.run.feature_parts import about_of_job
 from geoovseg.run.job import Job
@@ -196,12 +197,19 @@ def open_finished(
     with as_written(folder):
         outputs = outputs_of(store, output, confidence)
         profile, parts = _finished(store)
-    outputs.check([], overwrite=overwrite, resume=True)
-    with store.locked():
-        run = Run(outputs=outputs, store=store, profile=profile, parts=parts, mine=parts, kept=parts)
+    run = Run(outputs=outputs, store=store, profile=profile, parts=parts, mine=parts, kept=parts)
+    with merging(run, overwrite=overwrite):
         yield run
+
+
+@contextmanager
+def merging(run: Run, *, overwrite: bool) -> Iterator[None]:
+    """In here a run whose parts are finished is put together, by nobody else; then its parts go."""
+    run.outputs.check([], overwrite=overwrite, resume=True)
+    with run.store.locked():
+        yield
         if run.assembled:
-            store.remove()
+            run.store.remove()
 
 
 @contextmanager
@@ -245,18 +253,11 @@ def _finished(store: PartStore) -> tuple[LabelProfile, tuple[Part, ...]]:
     folder, said = store.folder, store.journal
     record = RunRecord.from_json(json.dumps(said["record"]), str(folder))
     grid = store.grid((said["scene"]["height"], said["scene"]["width"]))
-    _check_place(grid, said["scene"])
+    check_place(grid, said["scene"])
     profile = LabelProfile(grid, record.colours)
     rows, cols = record.tile
     plan = TilePlan(height=profile.grid.height, width=profile.grid.width, tile=(rows, cols), stride=record.stride)
     return profile, plan.parts(store.panels(plan.width))
-
-
-def _check_place(grid: RasterGrid, said: Mapping[str, Any]) -> None:
-    """Compare the grid that was kept with what the journal says of it. Raises ValueError."""
-    wkt, place = wkt_of(grid.crs), list(grid.transform)[:6]
-    if place != said["transform"] or not (wkt == said["crs"] or is_older_form(said["crs"], wkt)):
-        raise ValueError("its grid lies elsewhere than its journal says")
 
 
 def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
