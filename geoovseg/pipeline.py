@@ -47,9 +47,9 @@ def segment_scene(
         return _by_features(path, words, settings, begin, watch)
     usage = Usage()
     settings = as_encoded(settings, path) if is_store(path) else settings
-    outputs = output_names(path, settings.output, settings.confidence, settings.work_dir)
+    outputs = output_names(path, **settings.rasters)
     with opened(path, settings) as scene:
-        for option in ("output", "confidence"):
+        for option in ("output", "confidence", "scores"):
             if names_folder(folder := getattr(settings, option)):
                 made_folder(folder, f"--{option}")
         outputs.check(
@@ -90,7 +90,7 @@ def _by_features(
     """Keep the features of a scene on the way, or take those that are there already, and ask them."""
     if settings.shard is not None:
         raise UsageError("--features keeps all of a scene: use geoovseg encode with --shard, then merge, then segment")
-    outputs = output_names(path, settings.output, settings.confidence, settings.work_dir)
+    outputs = output_names(path, **settings.rasters)
     given = {"overwrite": settings.overwrite, "resume": settings.resume, "finished": settings.goes_on}
     outputs.check([path], **given)  # before hours of work
     labels = outputs.labels
@@ -118,7 +118,7 @@ def encode_scene(path: str, settings: Settings, begin: Callable[[], Executor], w
             executor = begin()
             job = executor.job(path, settings, watch.stopped, features=True)
             caution(scene, settings, None, job.facts.needs)
-        about = about_of_job(scene, job)
+        about = about_of_job(scene, job, outputs.labels)
         if settings.goes_on and outputs.are_there and are_made_of(outputs.labels, about, overwrite=settings.overwrite):
             clear(outputs)
             return encoded(job, scene, outputs, about, {}, usage)
@@ -232,21 +232,24 @@ def merge(
     *,
     output: StrPath | None = None,
     confidence: StrPath | None = None,
+    scores: StrPath | None = None,
     overwrite: bool = False,
     per_tile: str | None = None,
 ) -> Merged:
     """Put the finished parts of all shards of a run together; of a mosaic also the labels of its tiles, in a folder.
 
-    Outputs go beside the folder, under the names that the run had; elsewhere only where `output` and `confidence` say.
+    Outputs go beside the folder, under the names that the run had; elsewhere only where `output`, `confidence`
+    and `scores` say.
 
     Raises OutputError, which says how many parts are missing.
     """
     if holds_features(as_path(folder, "the folder")):
-        return _merge_features(Path(folder), output, confidence or per_tile, overwrite)
+        return _merge_features(Path(folder), output, confidence or scores or per_tile, overwrite)
     with open_finished(
         as_path(folder, "the folder"),
         output=None if output is None else as_path(output, "the output"),
         confidence=None if confidence is None else as_path(confidence, "the confidence"),
+        scores=None if scores is None else as_path(scores, "the scores"),
         overwrite=overwrite,
     ) as run:
         totals, vrt = run.totals(), vrt_of(run.outputs.labels)

@@ -59,6 +59,7 @@ class Segmenter:
         *,
         output: StrPath | None = None,
         confidence: StrPath | None = None,
+        scores: StrPath | None = None,
         vectors: StrPath | None = None,
         overwrite: bool | None = None,
         progress: Progress | None = None,
@@ -74,6 +75,7 @@ class Segmenter:
             given,
             output=output or given.output,
             confidence=confidence or given.confidence,
+            scores=scores or given.scores,
             vectors=vectors or given.vectors,
             overwrite=given.overwrite if overwrite is None else overwrite,
         )

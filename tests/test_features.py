@@ -23,11 +23,13 @@ from geoovseg.demo.scenes import render
 from geoovseg.errors import InterruptedRunError, OutputError, SceneError, UsageError
 from geoovseg.features.ask import CHUNK, CellRows, Words
 from geoovseg.features.cells import CellBlend, FeatureBlend
-from geoovseg.features.pixels import Pixels, between
+from geoovseg.features.pixels import Asked, between
 from geoovseg.features.store import FeatureStore
 from geoovseg.models import load
 from geoovseg.models.load import load_clip
+from geoovseg.ops import upsample
 from geoovseg.scene.scene import DEMO_TAG
+from geoovseg.settings import UPSAMPLERS
 from geoovseg.windows.plan import Panel, plan_tiles
 
 Write = Callable[..., str]
@@ -83,17 +85,40 @@ SCENES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("upsample", UPSAMPLERS)
 @pytest.mark.parametrize("kind", SCENES)
-def test_wherever_a_scene_lies_its_features_do(write_raster: Write, tmp_path: Path, kind: str) -> None:
+def test_wherever_a_scene_lies_its_features_do(write_raster: Write, tmp_path: Path, kind: str, upsample: str) -> None:
     data = render(1003, 150, 203)[0]
     data[:, :60, :90] = 0
     scene = write_raster(data, tags={DEMO_TAG: "1003"}, **SCENES[kind])
-    _both(scene, tmp_path, {}, ASKED)
+    _both(scene, tmp_path, {}, {**ASKED, "upsample": upsample})
 
 
-def test_features_of_sixteen_bits(write_raster: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("upsample", UPSAMPLERS)
+def test_features_of_sixteen_bits(write_raster: Write, tmp_path: Path, upsample: str) -> None:
     scene = write_raster(render(1003, 150, 203)[0].astype(np.uint16) * 37, tags={DEMO_TAG: "1003"})
-    _both(scene, tmp_path, {}, ASKED)
+    _both(scene, tmp_path, {}, {**ASKED, "upsample": upsample})
+
+
+def test_guided_looks_at_the_scene_where_it_was_and_as_it_was(small: str, tmp_path: Path) -> None:
+    """Both may be moved together; a scene that is gone, or another one, is told."""
+    (tmp_path / "here").mkdir()
+    scene, asked = tmp_path / "here" / "scene.tif", {**GIVEN, **ASKED, "upsample": "guided", "overwrite": True}
+    shutil.copyfile(small, scene)
+    encode(scene, **GIVEN)
+    own = _read(segment(scene, output=tmp_path / "a.tif", **asked).labels)
+    moved = (tmp_path / "here").rename(tmp_path / "there")
+    store = moved / "scene_features.zarr"
+    np.testing.assert_array_equal(own, _read(segment(store, output=tmp_path / "b.tif", **asked).labels))
+    with rasterio.open(moved / "scene.tif", "r+") as dst:
+        dst.write(255 - dst.read())
+    with pytest.raises(UsageError, match=r"is not the scene that .* was made of, or has changed since; add --upsample"):
+        segment(store, output=tmp_path / "c.tif", **asked)
+    (moved / "scene.tif").unlink()
+    with pytest.raises(UsageError, match=r"scene.tif.*guided looks at the colours of the scene of"):
+        segment(store, output=tmp_path / "c.tif", **asked)
+    assert len(np.unique(own)) > 2
+    segment(store, output=tmp_path / "c.tif", **{**asked, "upsample": "bilinear"})
 
 
 @pytest.mark.parametrize(
@@ -102,11 +127,26 @@ def test_features_of_sixteen_bits(write_raster: Write, tmp_path: Path) -> None:
         ({"gsd": 1.0}, {}),
         ({"max_memory": 1}, {}),
         ({}, {"max_memory": 1}),
+        ({}, {"max_memory": 1, "upsample": "guided"}),
+        ({"gsd": 1.0}, {"upsample": "guided"}),
+        ({}, {"aoi": "480010,5459960,480050,5459990", "upsample": "guided"}),
+        ({"bands": (3, 2, 1), "scale": "20,180"}, {"upsample": "guided", "threshold": 0.4}),
         ({"stride": 56, "tile": 112}, {"threshold": 0.4}),
         ({"batch_size": 3}, {"background": "auto", "templates": "plain"}),
         ({"settings": {"class_token_weight": -0.1}}, {"settings": {"scale": 20.0}}),
     ],
-    ids=["coarser", "panels, encoding", "panels, asking", "threshold", "background", "settings"],
+    ids=[
+        "coarser",
+        "panels, encoding",
+        "panels, asking",
+        "panels, guided",
+        "coarser, guided",
+        "area, guided",
+        "bands and scale, guided",
+        "threshold",
+        "background",
+        "settings",
+    ],
 )
 def test_choices_above_and_below_features(
     write_raster: Write, tmp_path: Path, given: dict[str, Any], asked: dict[str, Any]
@@ -239,7 +279,7 @@ def test_patches_of_fourteen_pixels(write_raster: Write, tmp_path: Path, patch_1
 
 def test_words_that_are_known_need_no_weights(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segment(kept, "road,water", output=tmp_path / "a.tif", background="none")
-    monkeypatch.setattr("geoovseg.run.predictor.load_whole", lambda card: pytest.fail("weights were loaded"))
+    monkeypatch.setattr("geoovseg.run.asker.load_whole", lambda card: pytest.fail("weights were loaded"))
     monkeypatch.setattr("geoovseg.run.predictor.load_clip", lambda *given: pytest.fail("weights were loaded"))
     segment(kept, "water,road", output=tmp_path / "b.tif", background="none")
 
@@ -252,7 +292,7 @@ def test_words_that_are_known_need_no_weights(kept: Path, tmp_path: Path, monkey
         ({"gsd": 2.0}, "--gsd 2.0: the features"),
         ({"stride": 56}, "--stride 56: the features in .* were made with 112"),
         ({"settings": {"residual": True}}, "--set residual=True: the features"),
-        ({"upsample": "guided"}, "--upsample guided looks at pixels"),
+        ({"upsample": "jbu_stack"}, "--upsample jbu_stack sees through the model"),
     ],
 )
 def test_what_decided_features_cannot_be_asked_otherwise(kept: Path, given: dict[str, Any], said: str) -> None:
@@ -440,35 +480,105 @@ def test_pixels_lie_between_the_cells_that_torch_takes(side: int) -> None:
 
 
 def _pixels(
-    plan: Any, panel: Panel, span: tuple[int, int], features: torch.Tensor, words: Words, step: int
+    plan: Any,
+    panel: Panel,
+    span: tuple[int, int],
+    features: torch.Tensor,
+    words: Words,
+    step: int,
+    picture: tuple[torch.Tensor, torch.Tensor] | None = None,
+    best: bool = False,
 ) -> torch.Tensor:
-    cells = plan.cells(16, panel, span)
+    cells, pixels = Asked(words, best, None if picture is None else _reader(*picture)).of(plan, 16, panel, span)
     first, end = cells.span
     columns = slice(cells.panel.col_off, cells.panel.col_off + cells.panel.width)
-    pixels, found = Pixels(plan, cells, panel, span, words), []
+    found = []
     for row in range(first, end, step):
         rows = features[:, row : min(row + step, end), columns]
         found += list(pixels.add(CellRows(row, rows.shape[1], rows)))
     assert [rows.row_off for rows in found] == list(np.cumsum([span[0], *(rows.count for rows in found[:-1])]))
+    if best:
+        return torch.cat([rows.best for rows in found if rows.best is not None])
     return torch.cat([rows.scores for rows in found if rows.scores is not None], 1)
 
 
+def _reader(pixels: torch.Tensor, valid: torch.Tensor) -> Any:
+    def read(window: Any) -> Any:
+        rows, columns = (
+            slice(window.row_off, window.row_off + window.height),
+            slice(window.col_off, window.col_off + window.width),
+        )
+        assert rows.stop <= valid.shape[0]
+        assert columns.stop <= valid.shape[1]
+        return pixels[:, rows, columns].numpy(), valid[rows, columns].numpy()
+
+    return read
+
+
+def _picture(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Something to see on 300 x 420 pixels, with a hole in it."""
+    rng = torch.Generator().manual_seed(seed)
+    coarse = F.interpolate(torch.rand(1, 3, 20, 28, generator=rng), (300, 420), mode="bicubic")[0]
+    pixels = (coarse + 0.05 * torch.randn(3, 300, 420, generator=rng)).clamp(0, 1)
+    valid = torch.ones(300, 420, dtype=torch.bool)
+    valid[90:140, 200:333] = False
+    return pixels, valid
+
+
+@pytest.mark.parametrize("best", [False, True], ids=["scores", "best"])
+@pytest.mark.parametrize("guided", [False, True], ids=["bilinear", "guided"])
 @pytest.mark.parametrize("unseen", [False, True])
-def test_pixels_do_not_depend_on_how_the_scene_is_cut(unseen: bool) -> None:
-    plan = _plan()
+def test_pixels_do_not_depend_on_how_the_scene_is_cut(unseen: bool, guided: bool, best: bool) -> None:
+    plan, picture = _plan(), _picture() if guided else None
     features = torch.randn(32, 19, 27).half()
     if unseen:
         features[:, 4:9, 3:11] = 0
     words = Words(F.normalize(torch.randn(7, 32), dim=-1), (2, 1, 4))
-    whole = _pixels(plan, Panel(0, 420), (0, 300), features, words, 19)
-    assert whole.shape == (3, 300, 420)
+    whole = _pixels(plan, Panel(0, 420), (0, 300), features, words, 19, picture, best)
+    assert whole.shape[-2:] == (300, 420)
     for panel, span, step in (
         (Panel(100, 64), (0, 300), 2),
         (Panel(0, 420), (77, 203), 3),
         (Panel(356, 64), (128, 300), 1),
     ):
-        part = _pixels(plan, panel, span, features, words, step)
-        assert torch.equal(part, whole[:, span[0] : span[1], panel.col_off : panel.col_off + panel.width])
+        part = _pixels(plan, panel, span, features, words, step, picture, best)
+        assert torch.equal(part, whole[..., span[0] : span[1], panel.col_off : panel.col_off + panel.width])
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 9, 40, 300])
+@pytest.mark.parametrize("guided", [False, True], ids=["bilinear", "guided"])
+def test_the_best_class_is_that_of_all_scores(classes: int, guided: bool) -> None:
+    """Also of classes with equal scores, where the first one counts, and around cells that no window was on."""
+    plan, picture = _plan(), _picture() if guided else None
+    rng = torch.Generator().manual_seed(classes)
+    features = F.interpolate(torch.randn(1, 32, 7, 9, generator=rng), (19, 27), mode="bilinear")[0].half()
+    features[:, 4:9, 3:11] = 0
+    words = F.normalize(torch.randn(classes, 32, generator=rng), dim=-1)
+    words[classes // 2] = words[0]
+    given = (plan, Panel(0, 420), (0, 300), features, Words(words, (1,) * classes), 5, picture)
+    scores, best = _pixels(*given), _pixels(*given, best=True)
+    assert len(best.unique()) > min(classes // 4, 5)
+    assert torch.equal(best.long(), scores.max(0).indices)
+
+
+def test_guided_pixels_of_a_scene_are_those_of_one_window() -> None:
+    """What a whole scene is given in rows is what its scores get as one window, but at the scene's edge."""
+    plan, pixels = _plan(304, 432), _picture()[0]
+    pixels = F.pad(pixels, (0, 12, 0, 4), mode="reflect")
+    features, words = torch.randn(32, 19, 27).half(), Words(F.normalize(torch.randn(3, 32), dim=-1), (1, 1, 1))
+    found = _pixels(plan, Panel(0, 432), (0, 304), features, words, 4, (pixels, torch.ones(304, 432, dtype=torch.bool)))
+    expected = upsample.guided(words.class_scores(features, 0)[None], pixels[None])[0]
+    inside = (slice(None), slice(48, -48), slice(48, -48))
+    torch.testing.assert_close(found[inside], expected[inside], rtol=1e-4, atol=1e-5)
+
+
+def test_guided_pixels_know_nothing_of_colours_without_data() -> None:
+    """What stands in a file where there is no data changes nothing."""
+    plan, (pixels, valid) = _plan(), _picture()
+    features, words = torch.randn(32, 19, 27).half(), Words(F.normalize(torch.randn(3, 32), dim=-1), (1, 1, 1))
+    given = (plan, Panel(0, 420), (0, 300), features, words, 4)
+    found = [_pixels(*given, (torch.where(valid, pixels, dark), valid))[:, valid] for dark in (0.0, 1.0)]
+    assert torch.equal(*found)
 
 
 def test_pixels_are_bilinear_between_cells() -> None:
@@ -510,11 +620,13 @@ def test_the_blend_of_equal_vectors_is_that_vector() -> None:
     torch.testing.assert_close(features.float(), vector[:, None, None].expand_as(features), rtol=0, atol=5e-4)
 
 
-def test_the_mask_is_that_of_the_windows_that_were_seen() -> None:
+@pytest.mark.parametrize("guided", [False, True], ids=["bilinear", "guided"])
+def test_the_mask_is_that_of_the_windows_that_were_seen(guided: bool) -> None:
     plan, words = _plan(), Words(torch.ones(1, 8), (1,))
     panel, span = Panel(64, 192), (100, 260)
-    cells = plan.cells(16, panel, span)
-    blend, seen = FeatureBlend(plan, cells, panel, span, words), np.zeros((400, 500), bool)
+    asked = Asked(words, read=_reader(*_picture()) if guided else None)
+    cells = plan.cells(16, panel, span, asked.reach)
+    blend, seen = FeatureBlend(plan, 16, panel, span, asked), np.zeros((400, 500), bool)
     rows = []
     for n, window in enumerate(plan.windows(*cells.pixels)):
         if n % 5 == 3:

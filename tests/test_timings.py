@@ -36,8 +36,18 @@ ODD = Settings(model="demo", tile=64, device="cpu")
 """Sizes that no figures were packaged for."""
 GIVEN: dict[str, Any] = {"classes": "road,water", "model": "demo", "tile": 64, "device": "cpu"}
 NEEDS = Needs(
-    tile=64, stride=32, patch=8, least=0, micro_batch=8, by_word=False, memory=10**10, bf16_pays=False, cell=8, depth=96
-)
+    tile=64,
+    stride=32,
+    patch=8,
+    least=0,
+    micro_batch=8,
+    by_word=False,
+    memory=10**10,
+    bf16_pays=False,
+    cell=8,
+    depth=96,
+    reach=0,
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from geoovseg.ops.upsample import RIDGE, SHARE, UPSAMPLERS, bilinear, guided
+from geoovseg.ops.guided import RIDGE, SHARE
+from geoovseg.ops.upsample import UPSAMPLERS, bilinear, guided
 
 
 @pytest.mark.parametrize("name", UPSAMPLERS)
@@ -48,10 +49,11 @@ def test_guided_equals_its_formula() -> None:
     rng = np.random.default_rng(0)
     scores, pixels = rng.random((6, 7)), rng.random((3, 48, 56))
     sigma = 1.0
-    taps = np.exp(-(np.arange(-3, 4) ** 2) / (2 * sigma**2))
-    smooth = pixels
+    taps = np.exp(-(np.arange(-2, 3) ** 2) / (2 * sigma**2))
+    smooth, weight = pixels, np.ones_like(pixels)  # beyond the edge is nothing
     for axis in (1, 2):
-        smooth = correlate1d(smooth, taps / taps.sum(), axis=axis, mode="nearest")
+        smooth, weight = (correlate1d(each, taps, axis=axis, mode="constant") for each in (smooth, weight))
+    smooth = smooth / weight
     cells = smooth.reshape(3, 6, 8, 7, 8).mean(axis=(2, 4))
     around = np.pad(scores, 2, mode="edge"), np.pad(cells, ((0, 0), (2, 2), (2, 2)), mode="edge")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BELOW = (
     "vocabulary", "templates", "background", "threshold", "upsample", "grid", "aoi", "aoi_crs", "aoi_layer",
-    "aoi_where", "crop", "vectors", "confidence", "features",
+    "aoi_where", "crop", "vectors", "confidence", "scores", "features",
 )  # fmt: skip
 """Settings that speak of words and outputs, which are said when features are asked."""
 

@@ -21,6 +21,9 @@ def command(
     confidence: Annotated[
         str | None, typer.Option(help="Confidence raster of a run that makes one; default: beside the labels.")
     ] = None,
+    scores: Annotated[
+        str | None, typer.Option(help="Scores of a run that makes some; default: beside the labels.")
+    ] = None,
     overwrite: Annotated[bool, o.of("overwrite")] = False,
     per_tile: o.PerTileOpt = None,
     json: o.JsonOpt = False,
@@ -30,7 +33,7 @@ def command(
 
     if per_tile is not None:
         made_folder(per_tile, "--per-tile")
-    merged = merge(parts, output=output, confidence=confidence, overwrite=overwrite, per_tile=per_tile)
+    merged = merge(parts, output=output, confidence=confidence, scores=scores, overwrite=overwrite, per_tile=per_tile)
     data(*((jsonlib.dumps(merged._asdict()),) if json else (merged.labels, *merged.per_tile)), names=not json)
     if merged.failed_windows:
         talk(f"{merged.failed_windows} windows could not be read; areas that no other window covers have no data")

@@ -54,7 +54,7 @@ def _merged(result: SegmentResult, parts: str) -> Iterator[str]:
     """Arguments of `merge`: outputs that do not lie beside the parts must be named."""
     yield parts
     home = os.path.realpath(os.path.dirname(os.path.abspath(parts)))
-    for option, path in (("-o", result.labels), ("--confidence", result.confidence)):
+    for option, path in (("-o", result.labels), ("--confidence", result.confidence), ("--scores", result.scores)):
         if path is not None and os.path.realpath(os.path.dirname(os.path.abspath(path))) != home:
             yield from (option, path)
 

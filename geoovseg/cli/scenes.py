@@ -135,7 +135,7 @@ def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
     folder, fresh = ready_folder(asked.output, asked.dry_run)
     overwrite = asked.settings.overwrite or fresh
     names = label_names(scenes, asked.output)
-    for option in ("confidence", "vectors"):
+    for option in ("confidence", "scores", "vectors"):
         _check_folder(option, getattr(asked.settings, option), names, asked.dry_run)
     return [
         Task(scene=scene, output=str(Path(folder or name.parent, name.name)), overwrite=overwrite, labels=str(name))

@@ -112,7 +112,8 @@ class _Runs:
         except GeoOVSegError:
             talk(f"the labels are finished: {result.labels}")
             raise
-        outputs = (result.parts_dir,) if result.parts_dir else (result.labels, result.vectors, result.confidence)
+        rasters = (result.labels, result.vectors, result.confidence, result.scores)
+        outputs = (result.parts_dir,) if result.parts_dir else rasters
         try:
             names = filter(None, (*outputs, *result.per_tile))
             data(*((result.to_json(),) if self.json else names), names=not self.json)

@@ -62,7 +62,7 @@ def _together(
 
     labels, fresh = _labels(usual, asked)
     vrt = vrt_of(labels, kind)
-    outputs = output_names(str(vrt), labels, asked.settings.confidence, asked.settings.work_dir)
+    outputs = output_names(str(vrt), **{**asked.settings.rasters, "output": labels})
     overwrite = asked.settings.overwrite or fresh
     outputs.check(files, overwrite=overwrite, resume=True, finished=asked.settings.goes_on)
     check(outputs.rasters)

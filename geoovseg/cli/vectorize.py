@@ -120,9 +120,9 @@ def _confidence(task: Task, given: str | None) -> str | None:
     """The confidence that belongs to labels: a file, or that of their name in a folder."""
     if given is None or not os.path.isdir(given):
         return given
-    from geoovseg.labels.folders import CONFIDENCE, stem_of
+    from geoovseg.labels.folders import MEASURES, stem_of
 
-    return os.path.join(given, f"{stem_of(task.scene)}{CONFIDENCE}.tif")
+    return os.path.join(given, f"{stem_of(task.scene)}{MEASURES[0]}.tif")
 
 
 def _remarks(result: VectorResult, min_area: float) -> Iterator[str]:

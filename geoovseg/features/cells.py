@@ -8,8 +8,8 @@ import torch
 from rasterio.windows import Window
 from torch import Tensor
 
-from geoovseg.features.ask import CellRows, Words
-from geoovseg.features.pixels import PixelRows, Pixels
+from geoovseg.features.ask import CellRows
+from geoovseg.features.pixels import Asked, PixelRows
 from geoovseg.windows.blend import Rows, ScoreBlend
 from geoovseg.windows.plan import Cells, Panel, Span, TilePlan
 
@@ -44,9 +44,11 @@ def _rounded(rows: Rows) -> CellRows:
 class ValidRows:
     """Where windows have data, pixel by pixel, in a strip of the rows that were not taken yet."""
 
-    def __init__(self, plan: TilePlan, cells: Cells, panel: Panel, device: torch.device | str) -> None:
+    def __init__(
+        self, plan: TilePlan, cells: Cells, panel: Panel, device: torch.device | str, awaited: int = 0
+    ) -> None:
         self._panel, self._top, self._taken = panel, cells.pixels[1][0], 0
-        rows = plan.tile[0] + 3 * cells.side
+        rows = plan.tile[0] + (3 + awaited) * cells.side
         self._valid = torch.zeros(rows, panel.width, dtype=torch.bool, device=device)
 
     def add(self, window: Window, valid: Tensor) -> None:
@@ -64,7 +66,7 @@ class ValidRows:
         """The mask of rows of pixels that no later window touches; what lies above is forgotten."""
         first, end = rows.row_off - self._top, rows.row_off + rows.count - self._top
         self._taken = end
-        if rows.scores is None:
+        if rows.scores is None and rows.best is None:
             return self._valid.new_zeros(1, 1).expand(rows.count, self._panel.width)
         return self._valid[first:end].clone()
 
@@ -80,11 +82,11 @@ class ValidRows:
 class FeatureBlend:
     """A blend of features on cells, asked some words: windows in, rows of class scores at pixels out."""
 
-    def __init__(self, plan: TilePlan, cells: Cells, panel: Panel, span: Span, words: Words) -> None:
-        device = words.text.device
-        self._cells = CellBlend(plan, cells, words.text.shape[1], device)
-        self._pixels = Pixels(plan, cells, panel, span, words)
-        self._valid = ValidRows(plan, cells, panel, device)
+    def __init__(self, plan: TilePlan, side: int, panel: Panel, span: Span, asked: Asked) -> None:
+        text = asked.words.text
+        cells, self._pixels = asked.of(plan, side, panel, span)
+        self._cells = CellBlend(plan, cells, text.shape[1], text.device)
+        self._valid = ValidRows(plan, cells, panel, text.device, 2 * asked.reach)
 
     def add(self, windows: Sequence[Window], found: Tensor, valid: Tensor) -> Iterator[Rows]:
         """Blend features (B, D, h, w) in; yield the rows that became final before they touched them."""
@@ -100,4 +102,4 @@ class FeatureBlend:
 
     def _asked(self, cells: CellRows) -> Iterator[Rows]:
         for rows in self._pixels.add(cells):
-            yield Rows(rows.row_off, rows.scores, self._valid.take(rows))
+            yield Rows(rows.row_off, rows.scores, self._valid.take(rows), rows.best)

@@ -58,6 +58,10 @@ class About:
     """that could not be read, and were skipped"""
     record: Mapping[str, Any]
     """the run record of the encoding, without words"""
+    source: str | None = None
+    """the scene, as seen from the folder of the store"""
+    source_scale: str = "auto"
+    """what was said of its range"""
 
     @property
     def megabytes(self) -> float:

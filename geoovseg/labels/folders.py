@@ -11,8 +11,8 @@ from geoovseg.files import StrPath
 
 RASTERS = (".tif", ".tiff", ".vrt", ".img", ".png", ".jp2")
 """Suffixes of rasters that are looked for in folders."""
-LABELS, CONFIDENCE = "_labels", "_confidence"
-"""What the names of labels end with, before the suffix, and of their confidence."""
+LABELS, MEASURES = "_labels", ("_confidence", "_scores")
+"""What the names of labels end with, before the suffix, and of their confidence and scores."""
 
 
 def label_files(paths: StrPath | Sequence[StrPath]) -> list[str]:
@@ -31,7 +31,7 @@ def label_files(paths: StrPath | Sequence[StrPath]) -> list[str]:
 
 
 def rasters_in(folder: StrPath, more: Sequence[str] = ()) -> list[str]:
-    """Rasters in a folder by name, and files with more suffixes, but no confidence. Raises SceneError."""
+    """Rasters in a folder by name, and files with more suffixes, but no confidence or scores. Raises SceneError."""
     try:
         found = sorted(entry for entry in Path(folder).iterdir() if entry.is_file() and not entry.name.startswith("."))
     except OSError as error:
@@ -40,9 +40,9 @@ def rasters_in(folder: StrPath, more: Sequence[str] = ()) -> list[str]:
 
 
 def _is_shown(path: Path) -> bool:
-    """Whether a raster is neither confidence nor a picture of labels that lie beside it."""
+    """Whether a raster is no confidence, no scores and no picture of labels that lie beside it."""
     picture = path.suffix.lower() in (".png", ".jpg") and path.with_suffix(".tif").exists()
-    return not (path.stem.endswith(CONFIDENCE) or picture)
+    return not (path.stem.endswith(MEASURES) or picture)
 
 
 def stem_of(labels: str) -> str:

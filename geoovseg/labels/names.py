@@ -28,6 +28,7 @@ class Outputs:
     confidence: Path | None = None
     work_dir: Path | None = None
     """where the parts lie instead of beside the labels"""
+    scores: Path | None = None
 
     @property
     def parts(self) -> Path:
@@ -43,7 +44,7 @@ class Outputs:
     @property
     def rasters(self) -> tuple[Path, ...]:
         """The rasters, without what lies beside them."""
-        return (self.labels,) if self.confidence is None else (self.labels, self.confidence)
+        return tuple(path for path in (self.labels, self.confidence, self.scores) if path is not None)
 
     @property
     def are_there(self) -> bool:
@@ -68,11 +69,12 @@ class Outputs:
     def _check_names(self) -> None:
         files = [file for raster in self.rasters for file in (raster, *side_files(raster))]
         if len({os.path.realpath(file) for file in files}) < len(files):
-            raise UsageError(f"labels and confidence need names of their own, not {self.labels} and {self.confidence}")
+            raise UsageError(f"outputs need names of their own, not {' and '.join(map(str, self.rasters))}")
 
     def _check_free(self, *, overwrite: bool, resume: bool) -> None:
-        if self.confidence and self.confidence.parent.stat().st_dev != self.labels.parent.stat().st_dev:
-            raise UsageError(f"{self.confidence} must be on the same disk as {self.labels}")
+        for raster in self.rasters:
+            if raster.parent.stat().st_dev != self.labels.parent.stat().st_dev:
+                raise UsageError(f"{raster} must be on the same disk as {self.labels}")
         there = [f for raster in self.rasters for f in (raster, *side_files(raster)[:2]) if f.exists()]
         if there and not overwrite and not (resume and all(map(PartStore(self.parts).named, there))):
             missing = [str(raster) for raster in self.rasters if not raster.exists()]
@@ -133,18 +135,25 @@ def _check_ours(raster: Path) -> None:
 
 
 def output_names(
-    scene: str, output: StrPath | None = None, confidence: StrPath | None = None, work_dir: StrPath | None = None
+    scene: str,
+    output: StrPath | None = None,
+    confidence: StrPath | None = None,
+    work_dir: StrPath | None = None,
+    scores: StrPath | None = None,
 ) -> Outputs:
     """`<stem>_labels.tif` beside the scene or in the folder `output`, or the file `output`.
 
-    `confidence` is a file, or a folder for `<stem>_confidence.tif`, or `beside` the labels.
+    `confidence` is a file, or a folder for `<stem>_confidence.tif`, or `beside` the labels; `scores` likewise.
     """
     folder, stem = place_of(scene)
     target = Path(output) if output is not None else folder
     is_folder = output is None or os.path.isdir(target) or names_folder(output)
     labels = target / f"{stem}_labels.tif" if is_folder else target
-    named = behind_link(placed(confidence, labels, f"{stem_of(str(labels))}_confidence.tif")) if confidence else None
-    return Outputs(behind_link(labels), named, Path(work_dir) if work_dir else None)
+    named = [
+        behind_link(placed(each, labels, f"{stem_of(str(labels))}_{name}.tif")) if each else None
+        for name, each in (("confidence", confidence), ("scores", scores))
+    ]
+    return Outputs(behind_link(labels), named[0], Path(work_dir) if work_dir else None, named[1])
 
 
 def swap(ready: Sequence[tuple[Path, Path]], stale: Sequence[Path], bench: Path) -> None:

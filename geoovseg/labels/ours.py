@@ -6,7 +6,8 @@ from geoovseg.errors import SceneError
 from geoovseg.labels.record import RUN_TAG
 
 OURS = (
-    "_labels.tif", "_confidence.tif", ".mosaic.vrt", ".stack.vrt", "_labels.png", "_labels.jpg", "_labels.jpeg",
+    "_labels.tif", "_confidence.tif", "_scores.tif", ".mosaic.vrt", ".stack.vrt", "_labels.png", "_labels.jpg",
+    "_labels.jpeg",
 )  # fmt: skip
 """Ends of the names of what we write: labels, pictures of them, scenes of many files."""
 TAGGED = (".tif", ".tiff", ".png")

@@ -30,6 +30,19 @@ class LabelProfile:
     grid: RasterGrid
     classes: tuple[tuple[str, str], ...]
     """(name, colour) of codes 1..N"""
+    background: bool = False
+    """whether code 0 has a score of its own"""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of what has a score, the background first if it has one."""
+        names = tuple(name for name, _ in self.classes)
+        return ("background", *names) if self.background else names
+
+    @property
+    def first_band(self) -> int:
+        """The band of scores that the first class has."""
+        return 2 if self.background else 1
 
     @property
     def dtype(self) -> str:

@@ -101,11 +101,11 @@ def vector_qml(legend: Sequence[LegendEntry]) -> str:
     return _text(root, doctype=True)
 
 
-def confidence_qml() -> str:
-    """A QGIS style for confidence: dark to light over fixed limits 0 and 1, so that scenes can be compared."""
+def measure_qml(band: int = 1) -> str:
+    """A QGIS style for a band of confidence, or of scores: dark to light over 0 to 1, alike for all scenes."""
     root, pipe = _qgis()
     renderer = SubElement(
-        pipe, "rasterrenderer", type="singlebandpseudocolor", opacity="1", alphaBand="-1", band="1",
+        pipe, "rasterrenderer", type="singlebandpseudocolor", opacity="1", alphaBand="-1", band=str(band),
         classificationMin="0", classificationMax="1",
     )  # fmt: skip
     SubElement(renderer, "rasterTransparency")

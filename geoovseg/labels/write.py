@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -21,57 +21,81 @@ from geoovseg.labels.names import Outputs, side_files, swap, writing
 from geoovseg.labels.parts import FinishedPart, PartStore
 from geoovseg.labels.profile import LabelProfile, crs_for_side_file, legend_with
 from geoovseg.labels.record import RUN_TAG
-from geoovseg.labels.styles import confidence_qml, crs_aux_xml, label_aux_xml, label_qml
+from geoovseg.labels.styles import crs_aux_xml, label_aux_xml, label_qml, measure_qml
 from geoovseg.rasters.cog import piece, write_cog
 from geoovseg.rasters.ground import Box
 from geoovseg.rasters.open import plain_open
 from geoovseg.windows.plan import BAND, BLOCK, Panel, Part
 
 CONFIDENCE_STEPS = 250
-"""Confidence 0..1 is stored as 0..250."""
+"""Confidence and scores 0..1 are stored as 0..250."""
 CONFIDENCE_NODATA = 255
 _TILED = {
     "driver": "GTiff", "tiled": True, "blockxsize": BLOCK, "blockysize": BAND, "compress": "deflate", "zlevel": 1,
-    "bigtiff": "IF_SAFER", "sparse_ok": True, "count": 1,
+    "bigtiff": "IF_SAFER", "sparse_ok": True, "interleave": "band",
 }  # fmt: skip
-LABELS, CONFIDENCE = "_labels.tif", "_confidence.tif"
+LABELS, CONFIDENCE, SCORES = "_labels.tif", "_confidence.tif", "_scores.tif"
 """Ends of the names of a part's rasters."""
+Layers = Mapping[str, NDArray[Any]]
+"""Pixels (rows, columns) of each of these, and (classes, rows, columns) of scores."""
+
+
+class _Kind(NamedTuple):
+    """What a raster is, whatever its pixels."""
+
+    dtype: str
+    nodata: int
+    bands: tuple[str, ...]
+
+
+def _kind(end: str, profile: LabelProfile) -> _Kind:
+    """What the raster with such an end is."""
+    if end == LABELS:
+        return _Kind(profile.dtype, profile.nodata, ("class",))
+    return _Kind("uint8", CONFIDENCE_NODATA, ("confidence",) if end == CONFIDENCE else profile.channels)
+
+
+def nothing(profile: LabelProfile, shape: tuple[int, int], *more: str) -> Layers:
+    """Pixels without data, of labels and what more there is."""
+    kinds = {end: _kind(end, profile) for end in (LABELS, *more)}
+    sizes = {end: (len(kind.bands), *shape) if end == SCORES else shape for end, kind in kinds.items()}
+    return {end: np.full(sizes[end], kind.nodata, kind.dtype) for end, kind in kinds.items()}
 
 
 class PartWriter:
     """Takes the rows of one part, top to bottom, in memory; `rasters` are its files as bytes."""
 
-    def __init__(self, part: Part, profile: LabelProfile, *, confidence: bool) -> None:
+    def __init__(self, part: Part, profile: LabelProfile, ends: Iterable[str]) -> None:
         self.part, self.profile = part, profile
         self.counts = np.zeros(profile.nodata + 1, np.int64)
-        kinds = {LABELS: profile.dtype, **({CONFIDENCE: "uint8"} if confidence else {})}
-        empty = {LABELS: profile.nodata, CONFIDENCE: CONFIDENCE_NODATA}  # of blocks that are left out
-        self._files = {suffix: MemoryFile() for suffix in kinds}
-        self._open = {suffix: self._create(suffix, dtype, empty[suffix]) for suffix, dtype in kinds.items()}
-        self._bands = {s: np.empty((BAND, part.panel.width), dtype) for s, dtype in kinds.items()}
+        kinds = {end: _kind(end, profile) for end in ends}
+        self._files = {end: MemoryFile() for end in kinds}
+        self._open = {end: self._create(end, kind) for end, kind in kinds.items()}
+        width = part.panel.width
+        self._rows = {end: np.empty((len(kind.bands), BAND, width), kind.dtype) for end, kind in kinds.items()}
 
-    def _create(self, suffix: str, dtype: str, nodata: int) -> Any:
-        shape = {"height": self.part.height, "width": self.part.panel.width}
+    def _create(self, end: str, kind: _Kind) -> Any:
+        shape = {"height": self.part.height, "width": self.part.panel.width, "count": len(kind.bands)}
         with hushed(NotGeoreferencedWarning):
-            return self._files[suffix].open(dtype=dtype, nodata=nodata, **shape, **_TILED)
+            return self._files[end].open(dtype=kind.dtype, nodata=kind.nodata, **shape, **_TILED)
 
-    def write(self, row: int, codes: NDArray[Any], confidence: NDArray[np.uint8] | None) -> None:
-        """Rows from `row` of the scene on; those of one band at a time."""
+    def write(self, row: int, layers: Layers) -> None:
+        """Rows from `row` of the scene on; those of one row of blocks at a time."""
+        codes = layers[LABELS]
         if (codes == self.profile.nodata).all():  # as of scenes of which little is stored
             self.counts[self.profile.nodata] += codes.size
         else:
             self.counts += np.bincount(codes.ravel(), minlength=len(self.counts))
-        self._fill(LABELS, row - self.part.row_off, codes)
-        if confidence is not None and CONFIDENCE in self._open:
-            self._fill(CONFIDENCE, row - self.part.row_off, confidence)
+        for end in self._open:
+            self._fill(end, row - self.part.row_off, layers[end])
 
-    def _fill(self, suffix: str, row: int, values: NDArray[Any]) -> None:
-        """Put rows into the band they belong to, and write the band once it is full or the part ends."""
-        band, start, end = self._bands[suffix], row % BAND, row % BAND + len(values)
-        band[start:end] = values
-        if end == BAND or row + len(values) == self.part.height:
-            window = Window(0, row - start, band.shape[1], end)
-            self._open[suffix].write(band[:end], 1, window=window)
+    def _fill(self, name: str, row: int, values: NDArray[Any]) -> None:
+        """Put rows into the row of blocks they belong to, and write that once it is full or the part ends."""
+        rows, count = self._rows[name], values.shape[-2]
+        start, end = row % BAND, row % BAND + count
+        rows[:, start:end] = values
+        if end == BAND or row + count == self.part.height:
+            self._open[name].write(rows[:, :end], window=Window(0, row - start, rows.shape[2], end))
 
     def rasters(self) -> dict[str, bytes]:
         """The files, closed."""
@@ -96,21 +120,18 @@ Describe = Callable[[Part], Mapping[str, Any]]
 class PartsBuilder:
     """Takes finished rows of a panel, top to bottom, and gives every part as it fills."""
 
-    def __init__(self, profile: LabelProfile, *, confidence: bool, describe: Describe = lambda part: {}) -> None:
-        self.profile, self.confidence, self.describe = profile, confidence, describe
+    def __init__(self, profile: LabelProfile, *more: str, describe: Describe = lambda part: {}) -> None:
+        self.profile, self.ends, self.describe = profile, (LABELS, *more), describe
         self._part: PartWriter | None = None
 
-    def write(
-        self, row_off: int, col_off: int, codes: NDArray[Any], confidence: NDArray[np.uint8] | None
-    ) -> list[FinishedPart]:
-        """Take rows; returns the parts that they completed. `confidence` is needed only when it is to be written."""
-        done, finished = 0, []
-        while done < len(codes):
+    def write(self, row_off: int, col_off: int, layers: Layers) -> list[FinishedPart]:
+        """Take rows of labels, and of what more was said to come; returns the parts that they completed."""
+        done, finished, (height, width) = 0, [], layers[LABELS].shape
+        while done < height:
             row = row_off + done
-            part = self._open(row, Panel(col_off, codes.shape[1]))
-            count = min(BAND - (row - part.part.row_off) % BAND, part.part.end - row, len(codes) - done)
-            rows = slice(done, done + count)
-            part.write(row, codes[rows], None if confidence is None else confidence[rows])
+            part = self._open(row, Panel(col_off, width))
+            count = min(BAND - (row - part.part.row_off) % BAND, part.part.end - row, height - done)
+            part.write(row, {end: pixels[..., done : done + count, :] for end, pixels in layers.items()})
             done += count
             if row + count == part.part.end:
                 finished.append(self._finished(part))
@@ -121,7 +142,7 @@ class PartsBuilder:
             self.close()
             top = row // BLOCK * BLOCK
             part = Part(panel, top, min(BLOCK, self.profile.grid.height - top))
-            self._part = PartWriter(part, self.profile, confidence=self.confidence)
+            self._part = PartWriter(part, self.profile, self.ends)
         return self._part
 
     def _finished(self, part: PartWriter) -> FinishedPart:
@@ -167,10 +188,10 @@ def assemble(
         ready = [_finish(outputs.labels, LABELS, _pieces(store, parts, LABELS, box), written, record, place)]
         wkt = crs_for_side_file(ready[0][0], profile.grid)
         ready += sidecars(outputs.labels, label_qml(legend), label_aux_xml(legend, wkt), place)
-        if outputs.confidence is not None:
-            pieces = _pieces(store, parts, CONFIDENCE, box)
-            ready.append(_finish(outputs.confidence, CONFIDENCE, pieces, written, record, place))
-            ready += sidecars(outputs.confidence, confidence_qml(), wkt and crs_aux_xml(wkt), place)
+        for target, end, band in ((outputs.confidence, CONFIDENCE, 1), (outputs.scores, SCORES, written.first_band)):
+            if target is not None:
+                ready.append(_finish(target, end, _pieces(store, parts, end, box), written, record, place))
+                ready += sidecars(target, measure_qml(band), wkt and crs_aux_xml(wkt), place)
         store.keep_named(ready)
         swap(ready[::-1], [f for raster in outputs.rasters for f in side_files(raster)], place)
 
@@ -197,18 +218,17 @@ def _finish(
 
 
 def empty_raster(path: Path, profile: LabelProfile, suffix: str, record: str) -> Path:
-    """Write a raster of labels (or confidence, by the suffix) without pixels: its grid, nodata, colours and record."""
-    labels, grid = suffix == LABELS, profile.grid
-    dtype, nodata = (profile.dtype, profile.nodata) if labels else ("uint8", CONFIDENCE_NODATA)
+    """Write a raster of labels, confidence or scores without pixels: its grid, nodata, colours and record."""
+    labels, grid, (dtype, nodata, bands) = suffix == LABELS, profile.grid, _kind(suffix, profile)
     place = {} if grid.transform.is_identity else {"transform": grid.transform}  # written, it would turn rows round
     georef = {"crs": grid.crs, **place, "height": grid.height, "width": grid.width}
-    with plain_open(path, "w", dtype=dtype, nodata=nodata, **georef, **_TILED) as dst:
+    with plain_open(path, "w", dtype=dtype, nodata=nodata, count=len(bands), **georef, **_TILED) as dst:
         dst.update_tags(**{RUN_TAG: record})
-        dst.set_band_description(1, "class" if labels else "confidence")
+        dst.descriptions = bands
         if labels:
             dst.write_colormap(1, {entry.code: (*entry.rgb, 255) for entry in profile.legend})
         else:
-            dst.scales = (1 / CONFIDENCE_STEPS,)
+            dst.scales = (1 / CONFIDENCE_STEPS,) * len(bands)
     return path
 
 

@@ -21,11 +21,9 @@ def for_each_word(classes: Tensor, groups: Sequence[int]) -> Tensor:
     return classes.repeat_interleave(torch.tensor(groups, device=classes.device), 1)
 
 
-def decide(scores: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
-    """Class scores (C, h, w) to the best channel (h, w) and its confidence in 0..1 (h, w).
+def shares_of(scores: Tensor, scale: float | None) -> Tensor:
+    """Class scores (C, h, w) as shares of 1 (C, h, w).
 
-    Cosines are sharpened by `scale` and softmaxed over classes; with scale None they already are shares of 1. Ties go
-    to the first channel.
+    Cosines are sharpened by `scale` and softmaxed over classes; with scale None they already are shares.
     """
-    shares = torch.softmax(scores * scale, dim=0) if scale is not None else scores
-    return scores.max(dim=0).indices, shares.amax(dim=0)  # on a CPU several times faster than argmax
+    return torch.softmax(scores * scale, dim=0) if scale is not None else scores

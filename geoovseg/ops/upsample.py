@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,17 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoovseg.ops.guided import at_pixels, model_of, smoothed
+
 Upsample = Callable[[Tensor, Tensor], Tensor]
 """Scores (B, C, h, w) and pixels (B, 3, H, W) in 0..1 to scores (B, C, H, W)."""
-
-RADIUS = 2
-"""Cells on every side of which `guided` learns how scores follow colours."""
-RIDGE = 1e-3
-"""What is added to the variances of colours there (RGB in 0..1), so that little variance says little."""
-SHARE = 0.75
-"""How much of what colours say counts."""
-SMOOTH = 1 / 8
-"""Standard deviation, in cells, by which the picture is smoothed first."""
 
 
 def bilinear(scores: Tensor, pixels: Tensor) -> Tensor:
@@ -31,60 +23,29 @@ def bilinear(scores: Tensor, pixels: Tensor) -> Tensor:
     return F.interpolate(scores, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
 
 
+def mixed(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    """Values between two, by the weight of the other; of equal ones exactly these."""
+    return ((other - one) * weight).add_(one)
+
+
 def guided(scores: Tensor, pixels: Tensor) -> Tensor:
     """Bilinear, and what a pixel's own colour says: around each cell, scores follow colours by a linear model.
 
-    With s and m the scores and mean colours of cells, over a square of 2 RADIUS + 1 cells:
-
-        slope = (cov(m, m) + RIDGE I)^-1 cov(m, s);  out = bilinear(s) + SHARE bilinear(slope) . (colour - bilinear(m))
-
-    kept within the scores of the cells next to a pixel's. The model is that of the guided filter (He et al. 2013), on
-    cells; the constants are those that were best on real aerial pairs (docs/benchmarks.md). Constant scores stay
-    constant; memory is a few times that of the result.
+    See `geoovseg.ops.guided`. Constant scores stay constant; memory is a few times that of the result.
     """
     if scores.shape[-2:] == pixels.shape[-2:]:
         return scores
+    return torch.stack([_guided(*each) for each in zip(scores, pixels, strict=True)])
+
+
+def _guided(scores: Tensor, pixels: Tensor) -> Tensor:
+    """The same for one picture: scores (C, h, w) and pixels (3, H, W)."""
     grid = (scores.shape[-2], scores.shape[-1])
-    picture = _smoothed(pixels, SMOOTH * pixels.shape[-1] / grid[1])
-    colours = F.adaptive_avg_pool2d(picture, grid)
-    found, slopes = bilinear(scores, pixels), _slopes(scores, colours)
-    for channel in range(3):
-        own = picture[:, channel, None] - bilinear(colours[:, channel, None], pixels)
-        found = found + SHARE * own * bilinear(slopes[:, channel], pixels)
-    around = F.pad(scores, (1, 1, 1, 1), mode="replicate")
-    most, least = F.max_pool2d(around, 3, 1), -F.max_pool2d(-around, 3, 1)
-    return found.clamp(bilinear(least, pixels), bilinear(most, pixels))
-
-
-def _slopes(scores: Tensor, colours: Tensor) -> Tensor:
-    """How scores (B, C, h, w) follow mean colours (B, 3, h, w) of cells around each: (B, 3, C, h, w)."""
-    mean_colour, mean_score = _around(colours), _around(scores)
-    cross = _around((colours[:, :, None] * scores[:, None]).flatten(1, 2)).unflatten(1, (3, -1))
-    own = _around((colours[:, :, None] * colours[:, None]).flatten(1, 2)).unflatten(1, (3, 3))
-    cross = cross - mean_colour[:, :, None] * mean_score[:, None]
-    own = own - mean_colour[:, :, None] * mean_colour[:, None]
-    ridge = RIDGE * torch.eye(3, dtype=own.dtype, device=own.device)
-    solved = torch.linalg.solve(own.movedim((1, 2), (-2, -1)) + ridge, cross.movedim((1, 2), (-2, -1)))
-    return solved.movedim((-2, -1), (1, 2))
-
-
-def _around(values: Tensor) -> Tensor:
-    """Means over the square of cells around each; beyond the edge are those at it."""
-    return F.avg_pool2d(F.pad(values, (RADIUS,) * 4, mode="replicate"), 2 * RADIUS + 1, 1)
-
-
-def _smoothed(pixels: Tensor, sigma: float) -> Tensor:
-    """A picture without its finest noise: a Gaussian, by shifted sums, so that one does not depend on others beside."""
-    reach = math.ceil(3 * sigma)
-    weights = [math.exp(-(at**2) / (2 * sigma**2)) for at in range(-reach, reach + 1)]
-    for dim in (2, 3):
-        pad = (reach, reach, 0, 0) if dim == 3 else (0, 0, reach, reach)
-        padded, length = F.pad(pixels, pad, mode="replicate"), pixels.shape[dim]
-        total = torch.zeros_like(pixels)
-        for first, weight in enumerate(weights):
-            total += weight / sum(weights) * padded.narrow(dim, first, length)
-        pixels = total
-    return pixels
+    known, seen = (torch.ones(size, dtype=torch.bool, device=scores.device) for size in (grid, pixels.shape[-2:]))
+    picture = smoothed(pixels, seen, pixels.shape[-1] / grid[1])
+    colours = F.adaptive_avg_pool2d(picture[None], grid)
+    own = picture - bilinear(colours, pixels)[0]
+    return at_pixels(bilinear(model_of(scores, known, colours[0], known), pixels), own)
 
 
 def bilateral(scores: Tensor, pixels: Tensor) -> Tensor:

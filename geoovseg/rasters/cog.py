@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, parse
@@ -33,8 +34,8 @@ def piece(file: Path, window: Window, row_off: int, col_off: int) -> Element:
 def write_cog(copy: Path, empty: Path, pieces: Sequence[Element], *, overviews: str, block: int) -> None:
     """Copy pieces as one COG, whatever its size a few blocks at a time.
 
-    `empty` is a raster of one band that says all but the pixels: grid, type, nodata, colours, tags. `overviews` is
-    how GDAL is to make them, `block` the side of blocks in pixels.
+    `empty` is a raster that says all but the pixels: bands, grid, type, nodata, colours, tags. `overviews` is how GDAL
+    is to make them, `block` the side of blocks in pixels.
     """
     source = empty.with_suffix(".vrt")
     _fill(empty, pieces, source)
@@ -47,12 +48,20 @@ def _fill(empty: Path, pieces: Sequence[Element], vrt: Path) -> None:
     """A VRT of pieces: GDAL writes it for an empty raster of the same grid, and the pieces are put into it."""
     rasterio.shutil.copy(empty, vrt, driver="VRT")
     tree = parse(vrt)
-    band = tree.getroot().find("VRTRasterBand")
-    assert band is not None  # one band was written
-    for source in [*band.findall("SimpleSource"), *band.findall("ComplexSource")]:
-        band.remove(source)
-    band.extend(pieces)
+    for number, band in enumerate(tree.getroot().findall("VRTRasterBand"), start=1):
+        for source in [*band.findall("SimpleSource"), *band.findall("ComplexSource")]:
+            band.remove(source)
+        band.extend(_of_band(each, number) for each in pieces)
     tree.write(vrt, encoding="utf-8")
+
+
+def _of_band(source: Element, number: int) -> Element:
+    """A piece of another band."""
+    found = deepcopy(source)
+    band = found.find("SourceBand")
+    assert band is not None  # `piece` made it
+    band.text = str(number)
+    return found
 
 
 def _check_whole(path: Path) -> None:

@@ -14,7 +14,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from geoovseg.errors import UsageError, hushed
-from geoovseg.labels.write import CONFIDENCE_NODATA, CONFIDENCE_STEPS
+from geoovseg.labels.write import CONFIDENCE, CONFIDENCE_NODATA, CONFIDENCE_STEPS, LABELS
 from geoovseg.rasters.open import native, raster_env
 from geoovseg.run.compute import Context, decided, finished_rows
 from geoovseg.run.worker import Worker
@@ -33,9 +33,8 @@ def predict(worker: Worker, settings: Settings, pixels: Any, valid: Any) -> tupl
         shape, profile = context.scene.shape, context.profile
         codes, sure = np.full(shape, profile.nodata, profile.dtype), np.full(shape, CONFIDENCE_NODATA, np.uint8)
         for rows, place in _rows(context):
-            codes[place], found = decided(context, rows, place[1].start, confidence=True)
-            assert found is not None  # it was asked for
-            sure[place] = found
+            found = decided(context, rows, place[1].start, CONFIDENCE)
+            codes[place], sure[place] = found[LABELS], found[CONFIDENCE]
     share = np.where(sure == CONFIDENCE_NODATA, np.nan, sure / CONFIDENCE_STEPS).astype(np.float32)
     return _like(pixels, codes), _like(pixels, share)
 

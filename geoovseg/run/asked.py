@@ -20,7 +20,7 @@ from geoovseg.errors import UsageError
 from geoovseg.features.store import FeatureStore
 from geoovseg.files import StrPath
 from geoovseg.prompts import DEFAULT_TEMPLATES
-from geoovseg.run.predictor import load_asker
+from geoovseg.run.asker import load_asker
 from geoovseg.run.stored import as_encoded
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Classes, read_classes

@@ -36,10 +36,10 @@ def check_settings(settings: Settings) -> None:
     """Refuse what can be refused before a model is looked for. Raises UsageError."""
     method = card(settings.method)
     read_settings(settings.method, settings.settings)
-    if settings.upsample not in UPSAMPLERS:
+    if settings.upsampled_by not in UPSAMPLERS:
         learned = [name for name, known in MODELS.items() if known.kind == "upsampler"]
         if settings.upsample.partition("@")[0] not in learned:
-            names = ", ".join((*UPSAMPLERS, *learned))
+            names = ", ".join(("auto", *UPSAMPLERS, *learned))
             raise UsageError(f"--upsample {settings.upsample}: choose from {names}; jbu_one@FILE uses weights on disk")
     templates(settings.templates)
     _check_context(settings, method)
@@ -64,12 +64,11 @@ def _check_context(settings: Settings, method: MethodCard) -> None:
     if not method.blocks and settings.block is not None:
         able = ", ".join(n for n, c in METHODS.items() if c.blocks)
         raise UsageError(f"{settings.method} sees window by window, so leave --block aside; these see blocks: {able}")
-    if method.at_pixels and settings.upsample != "bilinear":
+    if method.at_pixels and settings.upsampled_by != "bilinear":
         raise UsageError(
             f"{settings.method} has scores at pixels already, so leave --upsample {settings.upsample} aside"
         )
-    own = method.jbu and read_settings(settings.method, settings.settings)["jbu"]
-    if own and settings.upsample != "bilinear":
+    if settings.brings_pixels and settings.upsampled_by != "bilinear":
         raise UsageError(
             f"{settings.method} brings its answer to pixels itself; for --upsample {settings.upsample} add "
             "--set jbu=false"
@@ -114,8 +113,8 @@ def _needed(settings: Settings, method: MethodCard) -> Iterator[ModelCard]:
         yield model_card(name, "vfm")
     if settings.sam_name is not None:
         yield model_card(settings.sam_name, "sam")
-    if settings.upsample not in UPSAMPLERS:
-        yield model_card(settings.upsample, "upsampler")
+    if settings.upsampled_by not in UPSAMPLERS:
+        yield model_card(settings.upsampled_by, "upsampler")
 
 
 def check_windows(settings: Settings) -> None:

@@ -6,24 +6,30 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rasterio.windows import Window
 from torch import Tensor
 
 from geoovseg.errors import SceneError
-from geoovseg.features.ask import CellRows, Words
+from geoovseg.features.ask import CellRows
 from geoovseg.features.cells import FeatureBlend
-from geoovseg.features.pixels import Pixels
+from geoovseg.features.pixels import Asked
 from geoovseg.labels.parts import FinishedPart
 from geoovseg.labels.profile import LabelProfile
-from geoovseg.labels.write import CONFIDENCE_NODATA, CONFIDENCE_STEPS, PartsBuilder
+from geoovseg.labels.write import (
+    CONFIDENCE,
+    CONFIDENCE_NODATA,
+    CONFIDENCE_STEPS,
+    LABELS,
+    SCORES,
+    Layers,
+    PartsBuilder,
+    nothing,
+)
 from geoovseg.run.job import Job, Step
 from geoovseg.run.predictor import Predictor
-from geoovseg.run.stored import StoredScene, plan_of
+from geoovseg.run.stored import StoredScene, picture_of, plan_of
 from geoovseg.scene.reader import read_ahead
 from geoovseg.scene.scene import Scene
 from geoovseg.windows.batch import TileBatch
@@ -48,32 +54,41 @@ class Context:
 def finished_parts(context: Context, parts: Sequence[Part]) -> Iterator[Step]:
     """Neighbouring parts of a panel; after every batch, and every part, the windows seen so far."""
     panel, span = parts[0].panel, (parts[0].row_off, parts[-1].end)
-    tally = Tally(context, panel)
-    confidence = context.job.settings.confidence is not None
-    builder = PartsBuilder(context.profile, confidence=confidence, describe=tally.summary)
+    tally, settings = Tally(context, panel), context.job.settings
+    more = [end for end, asked in ((CONFIDENCE, settings.confidence), (SCORES, settings.scores)) if asked is not None]
+    best = not more and settings.threshold is None
+    builder = PartsBuilder(context.profile, *more, describe=tally.summary)
     try:
-        for seen, rows in finished_rows(context, panel, span, tally):
+        for seen, rows in finished_rows(context, panel, span, tally, best=best):
             done: list[FinishedPart] = []
             if rows is not None:
-                codes, sure = decided(context, rows, panel.col_off, confidence=confidence)
-                done = builder.write(rows.row_off, panel.col_off, codes, sure)
+                done = builder.write(rows.row_off, panel.col_off, decided(context, rows, panel.col_off, *more))
             yield Step(seen, tuple(done), together=context.predictor.in_flight.count)
     finally:
         builder.close()
 
 
 def finished_rows(
-    context: Context, panel: Panel, span: Span, tally: Tally | None = None
+    context: Context, panel: Panel, span: Span, tally: Tally | None = None, *, best: bool = False
 ) -> Iterator[tuple[int, Rows | None]]:
     """Rows of a panel that no later window touches, as they become final, and None after every batch.
 
-    With each goes the number of windows seen so far.
+    With each goes the number of windows seen so far. With `best`, no more than the best class is needed of them.
     """
-    tally, seen = tally or Tally(context, panel), 0
-    if isinstance(context.scene, StoredScene):
-        yield from ((0, rows) for rows in stored_rows(context.scene, context.predictor.words, panel, span))
-        return
-    blend, see = _blend(context, panel, span)
+    with picture_of(context.scene, context.job) as read:
+        asked = Asked(context.predictor.words, best, read)
+        if isinstance(context.scene, StoredScene):
+            yield from ((0, rows) for rows in stored_rows(context.scene, asked, panel, span))
+        else:
+            yield from _seen_rows(context, panel, span, tally or Tally(context, panel), asked)
+
+
+def _seen_rows(
+    context: Context, panel: Panel, span: Span, tally: Tally, asked: Asked
+) -> Iterator[tuple[int, Rows | None]]:
+    """The rows of a scene that a model sees."""
+    blend, see = _blend(context, panel, span, asked)
+    seen = 0
     for batch in read_batches(context, context.job.layout.windows_of(panel, span), tally):
         valid = torch.from_numpy(batch.known).to(context.predictor.device)
         found = see(batch)
@@ -94,47 +109,44 @@ def read_batches(context: Context, windows: Iterable[Window], tally: Tally) -> I
     return read_ahead(context.scene, windows, batch=layout.micro_batch, depth=context.predictor.depth, skip=skip)
 
 
-def _blend(context: Context, panel: Panel, span: Span) -> tuple[Blend, Callable[[TileBatch], Tensor]]:
+def _blend(context: Context, panel: Panel, span: Span, asked: Asked) -> tuple[Blend, Callable[[TileBatch], Tensor]]:
     """What windows are blended in, and how they are seen: features on cells, or scores at pixels."""
     predictor, layout = context.predictor, context.job.layout
     if not layout.cell:
         scores = ScoreBlend(layout.plan, panel, predictor.channels, predictor.device, span)
         return scores, predictor.class_scores
-    cells = layout.plan.cells(layout.cell, panel, span)
-    return FeatureBlend(layout.plan, cells, panel, span, predictor.words), predictor.vectors
+    return FeatureBlend(layout.plan, layout.cell, panel, span, asked), predictor.vectors
 
 
-def stored_rows(scene: StoredScene, words: Words, panel: Panel, span: Span) -> Iterator[Rows]:
-    """Rows of class scores at pixels, of features that were kept."""
-    store, plan, device = scene.store, plan_of(scene.store.about), words.text.device
-    cells = plan.cells(store.about.cell, panel, span)
-    pixels = Pixels(plan, cells, panel, span, words)
+def stored_rows(scene: StoredScene, asked: Asked, panel: Panel, span: Span) -> Iterator[Rows]:
+    """Rows of pixels, of features that were kept."""
+    store, device = scene.store, asked.words.text.device
+    cells, pixels = asked.of(plan_of(store.about), store.about.cell, panel, span)
     for first, vectors in store.rows(cells.span, cells.panel):
         features = torch.from_numpy(vectors).to(device).permute(2, 0, 1)
         for rows in pixels.add(CellRows(first, len(vectors), features)):
             valid = store.valid((rows.row_off, rows.row_off + rows.count), panel)
-            yield Rows(rows.row_off, rows.scores, torch.from_numpy(valid).to(device))
+            yield Rows(rows.row_off, rows.scores, torch.from_numpy(valid).to(device), rows.best)
 
 
-def decided(
-    context: Context, rows: Rows, col_off: int, *, confidence: bool
-) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
-    """Codes, and confidence if asked for, of finished rows: decided on the device, which only small numbers leave."""
+def decided(context: Context, rows: Rows, col_off: int, *more: str) -> Layers:
+    """Codes, and what more is asked for, of finished rows: decided on the device, which only small numbers leave."""
     profile, layout, valid = context.profile, context.job.layout, rows.valid
-    if rows.scores is None:  # no window touched them
-        sure = np.full(valid.shape, CONFIDENCE_NODATA, np.uint8) if confidence else None
-        return np.full(valid.shape, profile.nodata, profile.dtype), sure
+    if rows.scores is None and rows.best is None:  # no window touched them
+        return nothing(profile, (valid.shape[0], valid.shape[1]), *more)
     if layout.area is not None:
         inside = layout.area.mask(rows.row_off, col_off, (valid.shape[0], valid.shape[1]))
         valid = valid & torch.from_numpy(inside).to(valid.device)
+    codes = context.predictor.codes(rows, valid, profile.nodata)
     kind = torch.uint8 if profile.dtype == "uint8" else torch.int32
-    if not confidence:
-        codes = context.predictor.codes(rows.scores, valid, profile.nodata)
-        return codes.to(kind).cpu().numpy().astype(profile.dtype, copy=False), None
-    codes, shares = context.predictor.decide(rows.scores, valid, profile.nodata)
-    small = codes.to(kind).cpu().numpy().astype(profile.dtype, copy=False)
-    rounded = torch.where(valid, (shares * CONFIDENCE_STEPS).round(), CONFIDENCE_NODATA)
-    return small, rounded.to(torch.uint8).cpu().numpy()
+    found = {LABELS: codes.to(kind).cpu().numpy().astype(profile.dtype, copy=False)}
+    if more:
+        assert rows.scores is not None  # only codes can do without
+        shares = context.predictor.shares(rows.scores)
+        for end in more:
+            small = (shares if end == SCORES else shares.amax(0)).mul(CONFIDENCE_STEPS).round_()
+            found[end] = torch.where(valid, small, CONFIDENCE_NODATA).to(torch.uint8).cpu().numpy()
+    return found
 
 
 @dataclass

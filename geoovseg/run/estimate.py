@@ -78,7 +78,7 @@ def dry_run(scene: StrPath, classes: Classes | None, settings: Settings) -> Esti
 
 def estimate(scene: StrPath, named: Vocabulary, settings: Settings) -> Estimate:
     """As `dry_run`, for classes and settings that are made already."""
-    outputs = output_names(os.fspath(scene), settings.output, settings.confidence, settings.work_dir)
+    outputs = output_names(os.fspath(scene), **settings.rasters)
     with settings.access():
         check_settings(settings)
         check_models(settings)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geoovseg.features.store import About
 from geoovseg.rasters.ground import wkt_of
-from geoovseg.run.job import Job
+from geoovseg.run.job import Job, known_by
 from geoovseg.scene.scene import Scene
 from geoovseg.windows.plan import Panel, Part
 
@@ -27,9 +29,15 @@ def chunk_of(end: str) -> str:
     return end.removeprefix("_").replace(".", "/")
 
 
-def about_of_job(scene: Scene, job: Job) -> About:
-    """What a store of a scene will say of itself."""
-    record = asdict(job.record(scene))
+def about_of_job(scene: Scene, job: Job, store: Path | None = None) -> About:
+    """What a store of a scene will say of itself; with its name, also where the scene is, and how to know it."""
+    known: dict[str, Any] = {}
+    source = None
+    if store is not None:
+        _, by, digest = known_by(scene)
+        known = {"scene_checked_by": by, "scene_identity": digest}
+        source = os.path.relpath(scene.path, store.parent) if os.path.exists(scene.path) else scene.path
+    record = asdict(replace(job.record(scene), **known))
     height, width = scene.shape
     return About(
         height=height,
@@ -45,6 +53,8 @@ def about_of_job(scene: Scene, job: Job) -> About:
         is_demo=scene.is_demo,
         failed_windows=0,
         record=record,
+        source=source,
+        source_scale=job.settings.scale,
     )
 
 

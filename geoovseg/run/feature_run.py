@@ -150,7 +150,7 @@ def open_finished_features(folder: Path, output: Path | None, *, overwrite: bool
     folder = folder.resolve()
     store = PartStore(folder)
     with as_written(folder):
-        said, stated = store.journal, outputs_of(store, output, None)
+        said, stated = store.journal, outputs_of(store, output)
         about = About.of(said["features"], str(folder))
         cells = TilePlan(height=about.rows, width=about.columns, tile=(1, 1), stride=1)
         parts = cells.parts(store.panels(cells.width), SIDE)

@@ -13,8 +13,8 @@ from geoovseg.labels.areas import Piece
 from geoovseg.labels.names import Outputs
 from geoovseg.labels.read import check_confidence, counted, open_labels
 from geoovseg.labels.record import RunRecord
-from geoovseg.run.job import Job
-from geoovseg.run.state import COUNTED, known_by
+from geoovseg.run.job import Job, known_by
+from geoovseg.run.state import COUNTED
 from geoovseg.scene.scene import Scene
 
 NOT_CHOSEN = (*COUNTED, "versions", "notes", "device", "precision", "scene_checked_by")
@@ -36,10 +36,13 @@ def finished(outputs: Outputs, scene: Scene, job: Job) -> Finished:
         with open_labels(outputs.labels) as src:
             record = _same(src, scene, job, new)
             pieces = counted(src, Window(0, 0, src.width, src.height), job.profile(scene))
-        if outputs.confidence is not None:
-            with open_labels(outputs.confidence) as src:
+        for measure in outputs.rasters[1:]:
+            with open_labels(measure) as src:
                 _same(src, scene, job, new)
-                check_confidence(src, str(outputs.confidence))
+                if measure == outputs.confidence:
+                    check_confidence(src, str(measure))
+                elif src.descriptions != job.profile(scene).channels:
+                    raise SceneError(f"{measure} is there, but has no scores of these classes")
     except (SceneError, UsageError) as error:
         raise OutputError(f"{error}; add --overwrite to replace it, or choose another name with -o") from error
     return Finished(record, pieces)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ from geoovseg.methods import read_settings
 from geoovseg.network import public
 from geoovseg.prompts import digest, named
 from geoovseg.rasters.ground import Box, RasterGrid
+from geoovseg.rasters.remote import identity
 from geoovseg.run.layout import Layout, Needs
 from geoovseg.scene.intensity import Intensity
 from geoovseg.scene.scene import Look, Scene
@@ -90,7 +93,8 @@ class Job:
         """What the labels will be."""
         height, width = scene.shape
         grid = RasterGrid(height=height, width=width, crs=scene.crs, transform=scene.transform)
-        return LabelProfile(grid, tuple((c.name, c.colour) for c in self.facts.vocabulary.classes))
+        words = self.facts.vocabulary
+        return LabelProfile(grid, tuple((c.name, c.colour) for c in words.classes), bool(words.background))
 
     def box(self, scene: Scene) -> Box | None:
         """The part of the scene that is written, if not all of it is."""
@@ -122,7 +126,7 @@ class Job:
             templates_sha256=digest(given.templates),
             background=facts.vocabulary.background,
             threshold=given.threshold,
-            upsample=given.upsample,
+            upsample=given.upsampled_by,
             bands=scene.bands,
             tile=plan.tile,
             stride=plan.stride,
@@ -147,3 +151,10 @@ class Step(NamedTuple):
     """windows that the device can hold, if it is known"""
     peak_mb: float = 0.0
     """the most memory a worker process has held"""
+
+
+def known_by(scene: Scene) -> tuple[dict[str, Any], str, str]:
+    """What a scene is known by: its files, without those that viewers make; by what that is; and a digest of it."""
+    names = sorted(file for file in set(scene.files) if not file.endswith((".aux.xml", ".ovr")))
+    files, checked_by = identity(names, scene.src, os.path.dirname(scene.path))
+    return files, checked_by, hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from geoovseg.models.cards import DEMO, model_card, warn_unknown
 from geoovseg.scene.area import Area, read_area
 from geoovseg.scene.scene import Scene
 from geoovseg.scene.views import hint, size_at
-from geoovseg.settings import Settings
+from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.memory import Load
 from geoovseg.windows.plan import Panel, Span, TilePlan, plan_tiles
@@ -46,6 +46,8 @@ class Needs:
     """pixels on a side of what has one vector of features; 0 for methods that give scores"""
     depth: int
     """numbers of such a vector"""
+    reach: int
+    """cells beyond those around a pixel that it depends on, where scores follow colours"""
 
 
 class TileBytes(NamedTuple):
@@ -94,7 +96,7 @@ class Layout:
     def windows_of(self, panel: Panel, span: Span | None = None) -> Iterator[Window]:
         """Windows that pixels of a panel, or of a span of its rows, depend on, and of these those of the area."""
         windows = self.plan.windows(*self._reach(panel, span))
-        return windows if self.area is None else self.area.touched(windows, self.cell)
+        return windows if self.area is None else self.area.touched(windows, self.cell * (1 + self.needs.reach))
 
     def count(self, panel: Panel, span: Span | None = None) -> int:
         """Number of `windows_of` a panel, or a span of its rows."""
@@ -105,7 +107,7 @@ class Layout:
     def _reach(self, panel: Panel, span: Span | None) -> tuple[Panel, Span]:
         """The panel and rows with what their pixels draw from besides."""
         span = span or (0, self.plan.height)
-        return self.plan.cells(self.cell, panel, span).pixels if self.cell else (panel, span)
+        return self.plan.cells(self.cell, panel, span, self.needs.reach).pixels if self.cell else (panel, span)
 
 
 def area_of(scene: Scene, settings: Settings) -> Area | None:
@@ -143,7 +145,7 @@ def lay_windows(scene: Scene, settings: Settings, needs: Needs) -> tuple[TilePla
 
 def cell_of(settings: Settings, needs: Needs) -> int:
     """The side of the cells that a run blends features in; 0 for one that blends scores."""
-    at_pixels = settings.upsample != "bilinear" or (settings.gsd is not None and settings.grid == "scene")
+    at_pixels = settings.upsampled_by not in UPSAMPLERS or (settings.gsd is not None and settings.grid == "scene")
     return 0 if at_pixels else needs.cell
 
 

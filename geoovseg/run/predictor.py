@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,28 +13,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geoovseg.errors import UsageError
 from geoovseg.features.ask import Words
-from geoovseg.features.store import About
 from geoovseg.methods import Method, card, load_method, upsampled
 from geoovseg.methods.blocks import Cut
-from geoovseg.models.cards import SOURCES, model_card
-from geoovseg.models.download import file_sha256
-from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, load_whole, resolve_device, resolve_precision
+from geoovseg.models.cards import SOURCES
+from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
 from geoovseg.models.regions import Regions, SamRegions, by_colour, given
 from geoovseg.models.sam import Sam, load_sam
 from geoovseg.models.text import TextEncoder, with_background
 from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
 from geoovseg.models.vfm import Vfm, load_vfm
-from geoovseg.models.weights import find_weights
-from geoovseg.ops.classes import best_word, decide
+from geoovseg.ops.classes import best_word, shares_of
+from geoovseg.ops.guided import RADIUS
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
-from geoovseg.prompts import templates
 from geoovseg.run.job import NOTHING, Facts
 from geoovseg.run.layout import Needs
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.batch import TileBatch
+from geoovseg.windows.blend import Rows
 from geoovseg.windows.in_flight import InFlight, device_memory
 from geoovseg.windows.memory import CPU_BATCH
 
@@ -113,20 +110,21 @@ class Predictor:
             return classes
         return self.upsample(classes, torch.from_numpy(batch.pixels).to(classes.device))
 
-    def decide(self, scores: Tensor, valid: Tensor, nodata: int) -> tuple[Tensor, Tensor]:
-        """Finished scores (C, h, w) to codes (h, w) and confidence (h, w) in 0..1."""
-        scale = self.method.scale if self.method.unit == "cosine" else None
-        best, confidence = decide(scores, scale)
-        codes = best + self.vocabulary.first_code
-        if self.settings.threshold is not None:
-            codes = torch.where(confidence < self.settings.threshold, 0, codes)
-        return torch.where(valid, codes, nodata), confidence
+    def shares(self, scores: Tensor) -> Tensor:
+        """Finished scores (C, h, w) as shares of the classes (C, h, w) in 0..1, whose largest is the confidence."""
+        return shares_of(scores, self.method.scale if self.method.unit == "cosine" else None)
 
-    def codes(self, scores: Tensor, valid: Tensor, nodata: int) -> Tensor:
-        """The codes alone, for which no share is computed where no threshold asks for it."""
+    def codes(self, rows: Rows, valid: Tensor, nodata: int) -> Tensor:
+        """The codes (h, w) of finished rows, for which no share is computed where no threshold asks for it."""
+        best = rows.best
+        if best is None:
+            assert rows.scores is not None  # else there is nothing to decide
+            best = rows.scores.max(dim=0).indices  # on a CPU several times faster than argmax
+        codes = best.int() + self.vocabulary.first_code
         if self.settings.threshold is not None:
-            return self.decide(scores, valid, nodata)[0]
-        return torch.where(valid, scores.max(dim=0).indices + self.vocabulary.first_code, nodata)
+            assert rows.scores is not None
+            codes = torch.where(self.shares(rows.scores).amax(0) < self.settings.threshold, 0, codes)
+        return torch.where(valid, codes, nodata)
 
 
 def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
@@ -134,7 +132,7 @@ def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
     device = resolve_device(settings.device)
     precision = resolve_precision(settings.precision, device)
     model = load_clip(settings.model, device, precision, settings.templates)
-    words, dropped, text = _asked(vocabulary, settings, model.text, device)
+    words, dropped, text = asked_words(vocabulary, settings, model.text, device)
     batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)
     in_flight = InFlight(CPU_BATCH if device.type == "cpu" else batch_size)
     vfm, sam = _vfm(settings, model, device, precision), _sam(settings, device, precision)
@@ -152,60 +150,13 @@ def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
         notes=method.notes,
         digests=_digests(model, vfm, sam, upsampler),
     )
-    upsample = UPSAMPLERS.get(settings.upsample, bilinear)
+    upsample = UPSAMPLERS.get(settings.upsampled_by, bilinear)
     return Predictor(
         settings=settings, facts=facts, method=method, upsample=upsample, device=device, in_flight=in_flight, text=text
     )
 
 
-def load_asker(vocabulary: Vocabulary, settings: Settings, said: About) -> Predictor:
-    """What asks kept features some words, which needs no more than the text side of their model.
-
-    Raises the errors of the words, and UsageError where the model is another one by now.
-    """
-    device, record = resolve_device(settings.device), said.record
-    encoder = TextEncoder(
-        lambda: _same_model(record),
-        templates(settings.templates),
-        weights=f"{model_card(record['model']).arch} {record['weights_sha256']}",
-        width=said.depth,
-    )
-    words, dropped, text = _asked(vocabulary, settings, encoder, device)
-    scale = float(settings.settings.get("scale", said.scale))
-    needs = Needs(
-        tile=max(record["tile"]), stride=record["stride"], patch=said.unit, least=0, micro_batch=CPU_BATCH,
-        by_word=False, memory=device_memory(device), bf16_pays=False, cell=said.cell, depth=said.depth,
-    )  # fmt: skip
-    facts = Facts(
-        vocabulary=words, dropped=dropped, needs=needs, scale=scale, device=str(device), precision=record["precision"],
-        batch_size=CPU_BATCH, planned=CPU_BATCH, windows=record["windows_of_blocks"], notes=tuple(record["notes"]),
-        digests={name: record[name] for name in DIGESTS},
-    )  # fmt: skip
-    method: Any = Stored(scale)
-    return Predictor(
-        settings=settings, facts=facts, method=method, upsample=bilinear, device=device, in_flight=InFlight(CPU_BATCH),
-        text=text,
-    )  # fmt: skip
-
-
-def _same_model(record: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The model that features were made with. Raises UsageError where its weights are others."""
-    card = model_card(record["model"])
-    if file_sha256(find_weights(card)) != record["weights_sha256"]:
-        raise UsageError(f"the weights of {card.name} are not those that the features were made with")
-    return load_whole(card)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What a method leaves to be known once its features are kept."""
-
-    scale: float
-    unit: ClassVar[Literal["cosine"]] = "cosine"
-    at_once: ClassVar[None] = None
-
-
-def _asked(
+def asked_words(
     vocabulary: Vocabulary, settings: Settings, encoder: TextEncoder, device: torch.device
 ) -> tuple[Vocabulary, tuple[str, ...], Tensor]:
     """The words with their background, counter-words that were left out, and features (Q, D) of the words."""
@@ -254,10 +205,10 @@ def _method(
     cut = Cut(settings.tile, settings.stride, settings.block, in_flight)
     models: dict[str, Any] = {"vfm": vfm, "sam": sam, "regions": _regions(settings, sam)}
     method = load_method(settings.method, model.vit, text, words, **models, cut=cut, settings=settings.settings)
-    if settings.upsample in UPSAMPLERS:
+    if settings.upsampled_by in UPSAMPLERS:
         return method, None
-    upsampler = load_upsampler(settings.upsample, model.vit.device)
-    check_fit(upsampler.jbu, model.vit, settings.upsample)
+    upsampler = load_upsampler(settings.upsampled_by, model.vit.device)
+    check_fit(upsampler.jbu, model.vit, settings.upsampled_by)
     return upsampled(settings.method, method, upsampler.jbu.cosines), upsampler
 
 
@@ -284,7 +235,13 @@ def _needs(
         bf16_pays=bf16_would_pay(model.vit),
         cell=cell,
         depth=method.depth if cell else 0,
+        reach=reach_of(settings),
     )
+
+
+def reach_of(settings: Settings) -> int:
+    """Cells beyond those around a pixel that it depends on."""
+    return RADIUS if settings.upsampled_by == "guided" else 0
 
 
 def tile_bytes(method: Method) -> Callable[[tuple[int, int]], tuple[float, float]]:

@@ -26,6 +26,7 @@ class SegmentResult:
     """when this was a shard, the name that `geoovseg merge` will give them"""
     vectors: str | None
     confidence: str | None
+    scores: str | None
     method: str
     model: str
     device: str
@@ -98,6 +99,7 @@ def of_outputs(
         labels=str(outputs.labels),
         vectors=None,
         confidence=str(outputs.confidence) if outputs.confidence else None,
+        scores=str(outputs.scores) if outputs.scores else None,
         parts_dir=None,
         method=job.settings.method,
         model=str(job.facts.digests["model"]),

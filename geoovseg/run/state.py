@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -25,9 +24,8 @@ from geoovseg.labels.record import VERSION, RunRecord
 from geoovseg.labels.write import assemble, pieces_of
 from geoovseg.prompts import digest
 from geoovseg.rasters.ground import Box, wkt_of
-from geoovseg.rasters.remote import identity
 from geoovseg.run.feature_parts import about_of_job
-from geoovseg.run.job import Job
+from geoovseg.run.job import Job, known_by
 from geoovseg.scene.scene import Scene
 from geoovseg.windows.plan import Part, TilePlan, runs, share
 
@@ -185,7 +183,12 @@ def _store(outputs: Outputs, scene: Scene, job: Job) -> Iterator[PartStore]:
 
 @contextmanager
 def open_finished(
-    folder: Path, *, output: Path | None = None, confidence: Path | None = None, overwrite: bool = False
+    folder: Path,
+    *,
+    output: Path | None = None,
+    confidence: Path | None = None,
+    scores: Path | None = None,
+    overwrite: bool = False,
 ) -> Iterator[Run]:
     """The run in a folder of parts, to be put together without its scene.
 
@@ -195,7 +198,7 @@ def open_finished(
     folder = folder.resolve()  # its parent is where the outputs go, also when it is given as `.` or by a link
     store = PartStore(folder)
     with as_written(folder):
-        outputs = outputs_of(store, output, confidence)
+        outputs = outputs_of(store, output, confidence, scores)
         profile, parts = _finished(store)
     run = Run(outputs=outputs, store=store, profile=profile, parts=parts, mine=parts, kept=parts)
     with merging(run, overwrite=overwrite):
@@ -225,17 +228,19 @@ def as_written(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def outputs_of(store: PartStore, output: Path | None, confidence: Path | None) -> Outputs:
+def outputs_of(
+    store: PartStore, output: Path | None, confidence: Path | None = None, scores: Path | None = None
+) -> Outputs:
     """Where the outputs of a folder of parts go. Raises OutputError where its word alone would lead elsewhere."""
     named, home = store.journal["outputs"], store.folder.parent
     stated = Path(named["path"] or home / named["labels"])
     labels = output or _beside(home, stated, "-o")
-    sure = named["confidence"] and Path(os.path.normpath(stated.parent / named["confidence"]))
-    return Outputs(
-        labels,
-        (confidence or _beside(stated.parent if output else home, sure, "--confidence")) if sure else None,
-        home if named["path"] else None,
-    )
+    found: dict[str, Path | None] = {}
+    for name, given in (("confidence", confidence), ("scores", scores)):
+        if said := named.get(name):
+            path = Path(os.path.normpath(stated.parent / said))
+            found[name] = given or _beside(stated.parent if output else home, path, f"--{name}")
+    return Outputs(labels, work_dir=home if named["path"] else None, **found)
 
 
 def _beside(home: Path, stated: Path, option: str) -> Path:
@@ -254,7 +259,7 @@ def _finished(store: PartStore) -> tuple[LabelProfile, tuple[Part, ...]]:
     record = RunRecord.from_json(json.dumps(said["record"]), str(folder))
     grid = store.grid((said["scene"]["height"], said["scene"]["width"]))
     check_place(grid, said["scene"])
-    profile = LabelProfile(grid, record.colours)
+    profile = LabelProfile(grid, record.colours, bool(record.background))
     rows, cols = record.tile
     plan = TilePlan(height=profile.grid.height, width=profile.grid.width, tile=(rows, cols), stride=record.stride)
     return profile, plan.parts(store.panels(plan.width))
@@ -278,20 +283,14 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
             "labels": outputs.labels.name,
             "path": str(outputs.labels.resolve()) if outputs.work_dir else None,
             "confidence": _from_here(outputs.confidence, outputs.labels) if outputs.confidence else None,
+            "scores": _from_here(outputs.scores, outputs.labels) if outputs.scores else None,
         },
         "box": None if job.features else job.box(scene),
         "batch": job.facts.planned,
         "record": {key: value for key, value in record.items() if key not in COUNTED},
         "sentences": "" if job.features else digest(job.settings.templates)[:16],
-        **({"features": asdict(about_of_job(scene, job))} if job.features else {}),
+        **({"features": asdict(about_of_job(scene, job, outputs.labels))} if job.features else {}),
     }
-
-
-def known_by(scene: Scene) -> tuple[dict[str, Any], str, str]:
-    """What a scene is known by: its files, without those that viewers make; by what that is; and a digest of it."""
-    names = sorted(file for file in set(scene.files) if not file.endswith((".aux.xml", ".ovr")))
-    files, checked_by = identity(names, scene.src, os.path.dirname(scene.path))
-    return files, checked_by, hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _from_here(path: Path, labels: Path) -> str:

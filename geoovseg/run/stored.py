@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+import numpy as np
+from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
 
-from geoovseg.errors import UsageError, hushed
+from geoovseg.errors import SceneError, UsageError, first_line, hushed
 from geoovseg.features.store import About, FeatureStore, about_of
 from geoovseg.files import is_store
+from geoovseg.network import is_remote
 from geoovseg.rasters.open import native, plain_open, raster_env
+from geoovseg.run.job import Job, known_by
 from geoovseg.run.layout import Layout, Needs, TileBytes
 from geoovseg.scene.area import Area
+from geoovseg.scene.renewed import Renewed
 from geoovseg.scene.scene import Scene, open_scene
-from geoovseg.settings import Settings
+from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.memory import Load
 from geoovseg.windows.plan import TilePlan
+
+if TYPE_CHECKING:
+    from geoovseg.features.picture import Read
 
 ABOVE = (
     "method", "model", "tile", "stride", "block", "vfm", "sam", "regions", "bands", "scale", "nodata", "gsd", "grid",
@@ -44,6 +54,8 @@ class StoredScene(Scene):
     """Kept features: a grid without pixels."""
 
     store: FeatureStore
+    source: Scene | None = None
+    """the scene that was encoded, where scores are to follow its colours"""
 
     @property
     def is_demo(self) -> bool:
@@ -56,16 +68,65 @@ class StoredScene(Scene):
 
 
 @contextmanager
-def open_stored(path: str) -> Iterator[StoredScene]:
-    """Open a store as a scene. Raises SceneError."""
+def open_stored(path: str, settings: Settings) -> Iterator[StoredScene]:
+    """Open a store as a scene. Raises SceneError; UsageError where its pixels are to be looked at, and cannot be."""
     store = FeatureStore(path)
     seen = cast("Any", SeenAs(None if (ends := store.about.record.get("scale")) is None else tuple(ends)))
     bands: Any = tuple(store.about.record.get("bands", (1, 2, 3)))
     with raster_env(), hushed(NotGeoreferencedWarning), plain_open(_grid_of(store.about)) as src, native():
         nothing = cast("Any", None)
-        yield StoredScene(
+        kept = StoredScene(
             src=src, path=path, files=store.files, bands=bands, intensity=seen, validity=nothing, store=store
         )
+        if settings.upsampled_by == "bilinear":
+            yield kept
+        else:
+            with _source_of(store) as source:
+                yield replace(kept, source=source)
+
+
+@contextmanager
+def _source_of(store: FeatureStore) -> Iterator[Scene]:
+    """The scene that was encoded, seen as it was then. Raises UsageError where it is gone, or another one by now."""
+    said, hint = store.about.record, "add --upsample bilinear, or encode the scene anew"
+    place = store.about.source
+    if place is None:
+        raise UsageError(f"{store.path} does not say where its scene is, at whose colours guided looks; {hint}")
+    name = place if is_remote(place) else os.path.normpath(store.path.parent / place)
+    view = {"bands": said["bands"], "scale": store.about.source_scale, "gsd": said["gsd"], "nodata": said["nodata"]}
+    with ExitStack() as stack:
+        try:
+            scene = stack.enter_context(open_scene(name, **view))
+        except SceneError as error:
+            raise UsageError(
+                f"{first_line(error)}; guided looks at the colours of the scene of {store.path}: {hint}"
+            ) from error
+        if known_by(scene)[2] != said["scene_identity"]:
+            raise UsageError(f"{name} is not the scene that {store.path} was made of, or has changed since; {hint}")
+        low, high = sorted(said["scale"])
+        yield replace(scene, intensity=replace(scene.intensity, limits=(low, high)))
+
+
+@contextmanager
+def picture_of(scene: Scene, job: Job) -> Iterator[Read | None]:
+    """What reads a scene for scores that follow its colours, if they do; what may be skipped has no data."""
+    source = scene.source if isinstance(scene, StoredScene) else scene
+    if source is None or job.settings.upsampled_by != "guided" or not job.layout.cell:
+        yield None
+        return
+    skip = job.settings.on_error == "skip"
+    with source.afresh() as own, Renewed(own) as steady:  # not the one that another thread reads
+
+        def read(window: Window) -> tuple[NDArray[Any], NDArray[Any]]:
+            try:
+                return steady.read(lambda now: now.read(window))
+            except SceneError:
+                if not skip:
+                    raise
+                shape = window.height, window.width
+                return np.zeros((3, *shape), np.float32), np.zeros(shape, bool)
+
+        yield read
 
 
 def _grid_of(about: About) -> str:
@@ -98,8 +159,10 @@ def as_encoded(settings: Settings, path: str) -> Settings:
     for name, value in settings.settings.items():
         if name not in BELOW and str(value).lower() != str(about.record["settings"].get(name)).lower():
             raise UsageError(f"--set {name}={value}: the features in {path} were made otherwise; encode the scene anew")
-    if settings.upsample != "bilinear":
-        raise UsageError(f"--upsample {settings.upsample} looks at pixels, which {path} does not hold; leave it away")
+    if settings.upsampled_by not in UPSAMPLERS:
+        raise UsageError(
+            f"--upsample {settings.upsampled_by} sees through the model, which is not asked again; leave it away"
+        )
     below = {name: value for name, value in settings.settings.items() if name in BELOW}
     return replace(settings, **{**were, "settings": {**about.record["settings"], **below}})
 
@@ -138,7 +201,7 @@ def opened(path: str, settings: Settings) -> Iterator[Scene]:
     """A scene as settings say, or kept features as one. Raises what opening them raises."""
     with settings.access():
         if is_store(path):
-            with open_stored(path) as kept:
+            with open_stored(path, settings) as kept:
                 yield kept
         else:
             with open_scene(path, **settings.view) as scene, native():

@@ -77,7 +77,17 @@ class Timings:
 
 
 _ANY = Needs(
-    tile=1, stride=1, patch=1, least=0, micro_batch=1, by_word=False, memory=0, bf16_pays=False, cell=0, depth=0
+    tile=1,
+    stride=1,
+    patch=1,
+    least=0,
+    micro_batch=1,
+    by_word=False,
+    memory=0,
+    bf16_pays=False,
+    cell=0,
+    depth=0,
+    reach=0,
 )
 
 
@@ -152,7 +162,7 @@ def _name(settings: Settings) -> str:
 def _what(settings: Settings) -> dict[str, Any]:
     """The settings that change how long a tile takes."""
     source = settings.regions_from
-    names = ("method", "model", "vfm", "sam", "upsample", "tile", "stride", "block", "device", "precision")
+    names = ("method", "model", "vfm", "sam", "upsampled_by", "tile", "stride", "block", "device", "precision")
     return {
         **{name: getattr(settings, name) for name in (*names, "batch_size")},
         "settings": read_settings(settings.method, settings.settings),
@@ -165,7 +175,7 @@ def _weights(settings: Settings) -> Iterator[Any]:
     method = card(settings.method)
     names: list[tuple[str | None, Kind]] = [(settings.model, "clip"), (settings.sam_name, "sam")]
     names.append((settings.vfm or method.vfm if "vfm" in method.needs else None, "vfm"))
-    names.append((None if settings.upsample in UPSAMPLERS else settings.upsample, "upsampler"))
+    names.append((None if settings.upsampled_by in UPSAMPLERS else settings.upsampled_by, "upsampler"))
     for name, kind in names:
         if name is None or (kind == "vfm" and name in OWN):
             yield name

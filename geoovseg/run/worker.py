@@ -19,11 +19,12 @@ from geoovseg.features.store import SIDE, About
 from geoovseg.files import is_store
 from geoovseg.labels.parts import PREPARED
 from geoovseg.methods import METHODS
+from geoovseg.run.asker import load_asker
 from geoovseg.run.compute import Context, finished_parts
 from geoovseg.run.encode import encoded_parts
 from geoovseg.run.job import Job, Step
 from geoovseg.run.layout import Layout, area_of, lay_out
-from geoovseg.run.predictor import Predictor, load_asker, load_predictor, tile_bytes
+from geoovseg.run.predictor import Predictor, load_predictor, tile_bytes
 from geoovseg.run.stored import StoredScene, lay_out_stored, opened
 from geoovseg.scene.area import Area
 from geoovseg.scene.renewed import Renewed

@@ -11,7 +11,7 @@ from typing import Any
 
 from geoovseg.files import BESIDE
 from geoovseg.files import StrPath as StrPath
-from geoovseg.methods import METHODS, card
+from geoovseg.methods import METHODS, card, read_settings
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, SOURCES
 from geoovseg.network import access
 from geoovseg.prompts import DEFAULT_TEMPLATES, class_lists, template_lists
@@ -32,6 +32,10 @@ from geoovseg.settings.choice import (
     table,
     text,
 )
+from geoovseg.settings.watch import Announce as Announce
+from geoovseg.settings.watch import Progress as Progress
+from geoovseg.settings.watch import Stop as Stop
+from geoovseg.settings.watch import Watch as Watch
 
 GRIDS = ("working", "scene")
 """Where outputs lie when a scene is seen at another resolution: there, or on its own pixels."""
@@ -40,12 +44,6 @@ UPSAMPLERS = ("bilinear", "guided")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ON_ERROR = ("stop", "skip")
 """What can be done about windows that cannot be read."""
-Progress = Callable[[int, int], None]
-"""Called with (windows done, windows to compute)."""
-Announce = Callable[[str], None]
-"""Called with a line for a person, on what a run is about to do."""
-Stop = Callable[[], int | None]
-"""The number of the signal that asked to stop, if one did; asked between parts."""
 
 
 def _models(kind: str, *others: str) -> Callable[[], list[str]]:
@@ -86,8 +84,9 @@ class Settings:
         {}, "Method", "A setting of the method; may be repeated.", table, "--set", metavar="NAME=VALUE"
     )
     upsample: str = choice(
-        "bilinear", "Method", "From patches to pixels: bilinear, guided, jbu_one, jbu_stack, or jbu_one@FILE.",
-        names=_models("upsampler", *UPSAMPLERS),
+        "auto", "Method", "From patches to pixels: guided, bilinear, jbu_one, jbu_stack, or jbu_one@FILE; auto is "
+        "guided where the method leaves that open.",
+        names=_models("upsampler", "auto", *UPSAMPLERS),
     )  # fmt: skip
     tile: int | None = choice(None, "Method", "Side of a window in pixels; default: as the model was trained.", PIXELS)
     stride: int | None = choice(None, "Method", "Step between windows in pixels; default: half a tile.", PIXELS)
@@ -186,6 +185,10 @@ class Settings:
         None, "Output", "Also write confidence (0..1): a .tif, a folder, or alone for <scene>_confidence.tif.",
         metavar="[FILE|DIR]", bare=BESIDE,
     )  # fmt: skip
+    scores: StrPath | None = choice(
+        None, "Output", "Also write the score of every class (0..1), a band each: a .tif, a folder, or alone for "
+        "<scene>_scores.tif.", metavar="[FILE|DIR]", bare=BESIDE,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for name, known in choices().items():
@@ -194,11 +197,30 @@ class Settings:
             object.__setattr__(self, name, kept)
 
     @property
+    def rasters(self) -> dict[str, Any]:
+        """What to write, and where."""
+        names = ("output", "confidence", "work_dir", "scores")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def view(self) -> dict[str, Any]:
         """How a scene is to be opened."""
         gsd = self.gsd if self.grid == "working" else None
         own = {"bands": self.bands, "scale": self.scale, "nodata": self.nodata}
         return {**own, "gsd": gsd, "regions": self.regions_file}
+
+    @property
+    def brings_pixels(self) -> bool:
+        """Whether the method, as it is set, brings its answer to pixels itself."""
+        method = card(self.method)
+        return bool(method.at_pixels or (method.jbu and read_settings(self.method, self.settings)["jbu"]))
+
+    @property
+    def upsampled_by(self) -> str:
+        """How scores get to pixels, where that was left open."""
+        if self.upsample != "auto":
+            return self.upsample
+        return "bilinear" if self.brings_pixels else "guided"
 
     @property
     def goes_on(self) -> bool:
@@ -229,29 +251,6 @@ class Settings:
         """In here, network and weights are as these settings say."""
         with access(offline=self.offline, model_dir=None if self.model_dir is None else os.fspath(self.model_dir)):
             yield
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who is told how far a run is, and who may stop it; nobody by default."""
-
-    progress: Progress | None = None
-    stop: Stop | None = None
-    announce: Announce | None = None
-
-    def say(self, text: str) -> None:
-        """Say what is about to be done."""
-        if self.announce is not None:
-            self.announce(text)
-
-    def tell(self, done: int, total: int) -> None:
-        """Say how far it is."""
-        if self.progress is not None:
-            self.progress(done, total)
-
-    def stopped(self) -> int | None:
-        """The number of the signal that asked to stop, if one did."""
-        return None if self.stop is None else self.stop()
 
 
 @by_name

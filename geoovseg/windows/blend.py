@@ -36,6 +36,8 @@ class Rows:
     """(C, rows, columns) weighted means, zero where no window was; none if that is everywhere"""
     valid: Tensor
     """(rows, columns) true where the scene has data"""
+    best: Tensor | None = None
+    """(rows, columns) the channel with the best score, where only that was asked; then there are no scores"""
 
 
 class Blend(Protocol):

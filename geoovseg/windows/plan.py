@@ -138,11 +138,11 @@ class TilePlan:
             stride=self.stride // side,
         )
 
-    def cells(self, side: int, panel: Panel, span: Span) -> Cells:
-        """The cells that pixels of a panel's rows draw from: those whose centres are around theirs."""
+    def cells(self, side: int, panel: Panel, span: Span, reach: int = 0) -> Cells:
+        """The cells that pixels of a panel's rows draw from: those whose centres are around theirs, and some beyond."""
         whole = self.in_cells(side)
-        left, right = drawn_from((panel.col_off, panel.col_off + panel.width), side, whole.width)
-        return Cells(side, Panel(left, right - left), drawn_from(span, side, whole.height))
+        left, right = drawn_from((panel.col_off, panel.col_off + panel.width), side, whole.width, reach)
+        return Cells(side, Panel(left, right - left), drawn_from(span, side, whole.height, reach))
 
     @property
     def sum_bytes(self) -> int:
@@ -195,10 +195,10 @@ def _up(length: int, unit: int) -> int:
     return -(-length // unit) * unit
 
 
-def drawn_from(pixels: Span, side: int, count: int) -> Span:
+def drawn_from(pixels: Span, side: int, count: int, reach: int = 0) -> Span:
     """The first of `count` cells that some pixels of a line draw from, and the first behind the last."""
     first, end = ((2 * at + 1 - side) // (2 * side) for at in (pixels[0], pixels[1] - 1))
-    return max(0, first), min(count, end + 2)
+    return max(0, first - reach), min(count, end + 2 + reach)
 
 
 def plan_tiles(height: int, width: int, *, tile: int, stride: int, patch: int, aligned: bool = False) -> TilePlan:

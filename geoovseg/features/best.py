@@ -1,0 +1,121 @@
+"""The best class at pixels, looked for only among those that can win: the same labels, whatever the number of classes.
+
+A pixel between the centres of four cells has scores between theirs, so a class whose highest score there is below the
+lowest of another one need not be computed. Most squares between centres are left with one to three classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from geoovseg.ops.guided import at_pixels
+from geoovseg.ops.upsample import mixed
+from geoovseg.windows.plan import AT_ONCE
+
+MARGIN = 1e-5
+"""By which a score may come out higher than those that it lies between, and more."""
+
+
+class Corners(NamedTuple):
+    """Of squares between the centres of cells: what the cells have, and the weights of the second of two."""
+
+    fields: Tensor
+    """(F, C, n + 1, m + 1)"""
+    known: Tensor
+    """(n + 1, m + 1)"""
+    weight: Tensor
+    """(side) of pixels of a square, the same downwards and to the right"""
+
+
+def best_of(corners: Corners, own: Tensor | None) -> Tensor:
+    """The class with the best score (n side, m side) at pixels of n x m squares.
+
+    `own` (3, n side, m side) is how colours of pixels differ from those of cells, for a model that asks for it.
+    """
+    side, (rows, columns) = len(corners.weight), (length - 1 for length in corners.known.shape)
+    inside = None if own is None else own.unflatten(2, (columns, side)).unflatten(1, (rows, side))
+    high, count = _candidates(corners, inside)
+    classes = len(high)
+    kind = torch.uint8 if classes < 256 else torch.int32
+    found = high.argmax(0).to(kind)[:, None, :, None].expand(-1, side, -1, side).contiguous()
+    for many, squares in _by_count(count):
+        step = max(1, 4 * AT_ONCE // (many * side * side * len(corners.fields)))
+        for row, column in zip(*(each.split(step) for each in squares), strict=True):
+            among = high[:, row, column].topk(min(many, classes), 0).indices.sort(0).values
+            here = None if inside is None else inside[:, row, :, column].transpose(0, 1)
+            best = _scores(corners, row, column, among, here).max(0, keepdim=True).indices
+            found[row, :, column, :] = (
+                among[..., None, None].expand(*among.shape, side, side).gather(0, best)[0].to(kind)
+            )
+    return found.flatten(2).flatten(0, 1)
+
+
+def _candidates(corners: Corners, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The most that a class can have in a square (C, n, m), and how many classes can win there (n, m)."""
+    far = torch.finfo(corners.fields.dtype).max
+    least = corners.fields[0 if own is None else -2]
+    high = _over(torch.where(corners.known, corners.fields[-1], -far), torch.maximum)
+    low = _over(torch.where(corners.known, least, far), torch.minimum)
+    if own is not None:
+        most, fewest = _between(corners.fields, own.amax((2, 4)), own.amin((2, 4)))
+        whole = _over(corners.known, torch.logical_and)
+        high, low = torch.where(whole, high.minimum(most), high), torch.where(whole, low.maximum(fewest), low)
+    return high, (high >= low.max(0).values - MARGIN).sum(0)
+
+
+def _between(fields: Tensor, most: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """What a model can give at most, and at least, for colours that differ by so much from those of cells (3, n, m)."""
+    high, low = (_over(fields[0], pick) for pick in (torch.maximum, torch.minimum))
+    for channel in range(3):
+        slopes = [_over(fields[1 + channel], pick) for pick in (torch.maximum, torch.minimum)]
+        products = torch.stack([slope * by[channel] for slope in slopes for by in (most, least)])
+        high, low = high + products.amax(0), low + products.amin(0)
+    return high, low
+
+
+def _over(values: Tensor, pick: object) -> Tensor:
+    """The most, or the least, of four corners."""
+    assert callable(pick)
+    down = pick(values[..., :-1, :], values[..., 1:, :])
+    found: Tensor = pick(down[..., :-1], down[..., 1:])
+    return found
+
+
+def _by_count(count: Tensor) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    """Squares (rows, columns) with more than one class that can win, by the power of two that is enough for them."""
+    many, most = 2, int(count.max())
+    while many < 2 * most:
+        row, column = ((count > many // 2) & (count <= many)).nonzero(as_tuple=True)
+        if len(row):
+            yield many, (row, column)
+        many *= 2
+
+
+def _scores(corners: Corners, row: Tensor, column: Tensor, among: Tensor, own: Tensor | None) -> Tensor:
+    """Scores (K, squares, side, side) of some classes (K, squares) at the pixels of squares."""
+    fields = _mixed(corners.weight, *(corners.fields[:, among, r, c] for r, c in _four(row, column)))
+    known = [corners.known[r, c] for r, c in _four(row, column)]
+    everywhere = known[0] & known[1] & known[2] & known[3]
+    if not everywhere.all():
+        shares = _mixed(corners.weight, *(each.to(fields.dtype) for each in known))
+        whole = fields / shares.clamp_min(torch.finfo(shares.dtype).tiny)
+        fields = torch.where(everywhere[:, None, None], fields, whole)
+    return fields[0] if own is None else at_pixels(fields, own)
+
+
+def _four(row: Tensor, column: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The corners of squares: above left and right, then below."""
+    for down in (0, 1):
+        for right in (0, 1):
+            yield row + down, column + right
+
+
+def _mixed(weight: Tensor, above: Tensor, above_right: Tensor, below: Tensor, below_right: Tensor) -> Tensor:
+    """Values (..., side, side) at pixels between four corners; products and sums as for whole rows of pixels."""
+    left = mixed(above[..., None], below[..., None], weight)
+    right = mixed(above_right[..., None], below_right[..., None], weight)
+    return mixed(left[..., None], right[..., None], weight)
