@@ -13,7 +13,7 @@ from dataclasses import replace
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import GeoOVSegError
 from geoovseg.methods import METHODS
-from geoovseg.run.checks import check_settings
+from geoovseg.run.checks import check_models, check_settings
 from geoovseg.run.rehearsal import rehearse
 from geoovseg.run.timings import PACKAGED, product_seconds
 from geoovseg.scene.scene import open_scene
@@ -33,6 +33,7 @@ def main() -> None:
             settings = Settings(method=method, model="demo", device="cpu")
             try:
                 check_settings(settings)
+                check_models(settings)
             except GeoOVSegError:  # its models are not here, and not in the package
                 continue
             with open_scene(scene) as src:

@@ -20,6 +20,7 @@ from geoovseg.run.feature_run import FeatureRun, are_made_of, feature_names, hol
 from geoovseg.run.finished import finished
 from geoovseg.run.job import Job
 from geoovseg.run.layout import area_of, caution
+from geoovseg.run.places import NO_FEATURES
 from geoovseg.run.result import EncodeResult as EncodeResult
 from geoovseg.run.result import SegmentResult as SegmentResult
 from geoovseg.run.result import encoded, of_outputs, of_run
@@ -45,6 +46,8 @@ def segment_scene(
     """Segment one scene, from its pixels to finished label rasters; `begin` gives what computes it."""
     if settings.features is not None and not is_store(path):
         return _by_features(path, words, settings, begin, watch)
+    if words.places and not is_store(path):
+        raise UsageError(f"{words.places[0]}: {NO_FEATURES}")
     usage = Usage()
     settings = as_encoded(settings, path) if is_store(path) else settings
     outputs = output_names(path, **settings.rasters)

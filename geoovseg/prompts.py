@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import hashlib
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from geoovseg.files import LARGEST_TEXT, bytes_of, text_of
 DEFAULT_TEMPLATES = "openai-80"
 MOST_SENTENCES = 1000
 """Of a set of templates: those of a word go through the text tower together."""
+KNOWN_COLOURS = {
+    "building": "#c0392b", "house": "#c0392b", "roof": "#c0392b", "road": "#7f8c8d", "street": "#7f8c8d",
+    "water": "#2e86de", "river": "#2e86de", "lake": "#2e86de", "tree": "#1e6b34", "forest": "#1e6b34",
+    "grass": "#9ccc65", "vegetation": "#4caf50", "cropland": "#f1c40f", "agricultural": "#f1c40f",
+    "agriculture": "#f1c40f", "bare soil": "#b08b5a", "bareland": "#b08b5a", "barren": "#b08b5a",
+    "parking lot": "#8e44ad", "pavement": "#95a5a6", "car": "#e67e22", "vehicle": "#e67e22",
+}  # fmt: skip
 
 
 def prompts_dir() -> Path:
@@ -117,3 +125,12 @@ def _find(name_or_file: str, known: dict[str, Path], what: str) -> Path:
 
 def _listed(path: Path, what: str) -> tuple[str, ...]:
     return tuple(line for line in read_text(path, what).splitlines() if line.strip() and not line.startswith("#"))
+
+
+def customary_colour(name: str, index: int, taken: set[str]) -> str:
+    """A customary colour where a name, in lower case, has one that is free, else hues a golden angle apart."""
+    known = KNOWN_COLOURS.get(name)
+    if known is not None and known not in taken:
+        return known
+    rgb = colorsys.hsv_to_rgb((0.11 + index * 0.618034) % 1, 0.55 + 0.2 * (index % 3), 0.9 - 0.15 * (index % 2))
+    return "#" + "".join(f"{round(c * 255):02x}" for c in rgb)

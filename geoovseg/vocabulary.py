@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import os
 import re
 import warnings
@@ -11,19 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from geoovseg.errors import GeoOVSegWarning, VocabularyError, some
-from geoovseg.prompts import counter_words, find_list, read_text
+from geoovseg.prompts import counter_words, customary_colour, find_list, read_text
 
 BACKGROUND = "background"
+PLACES = "@"
+"""Begins the word that names a file of places, whose own features are what is looked for."""
 SHOWN = 12
 """Classes that are told one by one."""
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}$")
-_KNOWN_COLOURS = {
-    "building": "#c0392b", "house": "#c0392b", "roof": "#c0392b", "road": "#7f8c8d", "street": "#7f8c8d",
-    "water": "#2e86de", "river": "#2e86de", "lake": "#2e86de", "tree": "#1e6b34", "forest": "#1e6b34",
-    "grass": "#9ccc65", "vegetation": "#4caf50", "cropland": "#f1c40f", "agricultural": "#f1c40f",
-    "agriculture": "#f1c40f", "bare soil": "#b08b5a", "bareland": "#b08b5a", "barren": "#b08b5a",
-    "parking lot": "#8e44ad", "pavement": "#95a5a6", "car": "#e67e22", "vehicle": "#e67e22",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,6 +95,16 @@ class Vocabulary:
         return tuple(word for group in self.groups for word in group)
 
     @property
+    def places(self) -> tuple[str, ...]:
+        """Words that are files of places."""
+        return tuple(word for word in self.queries if word.startswith(PLACES))
+
+    def renamed(self, names: Mapping[str, str]) -> Vocabulary:
+        """The same with other names for some words."""
+        classes = (replace(e, words=tuple(names.get(w, w) for w in e.words)) for e in self.classes)
+        return replace(self, classes=tuple(classes), background=tuple(names.get(w, w) for w in self.background))
+
+    @property
     def first_code(self) -> int:
         """Code of the first score channel: 0 with a background, 1 without."""
         return 0 if self.background else 1
@@ -149,16 +153,14 @@ def read_classes(classes: Classes | None, vocabulary: str | os.PathLike[str] | N
 def parse_classes(items: Sequence[str]) -> Vocabulary:
     """Read the command line's grammar: commas separate classes, `a=b+c` gives a the words b and c, `@FILE` is a list.
 
-    `|` is accepted for `+`. A class named background becomes code 0. Raises VocabularyError.
+    `a=@FILE` is what kept features are at the places in a file. `|` is accepted for `+`. A class named background
+    becomes code 0. Raises VocabularyError.
     """
     entries: list[tuple[str, tuple[str, ...], str | None]] = []
     for item in items:
-        if item.startswith("@"):
-            entries += _list_file(item[1:])
-        else:
-            for part in item.split(","):
-                listed = part.strip().startswith("@")
-                entries += _list_file(part.strip()[1:]) if listed else [_parse_item(part)]
+        for part in [item] if item.startswith("@") else item.split(","):
+            file = part.strip().removeprefix("@")
+            entries += [_parse_item(part)] if file == part.strip() else _lines(read_text(Path(file)), file)
     return _vocabulary(entries)
 
 
@@ -219,6 +221,8 @@ def _parse_item(item: str) -> tuple[str, tuple[str, ...], str | None]:
     _check_item(item.strip())
     text, colour = _split_colour(item.strip())
     name, equals, right = text.partition("=")
+    if not equals and f": {PLACES}" in text:  # as in files
+        name, equals, right = text.partition(":")
     if "=" in right:
         raise VocabularyError(f"class {item.strip()!r} has two '='; write name=word+word")
     words = _words(re.split(r"[+|]", right if equals else text), f"class {item.strip()!r}")
@@ -238,25 +242,28 @@ def _named(name: object, words: object) -> tuple[str, tuple[str, ...], None]:
     return name.strip(), _words(found, f"class {name!r}"), None
 
 
-def _list_file(path: str) -> list[tuple[str, tuple[str, ...], str | None]]:
-    return _lines(read_text(Path(path)), path)
-
-
 def _lines(text: str, source: str) -> list[tuple[str, tuple[str, ...], str | None]]:
     entries = []
+    folder = os.path.dirname(source)
     for number, raw in enumerate(text.splitlines(), start=1):
         line, colour = _split_colour(raw.strip())
         if not line or line.startswith("#"):
             continue
         where = f"{source}, line {number}"
         name, colon, right = line.partition(":")
-        words = _words((right if colon else line).split(","), where)
+        words = _words((_from(folder, word) for word in (right if colon else line).split(",")), where)
         if "=" in line or "+" in line:
             raise VocabularyError(f"{where}: write 'name: word,word' in files; '=' and '+' belong to the command line")
         if colon and not name.strip():
             raise VocabularyError(f"{where}: no name before ':'")
         entries.append((name.strip() if colon else words[0], words, colour))
     return entries
+
+
+def _from(folder: str, word: str) -> str:
+    """A word of a list; files of places are named as seen from it."""
+    name = word.strip()
+    return PLACES + os.path.join(folder, name[1:]) if name.startswith(PLACES) else word
 
 
 def _split_colour(text: str) -> tuple[str, str | None]:
@@ -283,16 +290,7 @@ def _vocabulary(entries: Sequence[tuple[str, tuple[str, ...], str | None]]) -> V
     taken = {colour for _, _, colour in others if colour}
     classes: list[ClassEntry] = []
     for index, (name, words, colour) in enumerate(others):
-        chosen = colour or _default_colour(name, index, taken)
+        chosen = colour or customary_colour(_fold(name), index, taken)
         taken.add(chosen)
         classes.append(ClassEntry(name, words, chosen))
     return Vocabulary(tuple(classes), named[0][1] if named else (), own_background=bool(named))
-
-
-def _default_colour(name: str, index: int, taken: set[str]) -> str:
-    """A customary colour where the name has one that is free, else hues a golden angle apart."""
-    known = _KNOWN_COLOURS.get(_fold(name))
-    if known is not None and known not in taken:
-        return known
-    rgb = colorsys.hsv_to_rgb((0.11 + index * 0.618034) % 1, 0.55 + 0.2 * (index % 3), 0.9 - 0.15 * (index % 2))
-    return "#" + "".join(f"{round(c * 255):02x}" for c in rgb)

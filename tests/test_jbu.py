@@ -229,12 +229,10 @@ def test_labels_do_not_depend_on_batches_or_panels(
 def test_words_that_are_not_merged_before_are_in_the_estimate(demo_scene: str, weights: str) -> None:
     """Three classes of four words: a batch of 8 windows holds a channel more at pixel resolution, three times."""
     words = read_classes("building=house+roof,road,water", None)
-    settings = Settings(model="demo", background="none", upsample="guided")
-    learned = replace(settings, upsample=weights)
-    plain, more = (Worker(words, each).job(demo_scene, each).layout for each in (settings, learned))
-    tile = more.plan.tile
-    assert plain.plan == more.plan
-    assert more.memory_mb - plain.memory_mb == pytest.approx(3 * 4 * 8 * tile[0] * tile[1] / 1e6)
+    settings = Settings(model="demo", background="none", upsample=weights)
+    layout = Worker(words, settings).job(demo_scene, settings).layout
+    tile, merged = layout.plan.tile, replace(layout, load=replace(layout.load, at_once=len(words.groups)))
+    assert layout.memory_mb - merged.memory_mb == pytest.approx(3 * 4 * 8 * tile[0] * tile[1] / 1e6)
 
 
 def test_windows_too_small_to_mirror_are_refused(
@@ -248,7 +246,7 @@ def test_windows_too_small_to_mirror_are_refused(
 def test_missing_weights_and_unknown_names_are_told_before_anything_is_read(demo_scene: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsMissingError, match="geoovseg models fetch jbu_one"):
         _run(demo_scene, tmp_path, "labels.tif", upsample="jbu_one")
-    with pytest.raises(UsageError, match="choose from bilinear, guided, jbu_one, jbu_stack"):
+    with pytest.raises(UsageError, match="choose from auto, bilinear, guided, jbu_one, jbu_stack"):
         _run(demo_scene, tmp_path, "labels.tif", upsample="cubic")
     with pytest.raises(WeightsMissingError, match="no weights at nowhere.ckpt, given by --upsample"):
         _run(demo_scene, tmp_path, "labels.tif", upsample="jbu_one@nowhere.ckpt")

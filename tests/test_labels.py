@@ -26,7 +26,7 @@ from geoovseg.labels.parts import open_store
 from geoovseg.labels.profile import LabelProfile, label_dtype
 from geoovseg.labels.read import category_names
 from geoovseg.labels.record import RUN_TAG
-from geoovseg.labels.write import PartsBuilder, assemble
+from geoovseg.labels.write import CONFIDENCE, LABELS, PartsBuilder, assemble
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.windows.plan import Part
 
@@ -41,10 +41,12 @@ def _create(outputs: Outputs, grid: RasterGrid, classes: Sequence[tuple[str, str
     with open_store(outputs.parts, {}, resume=False, shared=False) as store:
         parts: list[Part] = []
         profile = LabelProfile(grid, tuple(classes))
-        builder = PartsBuilder(profile, confidence=outputs.confidence is not None)
+        more = [CONFIDENCE] if outputs.confidence else []
+        builder = PartsBuilder(profile, *more)
 
-        def write(*rows: Any) -> None:
-            for done in builder.write(*rows):
+        def write(row_off: int, col_off: int, codes: Any, sure: Any) -> None:
+            layers = {LABELS: codes, **({CONFIDENCE: sure} if more else {})}
+            for done in builder.write(row_off, col_off, layers):
                 store.commit(done)
                 parts.append(done.part)
 

@@ -161,7 +161,7 @@ CHANGES = {
     "the windows": ({"stride": 56}, "record stride was 112 and is now 56"),
     "the area": ({"aoi": "480000,5459000,480020,5459999"}, "aoi was null"),
     "the confidence": ({"confidence": None}, "outputs confidence was"),
-    "the upsampling": ({"upsample": "guided"}, "record upsample was \"bilinear\" and is now \"guided\""),
+    "the upsampling": ({"upsample": "bilinear"}, "record upsample was \"guided\" and is now \"bilinear\""),
     "the templates": ({"templates": "plain"}, "record templates was"),
 }  # fmt: skip
 
@@ -900,7 +900,7 @@ def test_windows_that_fit_the_model_but_not_the_upsampling_are_halved(
     tall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upsample = predictor.UPSAMPLERS["guided"]
-    _run(tall, tmp_path, upsample="guided")
+    _run(tall, tmp_path, method="resclip")
     expected = _read(tmp_path / "labels.tif"), _read(tmp_path / "sure.tif")
 
     def small(scores: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
@@ -910,7 +910,7 @@ def test_windows_that_fit_the_model_but_not_the_upsampling_are_halved(
 
     monkeypatch.setitem(predictor.UPSAMPLERS, "guided", small)
     with pytest.warns(UserWarning, match="cannot hold 8 windows; going on with 4"):
-        _run(tall, tmp_path, upsample="guided", overwrite=True)
+        _run(tall, tmp_path, method="resclip", overwrite=True)
     _same(tmp_path, expected)
 
 

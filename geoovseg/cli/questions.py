@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from geoovseg.prompts import class_lists
+from geoovseg.vocabulary import PLACES
 
 
 def questions(classes: Sequence[str] | None) -> Iterator[str]:
@@ -13,7 +14,7 @@ def questions(classes: Sequence[str] | None) -> Iterator[str]:
     for text in texts:
         first, bar, second = (part.strip() for part in text.partition("|"))
         name, colon, word = (part.strip() for part in text.partition(":"))
-        if "=" in text or text.startswith("@"):
+        if "=" in text or text.startswith("@") or word.startswith(PLACES):
             continue
         if bar:
             yield f"{text!r} is one class, of the words {first} and {second}; for two classes write -c {first},{second}"

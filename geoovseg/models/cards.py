@@ -18,7 +18,7 @@ from geoovseg.models.catalogue import SAT_MEAN as SAT_MEAN
 from geoovseg.models.catalogue import SAT_STD as SAT_STD
 from geoovseg.models.catalogue import Kind as Kind
 from geoovseg.models.catalogue import ModelCard as ModelCard
-from geoovseg.vocabulary import Vocabulary
+from geoovseg.vocabulary import PLACES, Vocabulary
 
 DEFAULT_MODEL = "ViT-B-16/openai"
 DEMO = "demo"
@@ -63,7 +63,7 @@ def warn_unknown(card: ModelCard, vocabulary: Vocabulary) -> None:
     if card.name != DEMO:
         return
     known = set((DEMO_DIR / "words.txt").read_text().split("\n"))
-    asked = (word for entry in vocabulary.classes for word in entry.words)
+    asked = (word for entry in vocabulary.classes for word in entry.words if not word.startswith(PLACES))
     if unknown := [word for word in asked if word.casefold() not in known]:
         message = f"the {card.name} model was never told of: {some(unknown)}"
         warnings.warn(message, GeoOVSegWarning, 4)

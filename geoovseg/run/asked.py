@@ -21,6 +21,7 @@ from geoovseg.features.store import FeatureStore
 from geoovseg.files import StrPath
 from geoovseg.prompts import DEFAULT_TEMPLATES
 from geoovseg.run.asker import load_asker
+from geoovseg.run.places import cells_of, crs_of, example_of
 from geoovseg.run.stored import as_encoded
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Classes, read_classes
@@ -42,12 +43,12 @@ class Features:
     @cached_property
     def crs(self) -> CRS | None:
         """The coordinate system of the scene."""
-        return None if self.store.about.crs is None else CRS.from_wkt(self.store.about.crs)
+        return crs_of(self.store.about)
 
     @property
     def transform(self) -> Affine:
         """From (column, row) of cells to the ground."""
-        return Affine(*self.store.about.transform) @ Affine.scale(self.store.about.cell)
+        return cells_of(self.store.about)
 
     def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[np.float16]:
         """Vectors (rows, columns, D) of cells, float16; zero where no window was.
@@ -65,26 +66,16 @@ class Features:
         """
         given = as_encoded(Settings(templates=templates, background=background), str(self.store.path))
         with given.access():
-            asker = load_asker(read_classes(classes, None), given, self.store.about)
+            asker = load_asker(read_classes(classes, None), given, self.store)
         return self._scores(asker.words.class_scores, asker.vocabulary.channels)
 
-    def similar(self, places: Sequence[tuple[float, float]]) -> Any:
-        """How like the cells at some places (x, y), in the scene's coordinates, each cell is.
+    def similar(self, places: Any) -> Any:
+        """How like some places each cell is: points (x, y) or shapes in the scene's coordinates, or a file of shapes.
 
-        An xarray DataArray (y, x) of cosines with the mean of their vectors. Raises UsageError where a place lies
-        outside, or has no data.
+        An xarray DataArray (y, x) of cosines with the mean vector of the cells that are marked: of a point that around
+        it, of a polygon those whose centres it holds. Raises UsageError where none lies on the scene, or has data.
         """
-        rows, columns, depth = self.shape
-        vectors = []
-        for x, y in places:
-            column, row = (int(np.floor(at)) for at in ~self.transform @ (x, y))
-            if not (0 <= row < rows and 0 <= column < columns):
-                raise UsageError(f"({x}, {y}) lies outside of {self.store.path}")
-            vectors.append(self.read(slice(row, row + 1), slice(column, column + 1))[0, 0].astype(np.float32))
-        mean = np.mean(vectors, axis=0) if vectors else np.zeros(depth, np.float32)
-        if not mean.any():
-            raise UsageError("none of these places has data" if vectors else "name at least one place")
-        like = F.normalize(torch.from_numpy(mean), dim=0)[:, None, None]
+        like = example_of(self.store, places)[:, None, None]
         found = self._scores(lambda cells, _: (F.normalize(cells.float(), dim=0) * like).sum(0)[None], ("",))
         return found[0].drop_vars("class")
 

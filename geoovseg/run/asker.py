@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from geoovseg.errors import UsageError
-from geoovseg.features.store import About
+from geoovseg.features.store import FeatureStore
 from geoovseg.models.cards import model_card
 from geoovseg.models.download import file_sha256
 from geoovseg.models.load import load_whole, resolve_device
-from geoovseg.models.text import TextEncoder
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.upsample import bilinear
 from geoovseg.prompts import templates
 from geoovseg.run.job import Facts
 from geoovseg.run.layout import Needs
+from geoovseg.run.places import WithPlaces
 from geoovseg.run.predictor import DIGESTS, Predictor, asked_words, reach_of
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
@@ -24,13 +24,15 @@ from geoovseg.windows.in_flight import InFlight, device_memory
 from geoovseg.windows.memory import CPU_BATCH
 
 
-def load_asker(vocabulary: Vocabulary, settings: Settings, said: About) -> Predictor:
+def load_asker(vocabulary: Vocabulary, settings: Settings, store: FeatureStore) -> Predictor:
     """What asks kept features some words, which needs no more than the text side of their model.
 
     Raises the errors of the words, and UsageError where the model is another one by now.
     """
+    said = store.about
     device, record = resolve_device(settings.device), said.record
-    encoder = TextEncoder(
+    encoder = WithPlaces(
+        store,
         lambda: _same_model(record),
         templates(settings.templates),
         weights=f"{model_card(record['model']).arch} {record['weights_sha256']}",
@@ -44,8 +46,9 @@ def load_asker(vocabulary: Vocabulary, settings: Settings, said: About) -> Predi
         reach=reach_of(settings),
     )  # fmt: skip
     facts = Facts(
-        vocabulary=words, dropped=dropped, needs=needs, scale=scale, device=str(device), precision=record["precision"],
-        batch_size=CPU_BATCH, planned=CPU_BATCH, windows=record["windows_of_blocks"], notes=tuple(record["notes"]),
+        vocabulary=encoder.named(words), dropped=dropped, needs=needs, scale=scale, device=str(device),
+        precision=record["precision"], batch_size=CPU_BATCH, planned=CPU_BATCH, windows=record["windows_of_blocks"],
+        notes=tuple(record["notes"]),
         digests={name: record[name] for name in DIGESTS},
     )  # fmt: skip
     method: Any = Stored(scale)

@@ -82,7 +82,7 @@ class Worker:
             return self.predictor
         if self._asker is None or self._asker[0] != (settings, scene.store.about):
             with settings.access():
-                self._asker = (settings, scene.store.about), load_asker(self.words, settings, scene.store.about)
+                self._asker = (settings, scene.store.about), load_asker(self.words, settings, scene.store)
         return self._asker[1]
 
     def _layout(self, scene: Scene, settings: Settings, area: Area | None) -> Layout:
