@@ -20,7 +20,7 @@ from geoovseg.run.feature_run import FeatureRun, are_made_of, feature_names, hol
 from geoovseg.run.finished import finished
 from geoovseg.run.job import Job
 from geoovseg.run.layout import area_of, caution
-from geoovseg.run.places import NO_FEATURES
+from geoovseg.run.places import check_seen
 from geoovseg.run.result import EncodeResult as EncodeResult
 from geoovseg.run.result import SegmentResult as SegmentResult
 from geoovseg.run.result import encoded, of_outputs, of_run
@@ -46,8 +46,8 @@ def segment_scene(
     """Segment one scene, from its pixels to finished label rasters; `begin` gives what computes it."""
     if settings.features is not None and not is_store(path):
         return _by_features(path, words, settings, begin, watch)
-    if words.places and not is_store(path):
-        raise UsageError(f"{words.places[0]}: {NO_FEATURES}")
+    if not is_store(path):
+        check_seen(words)
     usage = Usage()
     settings = as_encoded(settings, path) if is_store(path) else settings
     outputs = output_names(path, **settings.rasters)
@@ -169,15 +169,16 @@ def compute(job: Job, run: Run, executor: Executor, watch: Watch) -> tuple[int, 
 
     Raises InterruptedRunError when asked to stop, with what is finished kept.
     """
-    groups = run.groups(executor.workers)
-    wanted = [job.count(parts) for parts in groups]
+    groups, stored = run.groups(executor.workers), is_store(job.scene)
+    wanted = [len(parts) if stored else job.count(parts) for parts in groups]
     done, seen, left, together = Counter[int](), Counter[int](), sum(map(len, groups)), job.facts.planned
     for number, step in executor.run(job, groups, watch.stopped):
         for part in step.finished:
             run.keep(part)
         left -= len(step.finished)
         seen[number], together = step.windows, min(together, step.together or together)
-        done[number] = wanted[number] if step.ended else min(step.windows, wanted[number])
+        so_far = done[number] + len(step.finished) if stored else step.windows
+        done[number] = wanted[number] if step.ended else min(so_far, wanted[number])
         watch.tell(done.total(), sum(wanted))
     if left:
         raise _interrupted(run, watch.stopped() or 0)

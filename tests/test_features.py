@@ -9,27 +9,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import open_clip
 import pytest
 import rasterio
+import shapely
 import torch
 from rasterio.transform import Affine
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from geoovseg import METHODS, encode, merge, open_features, segment
+from geoovseg import METHODS, Segmenter, encode, merge, open_features, segment
 from geoovseg.demo.scenes import render
 from geoovseg.errors import InterruptedRunError, OutputError, SceneError, UsageError
 from geoovseg.features.ask import CHUNK, CellRows, Words
 from geoovseg.features.cells import CellBlend, FeatureBlend
 from geoovseg.features.pixels import Asked, between
 from geoovseg.features.store import FeatureStore
+from geoovseg.labels.record import RUN_TAG
 from geoovseg.models import load
 from geoovseg.models.load import load_clip
 from geoovseg.ops import upsample
 from geoovseg.scene.scene import DEMO_TAG
 from geoovseg.settings import UPSAMPLERS
+from geoovseg.vectors.info import info
+from geoovseg.vocabulary import read_classes
 from geoovseg.windows.plan import Panel, plan_tiles
 
 Write = Callable[..., str]
@@ -656,3 +661,103 @@ def test_memory_of_features_does_not_grow_with_the_words(small: str) -> None:
         for count in (3, 60)
     )
     assert many.memory_mb < 1.35 * few.memory_mb
+
+
+def _marked(folder: Path, scene: str, truth: np.ndarray, code: int, crs: str = "EPSG:4326") -> Path:
+    """Twelve points on pixels of a class, in another coordinate system."""
+    ys, xs = np.nonzero(truth == code)
+    some = np.random.default_rng(code).choice(len(ys), 12)
+    with rasterio.open(scene) as src:
+        points = [shapely.Point(*(src.transform * (xs[n] + 0.5, ys[n] + 0.5))) for n in some]
+        table = geopandas.GeoDataFrame(geometry=points, crs=src.crs)
+    table.to_crs(crs).to_file(folder / f"places_{code}.gpkg")
+    return folder / f"places_{code}.gpkg"
+
+
+def test_classes_by_example_are_where_their_places_are(write_raster: Write, tmp_path: Path) -> None:
+    """Each class is the mean of features at twelve points; nothing else is known of it."""
+    pixels, truth = render(1003, 256, 256)
+    scene = write_raster(pixels, tags={DEMO_TAG: "1003"})
+    kept = encode(scene, output=tmp_path / "x.zarr", **GIVEN).features
+    codes = [int(code) for code in np.argsort(-np.bincount(truth.ravel(), minlength=9))[:3]]
+    classes = {f"kind {code}": f"@{_marked(tmp_path, scene, truth, code)}" for code in codes}
+    found = _read(segment(kept, classes, output=tmp_path / "a.tif", background="none").labels)[0]
+    right = [(found[truth == code] == n).mean() for n, code in enumerate(codes, start=1)]
+    assert min(right) > 0.9
+    with rasterio.open(tmp_path / "a.tif") as src:
+        record = src.tags()[RUN_TAG]
+    assert str(tmp_path) not in record
+    assert f"@places_{codes[0]}.gpkg (" in record
+    with pytest.raises(UsageError, match=r"places_.*gpkg: only kept features are asked by example"):
+        segment(scene, classes, output=tmp_path / "b.tif", **GIVEN)
+    with pytest.raises(UsageError, match="only kept features are asked by example"):
+        Segmenter(classes, **GIVEN).predict(pixels)
+    both = segment(scene, classes, output=tmp_path / "c.tif", features=kept, background="none", **GIVEN)
+    np.testing.assert_array_equal(_read(both.labels)[0], found)
+
+
+def test_an_example_is_the_mean_vector_of_what_is_marked(kept: Path, tmp_path: Path) -> None:
+    """A polygon marks the cells whose centres it holds, a point that around it; both as one word."""
+    features = open_features(kept)
+    vectors = features.read(slice(3, 6), slice(2, 4)).reshape(-1, features.shape[2]).astype(np.float64)
+    left, top = features.transform * (2, 3)
+    right, bottom = features.transform * (4, 6)
+    box = shapely.box(left, bottom, right, top)
+    mean = vectors.mean(0) / np.linalg.norm(vectors.mean(0))
+    whole = features.read().astype(np.float64)
+    expected = whole @ mean / np.maximum(np.linalg.norm(whole, axis=-1), 1e-9)
+    np.testing.assert_allclose(features.similar([box]).values, expected, atol=1e-5)
+    centres = [features.transform * (column + 0.5, row + 0.5) for row in (3, 4, 5) for column in (2, 3)]
+    np.testing.assert_allclose(features.similar(centres).values, expected, atol=1e-5)
+    geopandas.GeoDataFrame(geometry=[box], crs=features.crs).to_file(tmp_path / "box.gpkg")
+    np.testing.assert_allclose(features.similar(tmp_path / "box.gpkg").values, expected, atol=1e-5)
+    with pytest.raises(UsageError, match="marks no place within the scene"):
+        features.similar([(0.0, 0.0)])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("solar panel=@a.gpkg", ("@a.gpkg",)),
+        ("solar panel: @a.gpkg", ("@a.gpkg",)),
+        ("x=@a.gpkg+roof", ("@a.gpkg", "roof")),
+    ],
+)
+def test_places_are_words_of_a_class(text: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    entry = read_classes(text).classes[0]
+    assert (entry.name, entry.words) == (text[:11] if len(words) == 1 else "x", words)
+    (tmp_path / "list.txt").write_text("solar panel: @a.gpkg, roof\n")
+    assert read_classes(f"@{tmp_path / 'list.txt'}").classes[0].words == (f"@{tmp_path / 'a.gpkg'}", "roof")
+
+
+def test_scores_are_a_band_a_class_that_sum_to_one(small: str, tmp_path: Path) -> None:
+    """Of a scene and of its features; the best of them is the confidence, and its class the label."""
+    given = {"classes": "road,water,tree", "background": "auto", "confidence": "beside", "scores": "beside"}
+    own = segment(small, output=tmp_path / "a.tif", **given, **GIVEN)
+    kept = encode(small, output=tmp_path / "x.zarr", **GIVEN)
+    made = segment(kept.features, output=tmp_path / "b.tif", **given)
+    assert own.scores == str(tmp_path / "a_scores.tif")
+    with rasterio.open(own.scores) as src:
+        scores, valid = src.read().astype(int), src.dataset_mask() > 0
+        assert (src.descriptions, src.scales) == (("background", "road", "water", "tree"), (1 / 250,) * 4)
+        assert (src.nodata, src.crs, src.tags(ns="IMAGE_STRUCTURE")["LAYOUT"]) == (255, "EPSG:32632", "COG")
+    np.testing.assert_array_equal(scores, _read(str(made.scores)))
+    assert np.abs(scores.sum(0)[valid] - 250).max() <= 2
+    np.testing.assert_array_equal(scores.max(0), _read(str(own.confidence))[0])
+    labels = _read(own.labels)[0]
+    assert (np.take_along_axis(scores, labels[None].astype(int), 0)[0] == scores.max(0))[valid].all()
+    found = info(own.scores)
+    assert (found.kind, list(found.scores)) == ("scores", ["background", "road", "water", "tree"])
+    assert found.scores["road"]["mean"] == pytest.approx(scores[1][valid].mean() / 250)
+
+
+def test_scores_of_shards_are_merged_and_finished_ones_known(tall: str, tmp_path: Path) -> None:
+    given = {**GIVEN, **ASKED, "stride": 112, "scores": "beside"}
+    whole = segment(tall, output=tmp_path / "a.tif", **given)
+    for number in (1, 2):
+        parts = segment(tall, output=tmp_path / "b.tif", shard=(number, 2), **given).parts_dir
+    merge(str(parts))
+    np.testing.assert_array_equal(_read(str(whole.scores)), _read(tmp_path / "b_scores.tif"))
+    assert segment(tall, output=tmp_path / "b.tif", skip_finished=True, **given).was_there
+    with pytest.raises(UsageError, match="outputs need names of their own"):
+        segment(tall, output=tmp_path / "b.tif", **{**given, "scores": tmp_path / "b.tif"})

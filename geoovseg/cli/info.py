@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def command(
     file: Annotated[
-        str, typer.Argument(help="Labels, confidence, or polygons: what geoovseg wrote, or anybody's.", metavar="FILE")
+        str,
+        typer.Argument(help="Labels, confidence, scores, polygons: what geoovseg wrote, or anybody's.", metavar="FILE"),
     ],
     layer: Annotated[str | None, typer.Option(help="Of a file of polygons with several.")] = None,
     field: Annotated[
@@ -51,6 +52,8 @@ def _lines(found: Info) -> Iterator[str]:
         yield f"{'columns':<11}{some(found.columns, 20)}"
     yield from _classes(found) if found.classes else ()
     yield from _confidence(found.confidence) if found.confidence else ()
+    for name, said in found.scores.items():
+        yield f"{name:<11}" + ("mean {mean:.3f}, from {least:.3f} to {most:.3f}".format(**said) if said else "no data")
     if found.nodata is not None:
         yield f"{'no data':<11}{found.nodata} pixels"
     for name, both in found.differs.items():

@@ -12,6 +12,7 @@ from typing import Any
 
 from geoovseg.cli.output import BARS, talk
 from geoovseg.errors import printable
+from geoovseg.files import is_store
 from geoovseg.network import public
 from geoovseg.usage import duration
 
@@ -38,7 +39,7 @@ class Progress:
     def of(self, scene: str) -> Iterator[Update]:
         """What to tell of a scene; when the block ends, it is done with, well or not."""
         if len(self._sizes) == 1:
-            with progress_bar(self._quiet, name=_short(scene)) as update:
+            with progress_bar(self._quiet, _unit(scene), name=_short(scene)) as update:
                 yield update
             return
         if self._quiet:
@@ -46,7 +47,7 @@ class Progress:
         elif sys.stderr.isatty():
             yield self._on_bar(scene)
         else:
-            yield lines("window", self._overall(scene))
+            yield lines(_unit(scene), self._overall(scene))
         self._finished.add(scene)
 
     def _share(self, scene: str, part: float) -> float:
@@ -86,6 +87,11 @@ class Progress:
 def _size(scene: str) -> int:
     """Bytes of a file, which stand for the time it takes; 1 where that is not known."""
     return max(1, os.path.getsize(scene)) if os.path.isfile(scene) else 1
+
+
+def _unit(scene: str) -> str:
+    """What is counted of a scene: of kept features no window is seen."""
+    return "part" if is_store(scene) else "window"
 
 
 def _short(scene: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from geoovseg.cli.scenes import Task
 from geoovseg.errors import NAMED, some
+from geoovseg.files import is_store
 from geoovseg.network import public
 from geoovseg.settings import Settings
 from geoovseg.usage import duration
@@ -45,9 +46,20 @@ def hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[str
     if result.parts_dir:
         yield f"when all shards are done: geoovseg merge {shlex.join(_merged(result, result.parts_dir))}"
     elif len(task.tiles) <= NAMED and not task.bands and not settings.crop:
-        scenes = task.tiles or (task.scene,)
-        if tuple(map(public, scenes)) == scenes:  # a command must not hold secrets
+        scenes = task.tiles or _pixels_of(task.scene)
+        if scenes and tuple(map(public, scenes)) == scenes:  # a command must not hold secrets
             yield f"see it: geoovseg preview {shlex.join(_pictured(scenes, result.labels, settings))}"
+
+
+def _pixels_of(scene: str) -> tuple[str, ...]:
+    """What can be shown of a scene: itself, or where kept features are of, if that is there."""
+    if not is_store(scene):
+        return (scene,)
+    from geoovseg.features.store import about_of
+
+    source = about_of(Path(scene)).source
+    path = source and os.path.normpath(os.path.join(os.path.dirname(scene), source))
+    return (path,) if path and os.path.exists(path) else ()
 
 
 def _merged(result: SegmentResult, parts: str) -> Iterator[str]:

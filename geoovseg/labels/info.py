@@ -14,7 +14,7 @@ from geoovseg.errors import SceneError
 from geoovseg.labels.areas import HECTARE
 from geoovseg.labels.contents import Counts, chunks, count, legend_of, named, read_stored, stored_counts
 from geoovseg.labels.read import check_codes, names_in
-from geoovseg.labels.record import RunRecord
+from geoovseg.labels.record import RUN_TAG, RunRecord
 from geoovseg.labels.styles import LegendEntry
 from geoovseg.network import public
 from geoovseg.rasters.ground import Ellipsoid, areas_of, ellipsoid_of, pixel_size, wkt_of
@@ -28,7 +28,7 @@ class Info:
 
     file: str
     kind: str
-    """labels, confidence or polygons"""
+    """labels, confidence, scores or polygons"""
     crs: str | None
     """the coordinate system as WKT 2"""
     crs_name: str | None
@@ -49,6 +49,8 @@ class Info:
     """of all classes together, where there is an ellipsoid"""
     confidence: dict[str, Any] | None = None
     """mean, least and most, and the shares of pixels in ten equal steps from 0 to 1"""
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """mean, least and most by class, of scores"""
     differs: dict[str, dict[str, float]] = field(default_factory=dict)
     """by class, where a table in the file says `stored` and there are `counted` pixels, or square metres of polygons"""
 
@@ -58,7 +60,7 @@ class Info:
 
 
 def raster_info(src: Any, name: str) -> Info:
-    """What an open raster of labels or confidence holds. Raises SceneError for one of anything else."""
+    """What an open raster of labels, confidence or scores holds. Raises SceneError for one of anything else."""
     check_kind(src)
     ellipsoid, record = ellipsoid_of(src.crs), RunRecord.of(src)
     common: dict[str, Any] = {
@@ -68,6 +70,8 @@ def raster_info(src: Any, name: str) -> Info:
         "run": None if record is None else json.loads(record.to_json()),
         "grid": _grid(src, ellipsoid),
     }
+    if are_scores(src):
+        return Info(kind="scores", **common, scores=_scores(src))
     if is_measure(src):
         return Info(kind="confidence", **common, **_confidence(src))
     return Info(kind="labels", **common, **_labels(src, record, ellipsoid))
@@ -87,10 +91,10 @@ def _labels(src: Any, record: RunRecord | None, ellipsoid: Ellipsoid | None) -> 
 
 
 def check_kind(src: Any) -> None:
-    """Refuse what is neither of labels nor of confidence. Raises SceneError."""
+    """Refuse what is neither of labels nor of confidence or scores. Raises SceneError."""
     if not src.count:
         raise SceneError(f"{src.name} has no bands")
-    if not is_measure(src):
+    if not (is_measure(src) or are_scores(src)):
         check_codes(src)
 
 
@@ -98,6 +102,12 @@ def is_measure(src: Any) -> bool:
     """Whether the one band of an open raster holds measures, not codes."""
     plain = (src.scales[0], src.offsets[0]) == (1, 0)
     return src.count == 1 and (not plain or np.dtype(src.dtypes[0]).kind == "f")
+
+
+def are_scores(src: Any) -> bool:
+    """Whether an open raster has a score of every class, as `segment --scores` writes them."""
+    ours = RUN_TAG in src.tags() and 1 not in src.scales and all(src.descriptions)
+    return ours and src.descriptions != ("confidence",)
 
 
 def crs_name(crs: Any) -> str | None:
@@ -134,6 +144,21 @@ def _differing(legend: Mapping[str, LegendEntry], stored: Mapping[int, int]) -> 
         for key, entry in legend.items()
         if stored.get(entry.code, 0) != entry.pixels
     }
+
+
+def _scores(src: Any) -> dict[str, dict[str, float]]:
+    """Figures of the bands of scores by their names, a few blocks at a time."""
+    seen, total = 0, np.zeros(src.count)
+    least, most = np.full(src.count, np.inf), np.full(src.count, -np.inf)
+    for window in chunks(src):
+        values = src.read(window=window, masked=True)[:, src.dataset_mask(window=window) > 0].data * src.scales[0]
+        if values.size:
+            seen, total = seen + values.shape[1], total + values.sum(1)
+            least, most = np.minimum(least, values.min(1)), np.maximum(most, values.max(1))
+    if not seen:
+        return {name: {} for name in src.descriptions}
+    figures = zip(src.descriptions, total / seen, least, most, strict=True)
+    return {name: {"mean": mean, "least": low, "most": high} for name, mean, low, high in figures}
 
 
 def _confidence(src: Any) -> dict[str, Any]:

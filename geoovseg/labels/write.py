@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
@@ -222,13 +223,15 @@ def empty_raster(path: Path, profile: LabelProfile, suffix: str, record: str) ->
     labels, grid, (dtype, nodata, bands) = suffix == LABELS, profile.grid, _kind(suffix, profile)
     place = {} if grid.transform.is_identity else {"transform": grid.transform}  # written, it would turn rows round
     georef = {"crs": grid.crs, **place, "height": grid.height, "width": grid.width}
-    with plain_open(path, "w", dtype=dtype, nodata=nodata, count=len(bands), **georef, **_TILED) as dst:
+    kind = {"dtype": dtype, "nodata": nodata, "count": len(bands), "photometric": "minisblack"}
+    with plain_open(path, "w", **kind, **georef, **_TILED) as dst:
         dst.update_tags(**{RUN_TAG: record})
         dst.descriptions = bands
         if labels:
             dst.write_colormap(1, {entry.code: (*entry.rgb, 255) for entry in profile.legend})
         else:
             dst.scales = (1 / CONFIDENCE_STEPS,) * len(bands)
+            dst.colorinterp = (ColorInterp.gray, *[ColorInterp.undefined] * (len(bands) - 1))  # three are no colours
     return path
 
 

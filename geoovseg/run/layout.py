@@ -162,7 +162,18 @@ def lay_out(
     channels, queries = len(words.groups), len(words.queries)
     method, cell = TileBytes(*tile_bytes(seen)), cell_of(settings, needs)
     at_once = queries if needs.by_word else channels
-    load = Load(plan, channels, at_once, needs.micro_batch, method.of(queries), cell, needs.depth)
+    scored = channels if settings.scores else 0
+    load = Load(
+        plan,
+        channels,
+        at_once,
+        needs.micro_batch,
+        method.of(queries),
+        cell,
+        needs.depth,
+        needs.reach,
+        scored,
+    )
     panels = plan.panels(load.panel_width(needs.memory, settings.max_memory))
     return Layout(needs=needs, plan=plan, tile=seen, load=load, tile_bytes=method, panels=panels, area=area, cell=cell)
 

@@ -27,7 +27,12 @@ SIDE = 64
 """Cells on a side of what is read together."""
 
 
-NO_FEATURES = "only kept features are asked by example; encode the scene first, or add --features"
+def check_seen(words: Vocabulary) -> None:
+    """Refuse places where no features are kept. Raises UsageError."""
+    if words.places:
+        raise UsageError(
+            f"{words.places[0]}: only kept features are asked by example; encode the scene first, or add --features"
+        )
 
 
 class WithPlaces(TextEncoder):
@@ -75,12 +80,9 @@ def example_of(store: FeatureStore, places: Any) -> Tensor:
     """The unit vector (D) of places: points (x, y), shapes, or a file of them. Raises as `example` does."""
     if isinstance(places, str | Path):
         return example(store, os.fspath(places))[1]
-    import shapely  # slow to import, and needed only for places
-
-    about, listed = store.about, list(places)
-    points = [shapely.Point(each) if isinstance(each, Sequence) else each for each in listed]
-    marked = marked_by(points, f"{len(points)} places", cells_of(about), (about.rows, about.columns))
-    return mean_at(store, marked, f"{len(points)} places")
+    about, listed = store.about, list(getattr(places, "geometry", places))
+    name = f"the list of {len(listed)} places"
+    return mean_at(store, marked_by(listed, name, cells_of(about), (about.rows, about.columns)), name)
 
 
 def mean_at(store: FeatureStore, cells: Sequence[Cell], name: str) -> Tensor:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geoovseg.errors import UsageError
 from geoovseg.features.ask import Words
 from geoovseg.methods import Method, card, load_method, upsampled
 from geoovseg.methods.blocks import Cut
@@ -29,7 +28,6 @@ from geoovseg.ops.guided import RADIUS
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
 from geoovseg.run.job import NOTHING, Facts
 from geoovseg.run.layout import Needs
-from geoovseg.run.places import NO_FEATURES, WithPlaces
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.batch import TileBatch
@@ -164,8 +162,6 @@ def asked_words(
     """The words with their background, counter-words that were left out, and features (Q, D) of the words."""
     if vocabulary == NOTHING:
         return vocabulary, (), torch.zeros(1, encoder.width or 1, device=device)
-    if vocabulary.places and not isinstance(encoder, WithPlaces):
-        raise UsageError(f"{vocabulary.places[0]}: {NO_FEATURES}")
     words, dropped = with_background(vocabulary, settings.background, encoder)
     return words, dropped, encoder.embed(words.queries).to(device)
 

@@ -213,7 +213,8 @@ def lay_out_stored(
 ) -> Layout:
     """Panels of kept features within the memory there is."""
     plan, channels = plan_of(scene.store.about), len(words.groups)
-    load = Load(plan, channels, channels, 0, 0.0, needs.cell, needs.depth)
+    scored = channels if settings.scores else 0
+    load = Load(plan, channels, channels, 0, 0.0, needs.cell, needs.depth, needs.reach, scored)
     panels = plan.panels(load.panel_width(needs.memory, settings.max_memory))
     return Layout(
         needs=needs, plan=plan, tile=plan.tile, load=load, tile_bytes=TileBytes(0.0, 0.0), panels=panels, area=area,

@@ -22,8 +22,9 @@ from geoovseg.methods import METHODS
 from geoovseg.run.asker import load_asker
 from geoovseg.run.compute import Context, finished_parts
 from geoovseg.run.encode import encoded_parts
-from geoovseg.run.job import Job, Step
+from geoovseg.run.job import NOTHING, Job, Step
 from geoovseg.run.layout import Layout, area_of, lay_out
+from geoovseg.run.places import check_seen
 from geoovseg.run.predictor import Predictor, load_predictor, tile_bytes
 from geoovseg.run.stored import StoredScene, lay_out_stored, opened
 from geoovseg.scene.area import Area
@@ -46,7 +47,7 @@ class Worker:
     def predictor(self) -> Predictor:
         """The models, loaded when they are first needed."""
         with self.settings.access():
-            return load_predictor(self.words, self.settings)
+            return load_predictor(NOTHING if self.words.places else self.words, self.settings)
 
     def job(self, path: str, settings: Settings, stop: Stop = lambda: None, *, features: bool = False) -> Job:
         """What there is to do with a scene, under settings for it; its range of pixels may have to be sampled.
@@ -129,7 +130,8 @@ class Worker:
 
     @contextmanager
     def on(self, path: str, settings: Settings) -> Iterator[Context]:
-        """A scene that the model can see."""
+        """A scene that the model can see. Raises UsageError for words that only kept features are asked."""
+        check_seen(self.words)
         job = self.job(path, settings)
         job = replace(job, prepared=self.prepare(job))
         with self._context(job) as context:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,19 +34,20 @@ def marked_in(name: str, crs: CRS | None, transform: Affine, shape: tuple[int, i
             table = table.to_crs(pyproj.CRS(crs.to_wkt()))
         except Exception as error:  # pyproj's, of many kinds
             raise UsageError(f"{name} cannot be brought to the scene's system: {first_line(error)}") from error
-    return marked_by(table, name, transform, shape)
+    return marked_by(list(table.geometry), name, transform, shape)
 
 
-def marked_by(shapes: Any, name: str, transform: Affine, shape: tuple[int, int]) -> list[Cell]:
-    """Cells of a grid that shapes mark: of a point that around it, of a polygon those whose centres it holds.
+def marked_by(shapes: Sequence[Any], name: str, transform: Affine, shape: tuple[int, int]) -> list[Cell]:
+    """Cells of a grid that shapes, or points (x, y), mark: that around a point, those whose centres a polygon holds.
 
     A line marks what it touches, and so does a polygon that holds no centre. Raises UsageError where none is marked.
     """
     import shapely
 
     found: set[Cell] = set()
-    listed = shapes.geometry if hasattr(shapes, "geometry") else shapes
-    for each in shapely.get_parts(np.asarray(listed, dtype=object)):
+    listed = np.empty(len(shapes), dtype=object)
+    listed[:] = [shapely.Point(each) if isinstance(each, tuple | list) else each for each in shapes]
+    for each in shapely.get_parts(listed):
         if each is not None and not each.is_empty:
             found.update(_cells(each, transform, shape))
     if not found:

@@ -28,6 +28,10 @@ class Load:
     """pixels on a side of what has one vector of features, where these are blended"""
     depth: int = 0
     """numbers of a vector"""
+    reach: int = 0
+    """cells on every side from which it is learned how scores follow colours, if they do"""
+    scored: int = 0
+    """bands of scores that are written"""
 
     def nbytes(self, width: int) -> float:
         """Memory of a panel of `width` columns.
@@ -35,16 +39,20 @@ class Load:
         The strip, one channel while it scrolls and bands of finished rows grow with the width; scores of a batch at
         pixel resolution and finished rows while they are decided do not. Of features, the strip has cells.
         """
+        written = 2 * BAND * self.scored * width  # a row of blocks, and the file of a part, which is packed
         tile = self.plan.tile
         if self.cell:
             plan = self.plan.in_cells(self.cell)
             cells = -(-width // self.cell)
             columns = plan.strip_bytes(self.depth, cells) + plan.tile[0] * cells * 4 * self.channels
-            columns += (min(tile[0], self.plan.height) + self.cell + 2 * BAND) * width
+            columns += (min(tile[0], self.plan.height) + self.cell + 2 * BAND) * width + written
+            if self.reach:  # smoothed rows, and how scores follow colours in cells
+                columns += 4 * 4 * 3 * (2 * self.reach + 1) * self.cell * width
+                columns += 2 * 4 * 6 * (2 * self.reach + 2) * self.channels * cells
             batch = 2 * 4 * self.depth * self.batch * plan.tile[0] * plan.tile[1]
             return columns + batch + 4 * 4 * max(AT_ONCE, self.channels * width) + self.method
         columns = self.plan.strip_bytes(self.channels, width)
-        columns += (4 * min(tile[0], self.plan.height) + 2 * BAND) * width
+        columns += (4 * min(tile[0], self.plan.height) + 2 * BAND) * width + written
         return columns + 3 * 4 * self.at_once * self.batch * tile[0] * tile[1] + 4 * 4 * AT_ONCE + self.method
 
     def panel_width(self, memory: float, max_memory: float | None) -> int:
