@@ -1,6 +1,7 @@
 """The demo model on drawn scenes it has not seen, under every method; writes docs/demo_scenes.json for `make docs`.
 
     python benchmarks/demo_scenes.py [--seeds 1000-1015] [--size 1024] [--only accuracy|speed] [--methods clip,gem]
+        [--upsample guided]
 
 Accuracy is over all scenes together; speed is the best of three runs on the first, of the way from pixels to rows of
 labels, without loading the model.
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--only", choices=("accuracy", "speed"))
     parser.add_argument("--methods", default=",".join(RUNNABLE), help="the others' rows stay")
+    parser.add_argument("--upsample", default=",".join(UPSAMPLERS), help="likewise")
     args = parser.parse_args()
     first, last = map(int, args.seeds.split("-"))
     if args.only == "speed":
@@ -71,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scenes = [write_scene(folder / str(s), s, args.size, args.size) for s in range(first, last + 1)]
-        for upsample in UPSAMPLERS:
+        for upsample in args.upsample.split(","):
             for method in args.methods.split(","):
                 entry = METHODS[method]
                 if (entry.jbu or entry.at_pixels) and upsample != "bilinear":
