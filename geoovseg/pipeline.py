@@ -121,6 +121,7 @@ def encode_scene(path: str, settings: Settings, begin: Callable[[], Executor], w
             executor = begin()
             job = executor.job(path, settings, watch.stopped, features=True)
             caution(scene, settings, None, job.facts.needs)
+            loaded_mb = peak_rss_mb()
         about = about_of_job(scene, job, outputs.labels)
         if settings.goes_on and outputs.are_there and are_made_of(outputs.labels, about, overwrite=settings.overwrite):
             clear(outputs)
@@ -130,12 +131,14 @@ def encode_scene(path: str, settings: Settings, begin: Callable[[], Executor], w
             warn_of_space({outputs.parts: int(1e6 * about.megabytes)})
             watch.say(_announced(job, run))
             with usage.stage("encode"):
-                compute(job, run, executor, watch)
+                seen, _ = compute(job, run, executor, watch)
             if not run.shared:
                 with usage.stage("assemble"):
                     run.assemble()
             totals = run.totals()
             found = encoded(job, scene, outputs, about, totals, usage, str(run.store.folder) if run.shared else None)
+        if seen >= max(ENOUGH * job.layout.micro_batch, found.skipped_windows) and executor.workers == 1:
+            keep_timings(settings, _timings(job, usage.seconds()["encode"] / seen, loaded_mb))
     return replace(found, peak_rss_mb=round(peak_rss_mb() + executor.peak_mb, 1))
 
 

@@ -31,11 +31,13 @@ from geoovseg.labels.record import RUN_TAG
 from geoovseg.models import load
 from geoovseg.models.load import load_clip
 from geoovseg.ops import upsample
+from geoovseg.ops.guided import RADIUS
+from geoovseg.run.estimate import dry_run
 from geoovseg.scene.scene import DEMO_TAG
 from geoovseg.settings import UPSAMPLERS
 from geoovseg.vectors.info import info
 from geoovseg.vocabulary import read_classes
-from geoovseg.windows.plan import Panel, plan_tiles
+from geoovseg.windows.plan import REACH, Panel, plan_tiles
 
 Write = Callable[..., str]
 Run = Callable[..., tuple[int, str, str]]
@@ -761,3 +763,31 @@ def test_scores_of_shards_are_merged_and_finished_ones_known(tall: str, tmp_path
     assert segment(tall, output=tmp_path / "b.tif", skip_finished=True, **given).was_there
     with pytest.raises(UsageError, match="outputs need names of their own"):
         segment(tall, output=tmp_path / "b.tif", **{**given, "scores": tmp_path / "b.tif"})
+
+
+def test_a_dry_run_of_features_needs_no_model(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoovseg.run.asker.load_whole", lambda card: pytest.fail("weights were loaded"))
+    found = dry_run(kept, "a word that nobody ever read", output=tmp_path / "a.tif")
+    assert (found.windows, found.batches, found.parts) == (0, 0, 3)
+    assert 0 < found.estimated_seconds < 60
+    assert "no window to see" in found.to_text()
+
+
+def test_a_folder_of_stores_is_many_scenes(kept: Path, tmp_path: Path, geoovseg: Run) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(kept, tmp_path / "in" / f"{name}.zarr")
+    given = ("-c", "road,water", "--background", "none", "--upsample", "bilinear")
+    code, out, err = geoovseg("segment", tmp_path / "in", *given, "-o", f"{tmp_path}/out/")
+    assert (code, [Path(line).name for line in out.split()]) == (0, ["a_labels.tif", "b_labels.tif"]), err
+
+
+def test_encoding_tells_the_next_dry_run_how_fast_it_was(
+    tall: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEOOVSEG_CACHE", str(tmp_path / "cache"))
+    encode(tall, output=tmp_path / "x.zarr", stride=56, **GIVEN)
+    assert list((tmp_path / "cache" / "pace").iterdir())
+
+
+def test_the_reach_is_one_number() -> None:
+    assert REACH == RADIUS

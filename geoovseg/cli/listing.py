@@ -105,13 +105,20 @@ def _check_list(text: str) -> None:
 
 
 def _rasters(folder: str, quiet: bool) -> list[str]:
-    """The rasters in a folder by name, but not ours and not those of its folders; or itself, if GDAL opens it."""
+    """The rasters in a folder by name, but not ours and not those of its folders; or itself, if GDAL opens it.
+
+    Of a folder without rasters, the features that are kept in it.
+    """
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+        entries = sorted((entry.name, entry.is_file()) for entry in os.scandir(folder))
     except OSError as error:
         raise SceneError(f"cannot list the folder {folder}: {first_line(error)}") from error
+    names = [name for name, is_file in entries if is_file]
     rasters = [os.path.join(folder, n) for n in names if n.lower().endswith(RASTERS) and not n.startswith(".")]
     found = [path for path in rasters if not is_ours(path)]
+    kept = [path for name, is_file in entries if not is_file and is_store(path := os.path.join(folder, name))]
+    if not found and kept:
+        return kept
     if not found:
         return [_as_raster(folder, len(rasters))]
     if len(found) < len(rasters):

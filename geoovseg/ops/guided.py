@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-RADIUS = 2
+RADIUS = 2  # as windows.plan.REACH says for those who load no torch
 """Cells on every side from which it is learned how scores follow colours."""
 RIDGE = 1e-3
 """What is added to the variances of colours there (RGB in 0..1), so that little variance says little."""

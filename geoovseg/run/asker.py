@@ -15,9 +15,9 @@ from geoovseg.models.weights import find_weights
 from geoovseg.ops.upsample import bilinear
 from geoovseg.prompts import templates
 from geoovseg.run.job import Facts
-from geoovseg.run.layout import Needs
 from geoovseg.run.places import WithPlaces
-from geoovseg.run.predictor import DIGESTS, Predictor, asked_words, reach_of
+from geoovseg.run.predictor import DIGESTS, Predictor, asked_words
+from geoovseg.run.stored import needs_of
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.in_flight import InFlight, device_memory
@@ -40,11 +40,7 @@ def load_asker(vocabulary: Vocabulary, settings: Settings, store: FeatureStore) 
     )
     words, dropped, text = asked_words(vocabulary, settings, encoder, device)
     scale = float(settings.settings.get("scale", said.scale))
-    needs = Needs(
-        tile=max(record["tile"]), stride=record["stride"], patch=said.unit, least=0, micro_batch=CPU_BATCH,
-        by_word=False, memory=device_memory(device), bf16_pays=False, cell=said.cell, depth=said.depth,
-        reach=reach_of(settings),
-    )  # fmt: skip
+    needs = needs_of(said, settings, device_memory(device))
     facts = Facts(
         vocabulary=encoder.named(words), dropped=dropped, needs=needs, scale=scale, device=str(device),
         precision=record["precision"], batch_size=CPU_BATCH, planned=CPU_BATCH, windows=record["windows_of_blocks"],

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from geoovseg import machine
 from geoovseg.errors import UsageError
 from geoovseg.features.store import megabytes
-from geoovseg.files import names_folder
-from geoovseg.labels.names import output_names
+from geoovseg.files import is_store, names_folder
+from geoovseg.labels.names import Outputs, output_names
 from geoovseg.rasters.ground import wkt_of
 from geoovseg.run.checks import check_models, check_settings
 from geoovseg.run.feature_run import feature_names
 from geoovseg.run.job import NOTHING
 from geoovseg.run.layout import Layout, area_of, caution, lay_out, lay_windows
+from geoovseg.run.stored import StoredScene, as_encoded, lay_out_stored, needs_of, opened
 from geoovseg.run.timings import TileTime, Timings, keep_timings, known_timings
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import Settings, StrPath
 from geoovseg.settings.keywords import on_scene
 from geoovseg.usage import duration
 from geoovseg.vocabulary import Classes, Vocabulary, parse_background, read_classes
+
+ASKING = {"bilinear": 0.1, "guided": 0.25}
+"""Seconds for a megapixel of kept features, about, on two cores (docs/benchmarks.md)."""
+ASKER_MB = 700.0
+"""Of a process that asks them, beside the blend."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +60,9 @@ class Estimate:
         """For a person."""
         grid = self.working_grid
         windows, batches = _counted(self.windows, "window"), _counted(self.batches, "batch", "batches")
+        seen = f"{windows} in {batches}" if self.batches else "no window to see"
         return (
-            f"{grid['width']} x {grid['height']} pixels, {windows} in {batches}, {_counted(self.panels, 'panel')}, "
+            f"{grid['width']} x {grid['height']} pixels, {seen}, {_counted(self.panels, 'panel')}, "
             f"about {self.memory_mb:.0f} MB and {duration(self.estimated_seconds)}"
         )
 
@@ -79,6 +87,8 @@ def dry_run(scene: StrPath, classes: Classes | None, settings: Settings) -> Esti
 def estimate(scene: StrPath, named: Vocabulary, settings: Settings) -> Estimate:
     """As `dry_run`, for classes and settings that are made already."""
     outputs = output_names(os.fspath(scene), **settings.rasters)
+    if is_store(scene):
+        return _of_store(os.fspath(scene), named, settings, outputs)
     with settings.access():
         check_settings(settings)
         check_models(settings)
@@ -93,14 +103,38 @@ def estimate(scene: StrPath, named: Vocabulary, settings: Settings) -> Estimate:
             return _estimated(src, named, settings, str(outputs.labels))[0]
 
 
+def _of_store(path: str, named: Vocabulary, settings: Settings, outputs: Outputs) -> Estimate:
+    """What asking kept features would take, for which no model is needed. Raises what opening them raises."""
+    settings = as_encoded(settings, path)
+    words, _ = parse_background(settings.background, named)
+    with opened(path, settings) as scene:
+        assert isinstance(scene, StoredScene)
+        outputs.check(scene.files, overwrite=settings.overwrite, resume=settings.resume, finished=settings.goes_on)
+        needs = needs_of(scene.store.about, settings, machine.memory())
+        layout = lay_out_stored(scene, settings, words, needs, area_of(scene, settings))
+        seconds = ASKING[settings.upsampled_by] * scene.shape[0] * scene.shape[1] / 1e6
+        tile = TileTime(layout.tile_bytes, 0.0, ASKER_MB, len(words.queries))
+        return replace(
+            _figures(scene, layout, tile, str(outputs.labels), words),
+            windows=0,
+            batches=0,
+            estimated_seconds=round(seconds, 2),
+        )
+
+
 def _estimated(src: Scene, named: Vocabulary, settings: Settings, labels: str) -> tuple[Estimate, Layout]:
     words, _ = parse_background(settings.background, named)
     known, tile = _timings(src, named, settings, len(words.queries))
     caution(src, settings, words, known.needs)
     layout = lay_out(src, settings, words, known.needs, lambda _: tile.method, area_of(src, settings))
+    return _figures(src, layout, tile, labels, words), layout
+
+
+def _figures(src: Scene, layout: Layout, tile: TileTime, labels: str, words: Vocabulary) -> Estimate:
+    """What a layout comes to."""
     height, width = src.shape
     windows = [layout.count(panel) for panel in layout.panels]
-    found = Estimate(
+    return Estimate(
         scene=src.path,
         labels=labels,
         windows=layout.windows,
@@ -117,7 +151,6 @@ def _estimated(src: Scene, named: Vocabulary, settings: Settings, labels: str) -
         estimated_seconds=round(tile.seconds * sum(windows), 1),
         background=words.background,
     )
-    return found, layout
 
 
 def _timings(scene: Scene, named: Vocabulary, settings: Settings, queries: int) -> tuple[Timings, TileTime]:

@@ -20,7 +20,7 @@ from geoovseg.scene.views import hint, size_at
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.memory import Load
-from geoovseg.windows.plan import Panel, Span, TilePlan, plan_tiles
+from geoovseg.windows.plan import REACH, Panel, Span, TilePlan, plan_tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +147,11 @@ def cell_of(settings: Settings, needs: Needs) -> int:
     """The side of the cells that a run blends features in; 0 for one that blends scores."""
     at_pixels = settings.upsampled_by not in UPSAMPLERS or (settings.gsd is not None and settings.grid == "scene")
     return 0 if at_pixels else needs.cell
+
+
+def reach_of(settings: Settings) -> int:
+    """Cells beyond those around a pixel that it depends on."""
+    return REACH if settings.upsampled_by == "guided" else 0
 
 
 def lay_out(

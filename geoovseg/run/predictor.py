@@ -24,10 +24,9 @@ from geoovseg.models.text import TextEncoder, with_background
 from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
 from geoovseg.models.vfm import Vfm, load_vfm
 from geoovseg.ops.classes import best_word, shares_of
-from geoovseg.ops.guided import RADIUS
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
 from geoovseg.run.job import NOTHING, Facts
-from geoovseg.run.layout import Needs
+from geoovseg.run.layout import Needs, reach_of
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.batch import TileBatch
@@ -237,11 +236,6 @@ def _needs(
         depth=method.depth if cell else 0,
         reach=reach_of(settings) if cell else 0,
     )
-
-
-def reach_of(settings: Settings) -> int:
-    """Cells beyond those around a pixel that it depends on."""
-    return RADIUS if settings.upsampled_by == "guided" else 0
 
 
 def tile_bytes(method: Method) -> Callable[[tuple[int, int]], tuple[float, float]]:

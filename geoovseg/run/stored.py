@@ -21,13 +21,13 @@ from geoovseg.files import is_store
 from geoovseg.network import is_remote
 from geoovseg.rasters.open import native, plain_open, raster_env
 from geoovseg.run.job import Job, known_by
-from geoovseg.run.layout import Layout, Needs, TileBytes
+from geoovseg.run.layout import Layout, Needs, TileBytes, reach_of
 from geoovseg.scene.area import Area
 from geoovseg.scene.renewed import Renewed
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.vocabulary import Vocabulary
-from geoovseg.windows.memory import Load
+from geoovseg.windows.memory import CPU_BATCH, Load
 from geoovseg.windows.plan import TilePlan
 
 if TYPE_CHECKING:
@@ -206,6 +206,15 @@ def opened(path: str, settings: Settings) -> Iterator[Scene]:
         else:
             with open_scene(path, **settings.view) as scene, native():
                 yield scene
+
+
+def needs_of(said: About, settings: Settings, memory: int) -> Needs:
+    """What asking kept features asks for, with so many bytes of memory."""
+    record = said.record
+    return Needs(
+        tile=max(record["tile"]), stride=record["stride"], patch=said.unit, least=0, micro_batch=CPU_BATCH,
+        by_word=False, memory=memory, bf16_pays=False, cell=said.cell, depth=said.depth, reach=reach_of(settings),
+    )  # fmt: skip
 
 
 def lay_out_stored(

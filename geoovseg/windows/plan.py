@@ -17,6 +17,8 @@ BAND = 128
 """Rows that are written together: one row of blocks of a part's file."""
 AT_ONCE = 1 << 19
 """Scores of finished rows handled together, which bounds what is made of them."""
+REACH = 2
+"""Cells on every side of one from which it is learned how scores follow colours."""
 Span = tuple[int, int]
 """First row, and the first row below."""
 
