@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from rasterio.transform import from_origin
 
 from geoovseg.demo.files import write_scene
@@ -88,6 +90,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("west", "east", "tiles/0_0", "tiles/0_1", "archive/one", "archive/more/two"):
         _write_tile(Path(f"{name}.tif"), int(name in ("east", "tiles/0_1")))
     Path("classes.txt").write_text("road\nwater\n")
+    with rasterio.open("demo/scene.tif") as src:
+        marked = [shapely.Point(*(src.transform * (9, 9))), shapely.Point(*(src.transform * (99, 30)))]
+        geopandas.GeoDataFrame(geometry=marked, crs=src.crs).to_file("places.gpkg")
     return tmp_path
 
 
