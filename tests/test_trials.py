@@ -85,6 +85,14 @@ def test_workers_of_a_killed_run_end_within_a_second_and_in_silence(scene: Path,
     assert not [one["heard"] for one in found if "resource_tracker" in one["heard"]]
 
 
+def test_killed_encodings_end_equal_and_leave_nothing(scene: Path, tmp_path: Path) -> None:
+    words = ["encode", str(scene), "--model", "demo", "--stride", "112", "-o", "{}/x.zarr"]
+    whole, *found = _trials("kills", tmp_path, words)
+    _ends_equal(whole, found)
+    assert {name.split("/")[0] for name in whole["files"]} == {"x.zarr"}
+    assert any(one["killed"] == -9 for one in found)
+
+
 def test_killed_vectorisations_end_equal_and_leave_nothing(tmp_path: Path) -> None:
     codes = np.kron(np.random.default_rng(1).integers(0, 5, (75, 150)), np.ones((32, 32))).astype(np.uint8)
     with rasterio.open(tmp_path / "codes.tif", "w", height=2400, width=4800, count=1, dtype="uint8", **PLACE) as dst:

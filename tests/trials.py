@@ -1,8 +1,8 @@
 """Commands that are killed, or that find a full disk, at moments all over their work, and given again.
 
 `python tests/trials.py kills|disks FOLDER COUNT SEED COMMAND...`, where a word `{}` of the command stands for a folder
-of its own. A line of JSON for every trial; the first is of a run that nothing disturbed. A segment command is given
-again with --resume.
+of its own. A line of JSON for every trial; the first is of a run that nothing disturbed. A command of segment or encode
+is given again with --resume.
 
 Every other kill is before a call that makes, names or removes a file in that folder; the others are at times, for what
 libraries do without telling Python, and most of these after there are labels, if there are any. Disks are of COUNT
@@ -111,7 +111,7 @@ def _said(folder: Path) -> Path:
 
 def _again(words: Sequence[str], folder: Path) -> Found:
     """What comes of giving the command again."""
-    code, _ = ended(*forked([*words, "--resume"] if words[0] == "segment" else words, folder))
+    code, _ = ended(*forked([*words, "--resume"] if words[0] in ("segment", "encode") else words, folder))
     return {"again": code, "files": content(folder), "said": _said(folder).read_text()}
 
 
