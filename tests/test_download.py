@@ -16,9 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-import huggingface_hub
 import pytest
-from huggingface_hub.errors import GatedRepoError
 
 from geoovseg.errors import GeoOVSegError, OutputError, SceneError
 from geoovseg.files import try_lock
@@ -79,7 +77,7 @@ def _url(server: Server, name: str = "weights.ckpt") -> str:
 
 def test_a_file_is_fetched_and_its_progress_told(server: Server, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    path = download(_url(server), tmp_path / "w", sha256=SHA256, progress=lambda *n: told.append(n))
+    path = download(_url(server), tmp_path / "w", digest=SHA256, progress=lambda *n: told.append(n))
     assert path.read_bytes() == CONTENT
     assert told[-1] == (len(CONTENT), len(CONTENT))
     assert [p.name for p in tmp_path.iterdir()] == ["w"]
@@ -89,23 +87,23 @@ def test_a_file_is_fetched_and_its_progress_told(server: Server, tmp_path: Path)
 def test_what_broke_off_halfway_is_gone_on_with(server: Server, tmp_path: Path, knows_parts: bool) -> None:
     server.break_after, server.knows_parts = len(CONTENT) // 2, knows_parts
     with pytest.raises(GeoOVSegError, match="the same command goes on|The same command goes on"):
-        download(_url(server), tmp_path / "w", sha256=SHA256)
+        download(_url(server), tmp_path / "w", digest=SHA256)
     assert not (tmp_path / "w").exists()
     half = (tmp_path / "w.part").stat().st_size
     assert 0 < half < len(CONTENT)
     server.break_after = None
-    assert download(_url(server), tmp_path / "w", sha256=SHA256).read_bytes() == CONTENT
+    assert download(_url(server), tmp_path / "w", digest=SHA256).read_bytes() == CONTENT
     assert server.asked == [None, f"bytes={half}-"]
 
 
 def test_a_part_that_is_whole_already_is_only_checked(server: Server, tmp_path: Path) -> None:
     (tmp_path / "w.part").write_bytes(CONTENT)
-    assert download(_url(server), tmp_path / "w", sha256=SHA256).read_bytes() == CONTENT
+    assert download(_url(server), tmp_path / "w", digest=SHA256).read_bytes() == CONTENT
 
 
 def test_a_wrong_digest_is_refused_and_nothing_is_kept(server: Server, tmp_path: Path) -> None:
     with pytest.raises(GeoOVSegError, match=f"has the sha256 {SHA256}, not 00ff; it was removed"):
-        download(_url(server), tmp_path / "w", sha256="00ff")
+        download(_url(server), tmp_path / "w", digest="00ff")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,7 +123,7 @@ def test_two_processes_do_not_write_one_file(server: Server, tmp_path: Path) -> 
 
 
 def _card(server: Server, **changed: Any) -> ModelCard:
-    return replace(MODELS["jbu_one"], url=_url(server), **changed)
+    return replace(MODELS["jbu_one"], url=_url(server), **{"git_blob": None, **changed})
 
 
 def test_weights_carried_in_a_folder_are_found(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +213,7 @@ def _flipped(content: bytes) -> bytes:
 
 DAMAGED = {
     "cut": (_zip(*PACKED)[:-30], "not a zip file"),
-    "a page": (b"<html>", "not a zip file"),
+    "a text": (b"weights", "not a zip file"),
     "flipped": (_flipped(_zip("a/epoch_20.pt", content=random.Random(0).randbytes(20_000))), "Bad CRC-32 for file"),
     "none": (_zip("a/epoch_19.pt"), "holds 0 files named epoch_20.pt, not one"),
     "a folder": (_zip("epoch_20.pt/", content=b""), "holds 0 files named epoch_20.pt, not one"),
@@ -279,7 +277,7 @@ def test_terms_are_shown_before_the_first_byte(
 ) -> None:
     said: list[str] = []
 
-    def fetched(card: ModelCard, progress: Any) -> Path:
+    def fetched(card: ModelCard, progress: Any, *, anew: bool) -> Path:
         said.append(capsys.readouterr().err)
         return Path("weights")
 
@@ -290,31 +288,6 @@ def test_terms_are_shown_before_the_first_byte(
     assert (f"licence: {MODELS[name].licence}" in said[0]) == bool(said[0])
     assert (terms or "") in said[0]
     assert terms is None or terms in geoovseg("models", "show", name)[1]
-
-
-def test_a_gated_repository_is_an_error_that_says_how_to_get_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    class GatedError(GatedRepoError):
-        def __init__(self) -> None:  # the real one wants an answer of the hub's own client
-            Exception.__init__(self, "403 Client Error")
-
-    def refuse(*args: Any) -> str:
-        raise GatedError
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
-    with pytest.raises(GeoOVSegError) as caught:
-        fetch_weights(model_card("dinov3_vitl16", "vfm"))
-    said = str(caught.value)
-    page = f"{huggingface_hub.constants.ENDPOINT}/timm/vit_large_patch16_dinov3.lvd1689m"
-    for part in (
-        "is gated",
-        "DINOv3 licence",
-        f"Accept it at {page}",
-        "hf auth login",
-        "HF_TOKEN",
-        "--bundle DIR",
-        "@FILE",
-    ):
-        assert part in said
 
 
 @pytest.fixture
@@ -357,6 +330,21 @@ def test_models_can_be_verified_and_carried_from_the_command_line(
     monkeypatch.setitem(MODELS, "demo", replace(MODELS["demo"], sha256="0"))
     code, out, _ = geoovseg("models", "verify")
     assert (code, "NOT AS KNOWN" in out) == (1, True)
+
+
+def test_a_page_for_people_is_no_file(server: Server, tmp_path: Path) -> None:
+    """As the login page of a network, which answers everything."""
+    server.content = b"\n<!DOCTYPE html>\n<html><body>Welcome to the airport</body></html>"
+    with pytest.raises(GeoOVSegError, match="answers with a web page instead of a file"):
+        download(_url(server), tmp_path / "w")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_digest_of_git_is_one_too(server: Server, tmp_path: Path) -> None:
+    git = hashlib.sha1(f"blob {len(CONTENT)}\0".encode() + CONTENT).hexdigest()
+    assert download(_url(server), tmp_path / "w", digest=git).read_bytes() == CONTENT
+    with pytest.raises(GeoOVSegError, match=f"has the git digest {git}, not {'0' * 40}; it was removed"):
+        download(_url(server), tmp_path / "v", digest="0" * 40)
 
 
 def test_what_is_longer_than_the_file_is_fetched_anew(server: Server, tmp_path: Path) -> None:

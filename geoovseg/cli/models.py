@@ -58,18 +58,23 @@ def fetch(
     bundle: Annotated[
         Path | None, typer.Option(help="Also copy them to this folder, for --model-dir on another machine.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fetch them again, also where they are here.")] = False,
     offline: Annotated[bool, o.of("offline")] = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
 ) -> None:
-    """Download model weights; an interrupted download continues where it stopped."""
+    """Download model weights; an interrupted download continues where it stopped.
+
+    Weights that are here and not as published are fetched again.
+    """
     for name in names:
         card = _card(name)
         here = local_weights(card)
-        if here is None:
+        anew = here is not None and card.path is None and (force or _differs(card, quiet))
+        if here is None or anew:
             _announce(card, quiet)
             with access(offline=offline), progress_bar(quiet, "B") as progress:
-                here = fetch_weights(card, progress)
+                here = fetch_weights(card, progress, anew=anew)
         copies = copy_weights(card, bundle) if bundle else []
         path = str(here)
         data(
@@ -116,10 +121,22 @@ def verify_models(
     for name in names or [n for n, card in MODELS.items() if local_weights(card)]:
         digest, good = verify(_card(name))
         wrong += good is False
-        said = {True: "as known", False: "NOT AS KNOWN: fetch it again", None: "no digest is known"}[good]
+        said = {
+            True: "as known",
+            False: "NOT AS KNOWN: models fetch gets it again",
+            None: "no digest is known",
+        }[good]
         line = f"{name:<{_WIDTH}}{digest}  {said}"
         data(jsonlib.dumps({"name": name, "sha256": digest, "good": good}) if json else line)
     raise typer.Exit(1 if wrong else 0)
+
+
+def _differs(card: ModelCard, quiet: bool) -> bool:
+    """Whether weights that are here are not as published, which is told."""
+    if verify(card)[1] is not False:
+        return False
+    talk(f"{card.name} is here, but is not as published: fetching it again", quiet=quiet)
+    return True
 
 
 def _card(name: str) -> ModelCard:

@@ -46,11 +46,18 @@ class ModelCard:
     std: tuple[float, float, float] = CLIP_STD
     sha256: str | None = None
     """of the file that is kept, where it is known; never of a file the user gives"""
+    git_blob: str | None = None
+    """git's digest of it, where only that is known"""
     megabytes: int | None = None
     licence: str = "not stated"
     terms: str | None = None
     """for a licence that restricts use or is not stated: what to know before a download; always shown then"""
     about: str = ""
+
+    @property
+    def digest(self) -> str | None:
+        """What the file that is kept is held against: its SHA-256, else git's digest, where one is known."""
+        return self.sha256 or self.git_blob
 
 
 _DINOV3 = (
@@ -195,6 +202,7 @@ _UPSAMPLERS = (
         kind="upsampler",
         arch="jbu_one",
         url=f"{_SEGEARTH}/xclip_jbu_one_million_aid.ckpt",
+        git_blob="d40f00838331331faa04a926ea5991f5203f91a8",
         licence="not stated by SegEarth-OV; the training code (likyoo/SimFeatUp) is MIT",
         terms=UNSTATED,
         about="SimFeatUp, --upsample jbu_one for ViT-B-16: trained on Million-AID (SegEarth-OV)",
@@ -204,6 +212,7 @@ _UPSAMPLERS = (
         kind="upsampler",
         arch="jbu_stack",
         url=f"{_SEGEARTH}/clip_jbu_stack_cocostuff.ckpt",
+        sha256="38ce7487c648d01cf37beb005f464410c498008fea03e6a68a269d79e4e29622",
         megabytes=4,
         licence="not stated by SegEarth-OV; the training code (mhamilton723/FeatUp) is MIT",
         terms=UNSTATED,

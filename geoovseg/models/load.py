@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer
@@ -99,7 +100,7 @@ def load_whole(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
     """Both towers in float32 on the CPU, and the tokenizer. Raises what `load_clip` raises."""
     path = find_weights(card)
     model, tokenizer = _architecture(card)
-    with as_weights(path, card.arch):
+    with as_weights(path, card):
         fill(model, read_state(path))
     return model.eval().requires_grad_(False), tokenizer
 
@@ -121,14 +122,16 @@ def _architecture(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
 
 
 @contextmanager
-def as_weights(path: Path, arch: str) -> Iterator[None]:
+def as_weights(path: Path, card: ModelCard) -> Iterator[None]:
     """Whatever goes wrong while a file is read as weights is one error, which says what to do: GeoOVSegError."""
     try:
         yield
     except Exception as error:  # what a damaged or foreign file makes torch raise has no common base
+        again = f"`geoovseg models fetch {card.name} --force` fetches it again"
+        own = "check that it is whole, and that the architecture is right"
+        arch = f"SAM {card.arch}" if card.kind == "sam" else card.arch
         raise GeoOVSegError(
-            f"{path} cannot be loaded as weights of {arch}: {first_line(error)}; fetch it again, or check that the "
-            "architecture is right"
+            f"{path} cannot be loaded as weights of {arch}: {first_line(error)}; {own if card.path else again}"
         ) from error
 
 
@@ -170,15 +173,25 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _checkpoint(path: Path) -> Any:
-    """What a torch file holds. Namespaces, which DINO keeps its arguments in, hold values only."""
+    """What a torch file holds."""
     zipped = zipfile.is_zipfile(path)
     if zipped:
         _check_sums(path)
-    with hushed(), torch.serialization.safe_globals([Namespace]):  # of old formats; what cannot be read is an error
+    with hushed(), torch.serialization.safe_globals(_plain()):  # of old formats; what cannot be read is an error
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
             raise ValueError(_why_unread(error)) from error
+
+
+def _plain() -> list[Any]:
+    """What holds values only: namespaces, in which DINO keeps its arguments, and single numbers of numpy.
+
+    SkyScript's checkpoints have such numbers in their optimizers; numpy has had two names for what makes them.
+    """
+    number: Any = np.float64(0).__reduce__()[0]
+    names = [f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")]
+    return [Namespace, np.dtype, type(np.dtype(np.float64)), *((number, name) for name in names)]
 
 
 def _check_sums(path: Path) -> None:

@@ -185,7 +185,7 @@ def _load(name: str, device: torch.device, precision: str) -> Sam:
     card = model_card(name, "sam")
     path = find_weights(card)
     model = build_sam(card.arch)
-    with as_weights(path, f"SAM {card.arch}"):
+    with as_weights(path, card):
         fill(model, read_state(path))
     model.to(device)
     model.image_encoder.to(PRECISIONS[precision])

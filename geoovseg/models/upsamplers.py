@@ -42,7 +42,7 @@ def load_upsampler(name: str, device: torch.device) -> Upsampler:
     """
     card = model_card(name, "upsampler")
     path = find_weights(card)
-    with as_weights(path, card.arch):
+    with as_weights(path, card):
         jbu = build_jbu(read_state(path), card.arch, device)
     return Upsampler(jbu, file_sha256(path))
 

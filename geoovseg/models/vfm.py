@@ -214,7 +214,7 @@ def _load(name: str, device: torch.device, precision: str) -> Vfm:
     if card.arch == "diffusion":
         folder = path if path.is_dir() else path.parents[1]
         return load_diffusion(name, folder, device, PRECISIONS[precision], file_sha256(folder / card.files[0]))
-    with as_weights(path, card.arch):
+    with as_weights(path, card):
         model = build_timm(card.arch, read_state(path))
     model.to(device=device, dtype=PRECISIONS[precision])
     return TimmVfm(name, model, card.mean, card.std, _rule(card), file_sha256(path))

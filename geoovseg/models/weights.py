@@ -12,7 +12,9 @@ from pathlib import Path
 from geoovseg.errors import GeoOVSegError, OutputError, WeightsMissingError, first_line
 from geoovseg.files import private_folder, whole
 from geoovseg.models.cards import ModelCard
-from geoovseg.models.download import Progress, check, download, file_sha256, unpack
+from geoovseg.models.download import Progress, check, download, file_sha256, is_as_known, unpack
+from geoovseg.models.hub import etag_of, fetch_file, forget
+from geoovseg.models.refusals import GatedError
 from geoovseg.network import is_offline, model_dir
 
 _OFFLINE = (
@@ -86,10 +88,11 @@ def _sized(card: ModelCard) -> str:
     return f"{card.name} ({size}licence: {card.licence})"
 
 
-def fetch_weights(card: ModelCard, progress: Progress | None = None) -> Path:
+def fetch_weights(card: ModelCard, progress: Progress | None = None, *, anew: bool = False) -> Path:
     """Download a model's weights, into the Hugging Face cache or our own; returns the file.
 
-    Both go on where an earlier try broke off. Of a ZIP only the checkpoint is kept.
+    Both go on where an earlier try broke off. Of a ZIP only the checkpoint is kept. With `anew`, what is there is
+    removed first.
 
     Raises GeoOVSegError when the hub cannot be reached, has no such file, or wants its terms accepted first.
     """
@@ -97,7 +100,9 @@ def fetch_weights(card: ModelCard, progress: Progress | None = None) -> Path:
         return find_weights(card)
     if is_offline():
         raise GeoOVSegError(f"{card.name} cannot be fetched: GEOOVSEG_OFFLINE is set, or --offline. {_OFFLINE}")
-    return _from_hub(card) if card.url is None else _from_url(card, card.url, progress)
+    if anew and (there := local_weights(card)) is not None and not _in_model_dir(card):
+        forget(there)
+    return _from_hub(card, progress) if card.url is None else _from_url(card, card.url, progress)
 
 
 def _from_url(card: ModelCard, url: str, progress: Progress | None) -> Path:
@@ -105,48 +110,34 @@ def _from_url(card: ModelCard, url: str, progress: Progress | None) -> Path:
     with suppress(OSError):  # which the download tells
         private_folder(cache_dir())
     if card.member is None:
-        return download(url, kept, sha256=card.sha256, progress=progress)
+        return download(url, kept, digest=card.digest, progress=progress)
     archive = kept.with_name(url.rpartition("/")[2])
     if not archive.is_file():  # it is there where an earlier try found no room to unpack it
         download(url, archive, progress=progress)
     unpack(archive, card.member, kept)
     archive.unlink(missing_ok=True)
-    check(kept, card.sha256, url)
+    check(kept, card.digest, url)
     return kept
 
 
-def _from_hub(card: ModelCard) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError
-
-    if HF_HUB_CACHE.startswith("~"):
-        raise GeoOVSegError("this user has no home folder to keep weights in: set HF_HOME to a folder, or HOME")
-    for file in card.files:
-        try:
-            for other in card.also:
-                hf_hub_download(str(card.repo), other)
-            return Path(hf_hub_download(str(card.repo), file))
-        except LocalEntryNotFoundError as error:
-            raise GeoOVSegError(
-                f"cannot reach the model hub for {card.repo}/{file}; behind a proxy set HTTPS_PROXY. {_OFFLINE}"
-            ) from error
-        except EntryNotFoundError:
-            continue
-        except GatedRepoError as error:
-            raise _gated(card) from error
-        except OSError as error:
-            raise GeoOVSegError(f"cannot download {card.repo}/{file}: {first_line(error)}") from error
-    raise GeoOVSegError(f"{card.repo} has none of {', '.join(card.files)}")
-
-
-def _gated(card: ModelCard) -> GeoOVSegError:
-    from huggingface_hub.constants import ENDPOINT
-
-    return GeoOVSegError(
-        f"{card.repo} is gated: its licence ({card.licence}) must be accepted before a download. Accept it at "
-        f"{ENDPOINT}/{card.repo}, log in with `hf auth login` (or HF_TOKEN), and use the same command again. {_OFFLINE}"
-    )
+def _from_hub(card: ModelCard, progress: Progress | None) -> Path:
+    """All files of a model that the hub has; returns that of the weights."""
+    repo = str(card.repo)
+    try:
+        for other in card.also:
+            if fetch_file(repo, other, progress) is None:
+                raise GeoOVSegError(f"{repo} has no {other}")
+        found = next(filter(None, (fetch_file(repo, file, progress) for file in card.files)), None)
+    except GatedError as error:
+        raise GeoOVSegError(
+            f"{error}. Its licence ({card.licence}) must be accepted before a download: do that at {error.page}, log "
+            f"in with `hf auth login` (or HF_TOKEN), and use the same command again. {_OFFLINE}"
+        ) from error
+    except OSError as error:
+        raise GeoOVSegError(f"cannot keep the weights of {card.name}: {first_line(error)}") from error
+    if found is None:
+        raise GeoOVSegError(f"{repo} has none of {', '.join(card.files)}")
+    return found
 
 
 def _kept(card: ModelCard) -> Path:
@@ -193,9 +184,13 @@ def _parts(card: ModelCard, found: Path) -> list[tuple[str, Path]]:
 
 
 def verify(card: ModelCard) -> tuple[str, bool | None]:
-    """The digest of a model's weights on this machine, and whether it is the known one; None if none is known."""
-    found = file_sha256(_main(card, find_weights(card)))
-    return found, None if card.sha256 is None else found == card.sha256
+    """The SHA-256 of a model's weights on this machine, and whether they are as known; None if no digest is known.
+
+    Known are those on cards, and of files of the hub those that the hub gave them.
+    """
+    path = _main(card, find_weights(card))
+    known = card.digest or etag_of(path)
+    return file_sha256(path), None if known is None else is_as_known(path, known)
 
 
 def safe_name(name: str) -> str:
