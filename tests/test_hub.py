@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -14,8 +15,8 @@ import pytest
 from hub import COMMIT, Hub, serving
 from huggingface_hub import constants
 
-from geoovseg.errors import GeoOVSegError
-from geoovseg.models.cards import DEMO, MODELS, ModelCard
+from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
+from geoovseg.models.cards import DEMO, MODELS, ModelCard, model_card
 from geoovseg.models.weights import fetch_weights, local_weights, verify
 
 Run = Callable[..., tuple[int, str, str]]
@@ -182,3 +183,30 @@ def test_a_new_user_comes_from_nothing_to_labels(hub: Hub, demo_scene: str, tmp_
         assert json.loads(out)["model"] == "MobileCLIP"
     finally:
         del MODELS["MobileCLIP"]
+
+
+def test_all_that_a_method_needs_is_fetched_by_its_name(
+    hub: Hub, geoovseg: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [MODELS[name] for name in ("ViT-B-16/openai", "dino_vitb16")]
+    for card in wanted:
+        hub.put(str(card.repo), card.files[0], f"{card.name}".encode() * 20)
+    monkeypatch.setenv("GEOOVSEG_MODEL_DIR", "nowhere")
+    monkeypatch.setitem(MODELS, "sam_vit_b", replace(MODELS["sam_vit_b"], url=f"{hub.url}/store/x", sha256=None))
+    said = geoovseg("methods", "trident")[1]
+    assert "weights: ViT-B-16/openai 599 MB, sam_vit_b 375 MB, dino_vitb16 343 MB; 1317 MB in all" in said
+    assert "geoovseg models fetch --method trident" in said
+    code, out, err = geoovseg("models", "fetch", "--method", "resegclip", "--json")
+    assert code == 1, err  # the store has no such file
+    assert [json.loads(line)["name"] for line in out.splitlines()] == ["ViT-B-16/openai"]
+    code, _, err = geoovseg("models", "fetch")
+    assert (code, "name models to fetch" in err) == (2, True)
+
+
+def test_a_file_of_openai_under_another_activation_is_warned_of() -> None:
+    with pytest.warns(GeoOVSegWarning, match="for them write ViT-B-16-quickgelu@ViT-B-16-openai.safetensors"):
+        model_card("ViT-B-16@ViT-B-16-openai.safetensors")
+
+
+def test_the_demo_model_is_as_it_was_packaged() -> None:
+    assert verify(MODELS[DEMO])[1] is True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data
 from geoovseg.methods import METHODS, MethodCard, card
+from geoovseg.settings import Settings
 
 
 def command(
@@ -34,6 +36,14 @@ def _line(name: str, entry: MethodCard) -> str:
     return f"{name:<12}{entry.title:<26}{needs:<18}{entry.cost:>4g} x  {entry.about}"
 
 
+def _weights(name: str) -> Iterator[str]:
+    """What its models take to download, unless told otherwise, and the command that gets them."""
+    found = Settings(method=name).weights
+    sizes = [f"{each.name} {each.megabytes or '?'} MB" for each in found]
+    total = sum(each.megabytes or 0 for each in found)
+    yield f"weights: {', '.join(sizes)}; {total} MB in all: geoovseg models fetch --method {name}"
+
+
 def _show(name: str, entry: MethodCard) -> list[str]:
     vfm = f", a vision model (--vfm, default {entry.vfm})" if entry.vfm else ""
     sam = f", Segment Anything (--sam, default {entry.sam})" if "sam" in entry.needs else ""
@@ -45,5 +55,6 @@ def _show(name: str, entry: MethodCard) -> list[str]:
         entry.about,
         f"scores: {entry.unit}; cost: {entry.cost:g} x clip",
         f"needs: a CLIP model (--model){vfm}{sam}{regions}; sees {sees}",
+        *_weights(name),
         *(f"  --set {f.name}={str(f.default).lower()}   {f.about}" for f in entry.fields),
     ]

@@ -12,14 +12,17 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
 from geoovseg.cli.progress import progress_bar
+from geoovseg.errors import UsageError
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
 from geoovseg.models.weights import bundle as copy_weights
 from geoovseg.models.weights import fetch_weights, local_weights, verify
 from geoovseg.network import access
+from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_classes
 
 app = typer.Typer(help="See and fetch the models' weights.", no_args_is_help=True, rich_markup_mode=None)
-NamesArg = Annotated[list[str], typer.Argument(help="Models, as `geoovseg models list` names them.", metavar="NAME")]
+_NAMES = "Models, as `geoovseg models list` names them."
+NamesArg = Annotated[list[str], typer.Argument(help=_NAMES, metavar="NAME")]
 _WIDTH = max(map(len, MODELS)) + 2
 NameArg = Annotated[str, typer.Argument(help="A model, as `geoovseg models list` names it.", metavar="NAME")]
 
@@ -54,7 +57,10 @@ def show(name: NameArg, json: o.JsonOpt = False) -> None:
 
 @app.command("fetch", cls=o.Careful)
 def fetch(
-    names: NamesArg,
+    names: Annotated[list[str] | None, typer.Argument(help=_NAMES, metavar="NAME")] = None,
+    method: Annotated[
+        str | None, typer.Option("-m", "--method", help="Also all that this method needs, unless told otherwise.")
+    ] = None,
     bundle: Annotated[
         Path | None, typer.Option(help="Also copy them to this folder, for --model-dir on another machine.")
     ] = None,
@@ -67,8 +73,10 @@ def fetch(
 
     Weights that are here and not as published are fetched again.
     """
-    for name in names:
-        card = _card(name)
+    cards = [*map(_card, names or ()), *(Settings(method=method).weights if method else ())]
+    if not cards:
+        raise UsageError("name models to fetch, as `geoovseg models list` does, or a method: --method trident")
+    for card in dict.fromkeys(cards):
         here = local_weights(card)
         anew = here is not None and card.path is None and (force or _differs(card, quiet))
         if here is None or anew:
@@ -78,7 +86,7 @@ def fetch(
         copies = copy_weights(card, bundle) if bundle else []
         path = str(here)
         data(
-            jsonlib.dumps({"name": name, "path": path, "bundle": [str(c) for c in copies]}) if json else path,
+            jsonlib.dumps({"name": card.name, "path": path, "bundle": [str(c) for c in copies]}) if json else path,
             names=not json,
         )
 

@@ -46,6 +46,7 @@ def model_card(name: str, kind: Kind = "clip") -> ModelCard:
         return known[name]
     arch, at, file = name.partition("@")
     if at and arch and file and (kind == "clip" or arch in known):
+        _warn_activation(arch, file)
         return _of_file(known.get(arch, ModelCard(name=name, arch=arch)), name, Path(file))
     if kind == "clip" and name in REFUSED:
         raise ModelError(f"{name} {REFUSED[name]}")
@@ -66,6 +67,15 @@ def warn_unknown(card: ModelCard, vocabulary: Vocabulary) -> None:
     asked = (word for entry in vocabulary.classes for word in entry.words if not word.startswith(PLACES))
     if unknown := [word for word in asked if word.casefold() not in known]:
         message = f"the {card.name} model was never told of: {some(unknown)}"
+        warnings.warn(message, GeoOVSegWarning, 4)
+
+
+def _warn_activation(arch: str, file: str) -> None:
+    """Warn of a file that says it is OpenAI's, built with another activation than theirs: scores would be wrong."""
+    if "openai" in Path(file).name.lower() and arch.startswith(("ViT-B-", "ViT-L-14")) and "quickgelu" not in arch:
+        message = (
+            f"{file} looks like OpenAI's weights, which need {arch}-quickgelu@{file}; {arch} has another activation"
+        )
         warnings.warn(message, GeoOVSegWarning, 4)
 
 

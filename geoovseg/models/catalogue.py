@@ -153,6 +153,7 @@ _CLIP = (
         name="demo",
         arch="demo",
         path=DEMO_DIR / "model.safetensors",
+        sha256="6352e72b94f15141bb2e18647f8d634f619d1c625406a4f7063b53ccf6bf170e",
         megabytes=6,
         licence="MIT, part of this package",
         about="small CLIP trained on drawn scenes; knows eight classes; for trying the tool, not for real imagery",

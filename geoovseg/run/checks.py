@@ -7,14 +7,14 @@ import os
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.labels.names import Outputs
 from geoovseg.methods import METHODS, MethodCard, card, read_settings
-from geoovseg.models.cards import MODELS, OWN, SOURCES, ModelCard, model_card
+from geoovseg.models.cards import MODELS, OWN, SOURCES, model_card
 from geoovseg.models.weights import check_weights
 from geoovseg.prompts import templates
 from geoovseg.run.layout import cell_of
@@ -29,7 +29,7 @@ SHRUNK, SHRUNK_CONFIDENCE = 0.08, 0.25
 
 def check_models(settings: Settings) -> None:
     """Refuse models that are not on this machine. Raises WeightsMissingError."""
-    check_weights(_needed(settings, card(settings.method)))
+    check_weights(settings.weights)
 
 
 def check_settings(settings: Settings) -> None:
@@ -104,17 +104,6 @@ def _check_vfm(name: str, method: str, card: MethodCard) -> None:
     found = model_card(name, "vfm")
     if found.attention_only and not card.attention:
         raise UsageError(f"--vfm {name} has attention but no features, which {method} needs; choose a DINO model")
-
-
-def _needed(settings: Settings, method: MethodCard) -> Iterator[ModelCard]:
-    """All weights that a run needs."""
-    yield model_card(settings.model)
-    if "vfm" in method.needs and (name := settings.vfm or method.vfm) not in OWN:
-        yield model_card(name, "vfm")
-    if settings.sam_name is not None:
-        yield model_card(settings.sam_name, "sam")
-    if settings.upsampled_by not in UPSAMPLERS:
-        yield model_card(settings.upsampled_by, "upsampler")
 
 
 def check_windows(settings: Settings) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from geoovseg.files import BESIDE
 from geoovseg.files import StrPath as StrPath
 from geoovseg.methods import METHODS, card, read_settings
-from geoovseg.models.cards import DEFAULT_MODEL, MODELS, SOURCES
+from geoovseg.models.cards import DEFAULT_MODEL, MODELS, OWN, SOURCES, ModelCard, model_card
+from geoovseg.models.catalogue import Kind
 from geoovseg.network import access
 from geoovseg.prompts import DEFAULT_TEMPLATES, class_lists, template_lists
 from geoovseg.settings.choice import (
@@ -245,6 +246,16 @@ class Settings:
         method = card(self.method)
         used = "sam" in method.needs or self.regions_from == SOURCES[0]
         return (self.sam or method.sam) if used else None
+
+    @property
+    def weights(self) -> tuple[ModelCard, ...]:
+        """All weights that are needed. Raises ModelError for models there are none of."""
+        method = card(self.method)
+        names: list[tuple[str | None, Kind]] = [(self.model, "clip"), (self.sam_name, "sam")]
+        names.append((self.vfm or method.vfm if "vfm" in method.needs else None, "vfm"))
+        names.append((None if self.upsampled_by in UPSAMPLERS else self.upsampled_by, "upsampler"))
+        wanted = ((name, kind) for name, kind in names if name and not (kind == "vfm" and name in OWN))
+        return tuple(model_card(name, kind) for name, kind in wanted)
 
     @contextmanager
     def access(self) -> Iterator[None]:
