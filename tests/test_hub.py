@@ -198,13 +198,13 @@ def test_all_that_a_method_needs_is_fetched_by_its_name(
     assert "geoovseg models fetch --method trident" in said
     code, out, err = geoovseg("models", "fetch", "--method", "resegclip", "--json")
     assert code == 1, err  # the store has no such file
-    assert [json.loads(line)["name"] for line in out.splitlines()] == ["ViT-B-16/openai"]
+    assert json.loads(out.splitlines()[0])["name"] == "ViT-B-16/openai"
     code, _, err = geoovseg("models", "fetch")
     assert (code, "name models to fetch" in err) == (2, True)
 
 
 def test_a_file_of_openai_under_another_activation_is_warned_of() -> None:
-    with pytest.warns(GeoOVSegWarning, match="for them write ViT-B-16-quickgelu@ViT-B-16-openai.safetensors"):
+    with pytest.warns(GeoOVSegWarning, match="which need ViT-B-16-quickgelu@ViT-B-16-openai.safetensors"):
         model_card("ViT-B-16@ViT-B-16-openai.safetensors")
 
 
