@@ -26,6 +26,7 @@ from torch import Tensor
 from geoovseg.errors import GeoOVSegError
 from geoovseg.models import load, vfm
 from geoovseg.models.cards import DEMO_DIR, MODELS
+from geoovseg.models.layouts import as_open_clip
 from geoovseg.models.load import fill, load_clip, read_state
 from geoovseg.models.upsamplers import load_upsampler
 from geoovseg.models.vfm import build_timm, load_vfm
@@ -262,12 +263,28 @@ def test_a_pickle_under_another_name_is_refused(load_file_as: Load, tmp_path: Pa
     assert not (tmp_path / "ran").exists()
 
 
-def test_programs_are_refused(load_file_as: Load, tmp_path: Path) -> None:
-    """The form in which OpenAI published CLIP."""
+def test_of_a_program_only_the_tensors_are_read(tiny_arch: State, tiny_clip: open_clip.CLIP, tmp_path: Path) -> None:
+    """The form in which OpenAI published CLIP, in half precision."""
+    model = copy.deepcopy(tiny_clip).requires_grad_(False)
+    model.load_state_dict(tiny_arch)
+    given = torch.zeros(1, 3, *model.visual.image_size), torch.zeros(1, model.context_length, dtype=torch.long)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), tmp_path / "ViT-B-16.pt")
-    _refused(load_file_as, tmp_path / "ViT-B-16.pt", "it is a TorchScript archive")
+        torch.jit.save(torch.jit.trace(model, given, check_trace=False).half(), tmp_path / "ViT-B-16.pt")
+    halves = {k: v.half().float() if v.is_floating_point() else v for k, v in tiny_arch.items()}
+    found = load_clip(f"ViT-B-16-quickgelu@{tmp_path / 'ViT-B-16.pt'}", CPU, "fp32")
+    _assert_holds(found.vit.visual, _visual(halves))
+
+
+@pytest.mark.parametrize("asked", ["posix.system", "torch.jit._pickle.build_anything", "builtins.eval"])
+def test_a_program_that_asks_for_more_is_refused_and_not_run(load_file_as: Load, asked: str, tmp_path: Path) -> None:
+    module, _, name = asked.rpartition(".")
+    code = b"c" + f"{module}\n{name}\n".encode() + b"(V" + f"mkdir {tmp_path / 'ran'}\n".encode() + b"tR."
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as file:
+        file.writestr("w/data.pkl", code)
+        file.writestr("w/constants.pkl", b"")
+    _refused(load_file_as, tmp_path / "w.pt", f"it asks for {asked}, which is code or may be")
+    assert not (tmp_path / "ran").exists()
 
 
 def _saved(path: Path, how: str) -> bytes:
@@ -332,3 +349,15 @@ def test_a_refused_file_ends_a_run_with_one_line(demo_scene: str, tmp_path: Path
     code, _, err = geoovseg("segment", demo_scene, "--model", f"demo@{tmp_path / 'w.safetensors'}", "-c", "road")
     assert code == 1
     assert "it lacks 1 tensors, first visual.proj; check that it is whole, and that the architecture is right" in err
+
+
+def test_a_clip_of_transformers_gives_transformers_features(tiny_clip: open_clip.CLIP) -> None:
+    """Weights under its own names, and the unit features that transformers 5 makes of them (tests/layouts)."""
+    state = read_state(Path(__file__).with_name("layouts") / "transformers_clip.safetensors")
+    model = copy.deepcopy(tiny_clip)
+    fill(model, as_open_clip(state))
+    with torch.no_grad():
+        image = model.encode_image(state["given.image"], normalize=True)
+        text = model.encode_text(state["given.tokens"].long(), normalize=True)
+    torch.testing.assert_close(image, state["given.image_features"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(text, state["given.text_features"], rtol=1e-4, atol=1e-4)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from geoovseg.errors import GeoOVSegError, ModelError, UsageError, first_line, hushed
 from geoovseg.models.cards import DEFAULT_MODEL, DEMO_DIR, ModelCard, model_card
 from geoovseg.models.download import file_sha256
+from geoovseg.models.layouts import as_open_clip, is_program, program_tensors
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
@@ -101,7 +102,7 @@ def load_whole(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
     path = find_weights(card)
     model, tokenizer = _architecture(card)
     with as_weights(path, card):
-        fill(model, read_state(path))
+        fill(model, as_open_clip(read_state(path)))
     return model.eval().requires_grad_(False), tokenizer
 
 
@@ -158,7 +159,7 @@ def check_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file or a torch checkpoint, without running code; key prefixes of training removed.
+    """Tensors of a safetensors file, a torch checkpoint or a program; no code is run, and prefixes of training go.
 
     Of a checkpoint that holds more (an optimizer, a student and its teacher) only the weights, the teacher's.
     Raises ValueError or TypeError for what is damaged, asks for code, or is no table; others from deeper down.
@@ -177,6 +178,8 @@ def _checkpoint(path: Path) -> Any:
     zipped = zipfile.is_zipfile(path)
     if zipped:
         _check_sums(path)
+        if is_program(path):
+            return program_tensors(path)
     with hushed(), torch.serialization.safe_globals(_plain()):  # of old formats; what cannot be read is an error
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
@@ -211,8 +214,6 @@ def _why_unread(error: Exception) -> str:
     trust = "which is never run; if you trust the file, save its tensors alone as .safetensors"
     if asked := re.search(r"GLOBAL (\S+)", said):
         return f"it asks for {asked[1]}, which is code or may be, {trust}"
-    if "TorchScript" in said:
-        return f"it is a TorchScript archive, that is a program, {trust}"
     if not said or "Weights only load failed" in said:
         return "it is damaged, or no file of tensors"
     return f"it is damaged: {first_line(error)}"
