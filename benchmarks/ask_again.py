@@ -18,7 +18,7 @@ from typing import Any
 
 MODEL = "ViT-B-16-quickgelu"
 THREE = "building,road,water"
-FORTY = ",".join(f"thing {n}" for n in range(40))
+WAYS = ("guided", "bilinear")
 
 
 def main() -> None:
@@ -41,13 +41,20 @@ def _measured(folder: Path, size: str, before: Path | None) -> None:
     rows = []
     if before is not None:
         rows.append(("segment, before", _run(folder, "segment", scene, "-c", THREE, *model, *labels, package=before)))
-    rows.append(("segment", _run(folder, "segment", scene, "-c", THREE, *model, *labels)))
+    for way in WAYS:
+        rows.append(
+            (f"segment, {way}", _run(folder, "segment", scene, "-c", THREE, *model, *labels, "--upsample", way))
+        )
     rows.append(("encode", _run(folder, "encode", scene, *model, "-o", store)))
-    rows.append(("segment the features, 3 words", _run(folder, "segment", store, "-c", THREE, *labels)))
-    rows.append(("the same with confidence", _run(folder, "segment", store, "-c", THREE, *labels, "--confidence")))
-    rows.append(("40 words, new ones", _run(folder, "segment", store, "-c", FORTY, *labels)))
-    rows.append(("40 words, known", _run(folder, "segment", store, "-c", FORTY, *labels)))
-    rows.append(("300 words, known", _known(folder, store, labels)))
+    _run(folder, "segment", store, "-c", _words(300), *labels)  # reads words
+    for way in WAYS:
+        for count in (3, 30, 40, 300):
+            words = THREE if count == 3 else _words(count)
+            asked = ["segment", store, "-c", words, *labels, "--upsample", way]
+            rows.append((f"ask {count} words, {way}", _run(folder, *asked)))
+        rows.append(
+            (f"ask 3 words with confidence, {way}", _run(folder, *asked[:3], THREE, *asked[4:], "--confidence"))
+        )
     print("| command | load s | work s | all s | peak MB |\n|---|---|---|---|---|")
     for name, said in rows:
         spent = said["seconds"]
@@ -55,10 +62,8 @@ def _measured(folder: Path, size: str, before: Path | None) -> None:
         print(f"| {name} | {spent['load']:.1f} | {work:.2f} | {spent['total']:.1f} | {said['peak_rss_mb']:.0f} |")
 
 
-def _known(folder: Path, store: str, labels: list[str]) -> dict[str, Any]:
-    words = ",".join(f"thing {n}" for n in range(300))
-    _run(folder, "segment", store, "-c", words, *labels)
-    return _run(folder, "segment", store, "-c", words, *labels)
+def _words(count: int) -> str:
+    return ",".join(f"thing {n}" for n in range(count))
 
 
 def _weights(folder: Path) -> Path:
