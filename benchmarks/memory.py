@@ -1,9 +1,10 @@
-"""Peak memory of `geoovseg segment` on scenes of random pixels, at stride = tile; prints a Markdown table.
+"""Peak memory of segmenting scenes of random pixels, keeping their features and asking them; prints a Markdown table.
 
-    python benchmarks/memory.py [--quick]
+    python benchmarks/memory.py [--quick] [--what segment,encode,ask]
 
 Every run is a process of its own; its peak is what the kernel counts (maximum resident set size, as /usr/bin/time -v).
-The largest scenes need 3 GB of disk in the temporary folder, and about a quarter of an hour on two cores.
+Windows lie side by side, at stride = tile. The largest scenes need 6 GB of disk in the temporary folder, and all of it
+about 40 minutes on two cores.
 """
 
 from __future__ import annotations
@@ -40,9 +41,16 @@ def write_random(path: Path, height: int, width: int) -> None:
                 dst.write(rng.integers(0, 256, (3, window.height, window.width), np.uint8), window=window)
 
 
-def run(scene: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "geoovseg", "segment", str(scene), "-c", "building,road,water", "--model", "demo"]
-    command += ["--background", "forest+vegetation", "--stride", str(TILE), "--overwrite", "--json", "--quiet"]
+def run(what: str, folder: Path) -> dict[str, float]:
+    scene, store = str(folder / "scene.tif"), str(folder / "kept.zarr")
+    words = ["-c", "building,road,water", "--background", "forest+vegetation", "-o", str(folder / "labels.tif")]
+    model = ["--model", "demo", "--stride", str(TILE)]
+    given = {
+        "segment": ["segment", scene, *words, *model],
+        "encode": ["encode", scene, *model, "-o", store],
+        "ask": ["segment", store, *words],
+    }
+    command = [sys.executable, "-m", "geoovseg", *given[what], "--overwrite", "--json", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -54,23 +62,25 @@ def strip_mb(width: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out the scenes over 100 megapixels")
-    sizes = [s for s in SIZES if not parser.parse_args().quick or s[0] * s[1] < 1e8]
-    print("| height x width | megapixels | windows | peak MB | above the model MB | strip MB | less strip MB |")
+    parser.add_argument("--what", default="segment,encode,ask")
+    parser.add_argument("--sizes", help="of scenes, as in 112x112,5000x5000; the first one tells what the model takes")
+    given = parser.parse_args()
+    sizes = [tuple(map(int, s.split("x"))) for s in given.sizes.split(",")] if given.sizes else list(SIZES)
+    sizes = [s for s in sizes if not given.quick or s[0] * s[1] < 1e8]
+    print("| height x width | what | seconds | peak MB | above the model MB | strip MB | less strip MB |")
     print("|---|---|---|---|---|---|---|")
-    base: float | None = None
-    with tempfile.TemporaryDirectory() as folder:
+    base: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
         for height, width in sizes:
-            scene = Path(folder) / "scene.tif"
-            write_random(scene, height, width)
-            found = run(scene)
-            peak = found["peak_rss_mb"] * 1.048576
-            base = peak if base is None else base
-            strip = strip_mb(width)
-            print(
-                f"| {height:,} x {width:,} | {found['megapixels']:.1f} | {found['windows']:,} | {peak:.0f} | "
-                f"{peak - base:.0f} | {strip:.0f} | {peak - strip:.0f} |",
-                flush=True,
-            )
+            write_random(Path(name) / "scene.tif", height, width)
+            for what in given.what.split(","):
+                found = run(what, Path(name))
+                peak, strip = found["peak_rss_mb"] * 1.048576, 0 if what == "ask" else strip_mb(width)
+                print(
+                    f"| {height:,} x {width:,} | {what} | {found['seconds']['total']:.0f} | {peak:.0f} | "
+                    f"{peak - base.setdefault(what, peak):.0f} | {strip:.0f} | {peak - strip:.0f} |",
+                    flush=True,
+                )
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 * 1.048576
     print(f"\nLargest process by the parent's count: {largest:.0f} MB.")
 
