@@ -115,7 +115,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def serving() -> Iterator[Hub]:
     """A hub on the loopback device."""
     hub = Hub()
-    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    threading.Thread(target=hub.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield hub
     finally:

@@ -43,20 +43,20 @@ METHODS: dict[str, dict[str, Any]] = {
 def drawn() -> np.ndarray:
     """Pixels (3, 540, 530), a corner of them without data."""
     found, _ = render(1000, 540, 530)
-    found[:, :80, :200] = 0
+    found[:, :80, :60] = 0
     return found
 
 
 @pytest.fixture(scope="module")
 def scene(drawn: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scene of two rows of parts."""
-    return _scene(drawn[..., :250], tmp_path_factory.mktemp("tall"))
+    return _scene(drawn[..., :150], tmp_path_factory.mktemp("tall"))
 
 
 @pytest.fixture(scope="module")
 def wide_scene(drawn: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scene of two panels, if memory is short."""
-    return _scene(drawn[:, :250], tmp_path_factory.mktemp("wide"))
+    return _scene(drawn[:, :150], tmp_path_factory.mktemp("wide"))
 
 
 def _scene(data: np.ndarray, folder: Path) -> Path:

@@ -341,7 +341,7 @@ def test_offline_no_part_of_a_scene_is_fetched(
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     _Counted.asked.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Counted, directory=str(tmp_path))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         vrt = Path(_vrt(tmp_path, path, [{"of": str(n)} for n in (1, 2, 3)]))
         vrt.write_text(vrt.read_text().replace(path, f"/vsicurl/http://127.0.0.1:{server.server_port}/scene.tif"))
         if offline == "0":

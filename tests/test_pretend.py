@@ -15,6 +15,7 @@ from pretend import no_inference_mode, pretend_cuda
 from geoovseg import METHODS, encode, segment
 from geoovseg.demo.scenes import render
 from geoovseg.models.load import load_clip
+from geoovseg.ops.attention import neighbourhood
 from geoovseg.scene.scene import DEMO_TAG
 
 OWN: dict[str, dict[str, Any]] = {
@@ -31,11 +32,13 @@ LABELS = 16
 
 @pytest.fixture(autouse=True)
 def _kept_apart() -> Iterator[None]:
-    """Models that others loaded are of another mode."""
-    load_clip.cache_clear()
+    """What others loaded, or made, is of another mode."""
+    for kept in (load_clip, neighbourhood):
+        kept.cache_clear()
     with no_inference_mode():
         yield
-    load_clip.cache_clear()
+    for kept in (load_clip, neighbourhood):
+        kept.cache_clear()
 
 
 @pytest.fixture

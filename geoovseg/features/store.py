@@ -145,15 +145,22 @@ def finish(root: Any, folder: Path, about: About) -> None:
         zarr.consolidate_metadata(folder)
 
 
-def chunks(about: About, panel: Panel, first: int, vectors: NDArray[np.float16]) -> dict[str, bytes]:
-    """Chunks of features by their names in a store, of rows of cells (n, columns, D) that begin where chunks begin."""
+def chunks(about: About, first: int, left: int, columns: list[NDArray[np.float16]]) -> Iterator[tuple[str, bytes]]:
+    """Chunks of features with their names in a store, of columns of cells (n, SIDE, D) that begin where chunks begin.
+
+    Columns are taken from the list one by one, so that they are not held twice.
+    """
     from zarr import create_group
     from zarr.storage import MemoryStore
 
     held: dict[str, Any] = {}
     array = _array(create_group(MemoryStore(held)), FEATURES, (about.rows, about.columns, about.depth), "float16", SIDE)
-    array[first : first + len(vectors), panel.col_off : panel.col_off + panel.width] = vectors
-    return {key: content.to_bytes() for key, content in held.items() if "/c/" in key}
+    while columns:
+        vectors = columns.pop(0)
+        array[first : first + len(vectors), left : left + vectors.shape[1]] = vectors
+        left += vectors.shape[1]
+        for key in [key for key in held if "/c/" in key]:
+            yield key, held.pop(key).to_bytes()
 
 
 class FeatureStore:
@@ -184,8 +191,10 @@ class FeatureStore:
         first = span[0]
         while first < span[1]:
             end = min(span[1], (first // SIDE + 1) * SIDE)
-            pieces = [self._piece(first, end, left, right) for left, right in _cuts(panel, SIDE)]
-            yield first, np.concatenate(pieces, axis=1)
+            found = np.empty((end - first, panel.width, self.about.depth), np.float16)
+            for left, right in _cuts(panel, SIDE):
+                found[:, left - panel.col_off : right - panel.col_off] = self._piece(first, end, left, right)
+            yield first, found
             first = end
 
     def _piece(self, first: int, end: int, left: int, right: int) -> NDArray[np.float16]:

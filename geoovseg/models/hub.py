@@ -104,9 +104,9 @@ def _token(url: str) -> dict[str, str]:
 
 def fetch_file(repo: str, file: str, progress: Progress | None = None) -> Path | None:
     """A file of the hub, in the hub's cache; none where the repository has no such one. Raises GeoOVSegError."""
+    home = home_of(repo)
     if (told := ask(repo, file)) is None:
         return None
-    home = home_of(repo)
     blob = home / "blobs" / told.etag
     if not blob.is_file():
         known = told.etag if len(told.etag) in (GIT, SHA256) else None  # a mirror may tell others

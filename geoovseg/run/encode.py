@@ -58,7 +58,8 @@ class _Parts:
         self._part = next(self._waiting, None)
         if self._part is not None:
             part, self._pixels = self._part, pixels_of(self._part, self._about)
-            self._vectors = np.zeros((part.height, part.panel.width, self._about.depth), np.float16)
+            widths = [min(SIDE, part.panel.width - left) for left in range(0, part.panel.width, SIDE)]
+            self._columns = [np.zeros((part.height, width, self._about.depth), np.float16) for width in widths]
             self._mask = np.zeros((self._pixels.height, self._pixels.panel.width), bool)
 
     def add(self, rows: CellRows) -> list[FinishedPart]:
@@ -78,7 +79,9 @@ class _Parts:
     def _fill(self, first: int, count: int, features: torch.Tensor | None) -> None:
         """Put rows of cells, and the pixels of theirs, into the part."""
         if features is not None:
-            self._vectors[first : first + count] = features.permute(1, 2, 0).cpu().numpy()
+            vectors = features.permute(1, 2, 0).cpu().numpy()
+            for left, column in enumerate(self._columns):
+                column[first : first + count] = vectors[:, left * SIDE : (left + 1) * SIDE]
         side = self._about.cell
         top, end = first * side, min((first + count) * side, len(self._mask))
         if end > top:
@@ -86,7 +89,7 @@ class _Parts:
             self._mask[top:end] = self.valid.take(rows).cpu().numpy()
 
     def _finished(self, part: Part) -> FinishedPart:
-        pieces = chunks(self._about, part.panel, part.row_off, self._vectors)
-        files = {end_of(name): content for name, content in pieces.items()}
+        pieces = chunks(self._about, part.row_off, part.panel.col_off, self._columns)
+        files = {end_of(name): content for name, content in pieces}
         files[MASK] = np.packbits(self._mask).tobytes()
         return FinishedPart(part, files, {"counts": {}, **self._tally.summary(self._pixels)})
