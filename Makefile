@@ -33,8 +33,8 @@ test: $(DONE) ## run the tests: no network, no GPU, no downloaded weights
 fuzz: $(DONE) ## try 2,000 damaged files of each kind that is read; GEOOVSEG_FUZZ says how many
 	GEOOVSEG_FUZZ=$(GEOOVSEG_FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py
 
-trials: $(DONE) ## kill commands and fill disks 40 times each; GEOOVSEG_TRIALS says how often
-	GEOOVSEG_TRIALS=$(GEOOVSEG_TRIALS) $(BIN)/python -m pytest tests/test_trials.py
+trials: $(DONE) ## kill commands and fill disks 40 times each, and try the largest rasters; GEOOVSEG_TRIALS says how often
+	GEOOVSEG_TRIALS=$(GEOOVSEG_TRIALS) $(BIN)/python -m pytest tests/test_trials.py tests/test_rasters.py
 
 LOWEST := .venv-lowest
 test-lowest: $(LOWEST)/.done ## run the tests with the lowest versions the package asks for (constraints-lowest.txt)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -23,16 +21,6 @@ from geoovseg.settings.choice import GROUPS, option_of
 
 ROOT = Path(__file__).parents[1]
 Run = Callable[..., tuple[int, str, str]]
-TYPED = """
-from geoovseg import Segmenter, Settings, segment
-segment("a.tif", {"building": ["house"]}, tile=224, output="x.tif", progress=lambda done, total: None)
-segment("a.tif", vocabulary="loveda", bands=(3, 2, 1))
-Segmenter("road", model="demo").segment("a.tif", output="b.tif").labels.upper()
-segment("a.tif", "road", tile="wide")
-segment("a.tif", "road", tlie=224)
-Segmenter("road", tlie=224)
-Settings(gsd="fine")
-"""
 
 
 def test_every_field_is_a_choice_with_a_group_and_a_word_on_it() -> None:
@@ -153,13 +141,3 @@ def test_a_command_leaves_the_environment_as_it_was(geoovseg: Run, tmp_path: Pat
         "segment", tmp_path / "no.tif", "-c", "road", "--model", "demo", "--offline", "--model-dir", "x"
     )
     assert (code, dict(os.environ) == before) == (4, True), err
-
-
-def test_keywords_are_typed(tmp_path: Path) -> None:
-    """mypy finds wrong types and names in calls, and nothing else to complain of."""
-    path = tmp_path / "calls.py"
-    path.write_text(TYPED)
-    command = [sys.executable, "-m", "mypy", path]  # by the configuration of the project, whose cache holds the package
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    wrong = [line.split(":")[1] for line in done.stdout.splitlines() if path.name in line and "error:" in line]
-    assert wrong == ["6", "7", "8", "9"], done.stdout
