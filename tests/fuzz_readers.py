@@ -32,6 +32,7 @@ from geoovseg import evaluate, merge, vectorize
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
 from geoovseg.evaluation.colours import read_colours
 from geoovseg.methods import METHODS
+from geoovseg.models.cards import ModelCard
 from geoovseg.models.load import as_weights, fill, read_state
 from geoovseg.models.text import _packed, _unpacked
 from geoovseg.prompts import prompts_dir, templates
@@ -279,7 +280,7 @@ def _weights(folder: Path) -> dict[str, bytes]:
 
 
 def _filled(path: Path) -> None:
-    with as_weights(path, "a layer"):
+    with as_weights(path, ModelCard(name="a layer", arch="a layer", path=path)):
         fill(_layer(), read_state(path))
 
 
