@@ -82,8 +82,8 @@ def segment_scene(
             if not run.shared:
                 with usage.stage("assemble"):
                     run.assemble()
-        if seen >= max(ENOUGH * job.layout.micro_batch, found.skipped_windows) and executor.workers == 1:
-            keep_timings(settings, _timings(job, usage.seconds()["segment"] / seen, loaded_mb))
+        if executor.workers == 1:
+            _remember(job, seen, found.skipped_windows, usage.seconds()["segment"], loaded_mb)
     return replace(found, seconds=usage.seconds(), peak_rss_mb=round(peak_rss_mb() + executor.peak_mb, 1))
 
 
@@ -137,8 +137,8 @@ def encode_scene(path: str, settings: Settings, begin: Callable[[], Executor], w
                     run.assemble()
             totals = run.totals()
             found = encoded(job, scene, outputs, about, totals, usage, str(run.store.folder) if run.shared else None)
-        if seen >= max(ENOUGH * job.layout.micro_batch, found.skipped_windows) and executor.workers == 1:
-            keep_timings(settings, _timings(job, usage.seconds()["encode"] / seen, loaded_mb))
+        if executor.workers == 1:
+            _remember(job, seen, found.skipped_windows, usage.seconds()["encode"], loaded_mb)
     return replace(found, peak_rss_mb=round(peak_rss_mb() + executor.peak_mb, 1))
 
 
@@ -214,6 +214,12 @@ def redone(job: Job, run: Run) -> int:
         crossing = [r for r in plan.rows((first, end)) if (above and r < first) or (below and r + plan.tile[0] > end)]
         count += len(crossing) * len(plan.columns(panel))
     return count
+
+
+def _remember(job: Job, seen: int, skipped: int, seconds: float, process_mb: float) -> None:
+    """Keep how long windows took, for the next dry run, where enough of them were seen to tell."""
+    if seen >= max(ENOUGH * job.layout.micro_batch, skipped):
+        keep_timings(job.settings, _timings(job, seconds / seen, process_mb))
 
 
 def _timings(job: Job, seconds: float, process_mb: float) -> Timings:

@@ -57,8 +57,7 @@ def _pixels_of(scene: str) -> tuple[str, ...]:
         return (scene,)
     from geoovseg.features.store import about_of
 
-    source = about_of(Path(scene)).source
-    path = source and os.path.normpath(os.path.join(os.path.dirname(scene), source))
+    path = about_of(Path(scene)).scene_of(scene)
     return (path,) if path and os.path.exists(path) else ()
 
 

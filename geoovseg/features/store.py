@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from geoovseg.errors import SceneError, first_line, hushed
 from geoovseg.files import LARGEST_TEXT, StrPath, bytes_of
+from geoovseg.network import is_remote
 from geoovseg.windows.plan import Panel, Span
 
 FEATURES, VALID, ABOUT = "features", "valid", "geoovseg"
@@ -62,6 +63,12 @@ class About:
     """the scene, as seen from the folder of the store"""
     source_scale: str = "auto"
     """what was said of its range"""
+
+    def scene_of(self, store: StrPath) -> str | None:
+        """Where the scene is, of a store with this name; none where that was not said."""
+        if self.source is None or is_remote(self.source):
+            return self.source
+        return os.path.normpath(os.path.join(os.path.dirname(os.fspath(store)), self.source))
 
     @property
     def megabytes(self) -> float:

@@ -17,14 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg.errors import UsageError
-from geoovseg.features.store import About, FeatureStore
+from geoovseg.features.store import SIDE, About, FeatureStore
 from geoovseg.models.text import TextEncoder
 from geoovseg.scene.marked import Cell, marked_by, marked_in
 from geoovseg.vocabulary import PLACES, Vocabulary
 from geoovseg.windows.plan import Panel
-
-SIDE = 64
-"""Cells on a side of what is read together."""
 
 
 def check_seen(words: Vocabulary) -> None:

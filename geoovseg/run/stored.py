@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
@@ -18,7 +17,6 @@ from rasterio.windows import Window
 from geoovseg.errors import SceneError, UsageError, first_line, hushed
 from geoovseg.features.store import About, FeatureStore, about_of
 from geoovseg.files import is_store
-from geoovseg.network import is_remote
 from geoovseg.rasters.open import native, plain_open, raster_env
 from geoovseg.run.job import Job, known_by
 from geoovseg.run.layout import Layout, Needs, TileBytes, reach_of
@@ -89,10 +87,9 @@ def open_stored(path: str, settings: Settings) -> Iterator[StoredScene]:
 def _source_of(store: FeatureStore) -> Iterator[Scene]:
     """The scene that was encoded, seen as it was then. Raises UsageError where it is gone, or another one by now."""
     said, hint = store.about.record, "add --upsample bilinear, or encode the scene anew"
-    place = store.about.source
-    if place is None:
+    name = store.about.scene_of(store.path)
+    if name is None:
         raise UsageError(f"{store.path} does not say where its scene is, at whose colours guided looks; {hint}")
-    name = place if is_remote(place) else os.path.normpath(store.path.parent / place)
     view = {"bands": said["bands"], "scale": store.about.source_scale, "gsd": said["gsd"], "nodata": said["nodata"]}
     with ExitStack() as stack:
         try:
