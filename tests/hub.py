@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+from huggingface_hub import constants
+
 COMMIT = "c0ffee" + "0" * 34
 LARGE = 100
 """Bytes from which a file is kept elsewhere, and known by its SHA-256."""
@@ -24,7 +27,7 @@ class Hub(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files: dict[str, bytes] = {}
-        """by `repo/file`"""
+        """by `repo/file`, and `plain/file` of a server that is no hub"""
         self.failure: tuple[int, str] | None = None
         """a code to answer, and what the hub calls it"""
         self.page = False
@@ -69,6 +72,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif self.server.failure:
             code, why = self.server.failure
             self._send(code, b"", {"X-Error-Code": why} if why else {})
+        elif path.startswith("plain/"):
+            content = self.server.files[path]
+            self._send(200, content, {"Content-Length": str(len(content))})
         elif path.startswith("store/"):
             self._stored(path.removeprefix("store/"))
         else:
@@ -121,3 +127,14 @@ def serving() -> Iterator[Hub]:
     finally:
         hub.shutdown()
         hub.server_close()
+
+
+@contextmanager
+def connected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that is asked in place of the real one, with a cache in a folder."""
+    with serving() as hub:
+        for name, value in (("ENDPOINT", hub.url), ("HF_HUB_CACHE", str(folder)), ("HF_HUB_OFFLINE", False)):
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(folder), raising=False)
+        monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+        yield hub

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from hub import COMMIT, Hub, serving
+from hub import COMMIT, Hub, connected
 from huggingface_hub import constants
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
@@ -29,16 +29,8 @@ ON_HUB = [card for card in MODELS.values() if card.repo]
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub with the default model, and a cache of its own."""
-    with serving() as found:
+    with connected(tmp_path / "hub", monkeypatch) as found:
         found.put(str(CARD.repo), CARD.files[0], CONTENT)
-        for name, value in (
-            ("ENDPOINT", found.url),
-            ("HF_HUB_CACHE", str(tmp_path / "hub")),
-            ("HF_HUB_OFFLINE", False),
-        ):
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
-        monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
         yield found
 
 

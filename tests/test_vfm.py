@@ -49,6 +49,25 @@ def test_dinov3_features_equal_the_release(case: Case) -> None:
     assert checked
 
 
+@pytest.mark.parametrize("bias", [False, True], ids=["zero", "biased"])
+@pytest.mark.parametrize("gated", [False, True], ids=["mlp", "swiglu"])
+def test_dinov3_features_equal_those_of_transformers(gated: bool, bias: bool) -> None:
+    """From weights under its names, as the model hub has them; it rounds the angles of positions otherwise."""
+    transformers = pytest.importorskip("transformers", minversion="4.56", reason="no DINOv3 in transformers")
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    torch.manual_seed(1)
+    config = transformers.DINOv3ViTConfig(**size, num_register_tokens=4, use_gated_mlp=gated, layerscale_value=0.3)
+    theirs = transformers.DINOv3ViTModel(config).eval().requires_grad_(False)
+    for name, value in theirs.named_parameters():
+        if name.endswith(("q_proj.bias", "v_proj.bias")) and bias:
+            torch.nn.init.normal_(value)
+    state, given = dict(theirs.state_dict()), {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
+    ours = TimmVfm("x", build_timm(ARCH["swiglu" if gated else "mlp"], state, **given), SAT_MEAN, SAT_STD)
+    pixels = _pixels(48, 80)
+    seen = (pixels - torch.tensor(SAT_MEAN).view(1, 3, 1, 1)) / torch.tensor(SAT_STD).view(1, 3, 1, 1)
+    assert_close(ours.features(pixels, (3, 5)), theirs(seen).last_hidden_state[:, 5:], {"atol": 1e-4, "rtol": 1e-4})
+
+
 def _tiny(family: str) -> TimmVfm:
     """A random model of a family."""
     torch.manual_seed(3)

@@ -1,4 +1,4 @@
-"""`geoovseg models list|show|fetch|verify|compose`."""
+"""`geoovseg models list|show|fetch|verify|check|compose`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from geoovseg.cli import options as o
+from geoovseg.cli.check import check_all
 from geoovseg.cli.output import data, talk
 from geoovseg.cli.progress import progress_bar
 from geoovseg.errors import UsageError
@@ -80,15 +81,39 @@ def fetch(
         here = local_weights(card)
         anew = here is not None and card.path is None and (force or _differs(card, quiet))
         if here is None or anew:
-            _announce(card, quiet)
-            with access(offline=offline), progress_bar(quiet, "B") as progress:
-                here = fetch_weights(card, progress, anew=anew)
+            with access(offline=offline):
+                here = _fetched(card, quiet, anew=anew)
         copies = copy_weights(card, bundle) if bundle else []
         path = str(here)
         data(
             jsonlib.dumps({"name": card.name, "path": path, "bundle": [str(c) for c in copies]}) if json else path,
             names=not json,
         )
+
+
+@app.command("check", cls=o.Careful)
+def check(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models; all that are here if none.", metavar="NAME")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All models, also those that are not here.")] = False,
+    get: Annotated[bool, typer.Option("--fetch", help="Download what is not here.")] = False,
+    method: Annotated[
+        list[str] | None, typer.Option("-m", "--method", help="Try only these methods; may be repeated.")
+    ] = None,
+    json: o.JsonOpt = False,
+    quiet: o.QuietOpt = False,
+) -> None:
+    """Try models: is the file as published, does it load, and what do methods see with it on a real photo of 224 x 224?
+
+    A model that is needed beside the one that is tried must be here. Exit code 1 if one fails, or its numbers differ.
+
+    geoovseg models check --all --fetch --json > check.jsonl
+    """
+    from geoovseg.evaluation.trial import known_models
+
+    chosen = [*map(_card, names or ())] or ([*MODELS.values()] if every else known_models())
+    check_all(chosen, tuple(method or ()), (lambda model: _fetched(model, quiet)) if get else None, json=json)
 
 
 @app.command("compose", cls=o.Careful)
@@ -137,6 +162,13 @@ def verify_models(
         line = f"{name:<{_WIDTH}}{digest}  {said}"
         data(jsonlib.dumps({"name": name, "sha256": digest, "good": good}) if json else line)
     raise typer.Exit(1 if wrong else 0)
+
+
+def _fetched(card: ModelCard, quiet: bool, *, anew: bool = False) -> Path:
+    """Download weights, with a word on their licence before."""
+    _announce(card, quiet)
+    with progress_bar(quiet, "B") as progress:
+        return fetch_weights(card, progress, anew=anew)
 
 
 def _differs(card: ModelCard, quiet: bool) -> bool:

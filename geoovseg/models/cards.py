@@ -79,6 +79,14 @@ def _warn_activation(arch: str, file: str) -> None:
         warnings.warn(message, GeoOVSegWarning, 4)
 
 
+def other_activation(arch: str) -> str | None:
+    """The same architecture with GELU for QuickGELU, or the other way round, if open_clip has it."""
+    import open_clip  # slow to import
+
+    other = arch.removesuffix("-quickgelu") if arch.endswith("-quickgelu") else f"{arch}-quickgelu"
+    return other if other in open_clip.list_models() else None
+
+
 def _of_file(card: ModelCard, name: str, path: Path) -> ModelCard:
     """The card of a user's file: built as that card's model, but its digest, size and licence are its own."""
     return ModelCard(

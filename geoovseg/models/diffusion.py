@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,16 +97,32 @@ def load_diffusion(
     except ImportError as error:
         raise ModelError(f"--vfm {name} needs more packages: pip install 'geoovseg[sd]' ({error})") from error
     given: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
-    try:
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **given)
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **given)
-        text = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **given)
-        tokens = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
-        check_finite(item for model in (unet, vae, text) for item in model.state_dict().items())
-    except Exception as error:  # of many kinds
-        raise GeoOVSegError(f"{folder} cannot be loaded as Stable Diffusion: {first_line(error)}") from error
-    ids = tokens("", padding="max_length", max_length=tokens.model_max_length, return_tensors="pt").input_ids
-    with torch.no_grad():
-        empty = text(ids)[0]
-    vae, unet = (m.to(device=device, dtype=dtype).eval().requires_grad_(False) for m in (vae, unet))
+    with _silent("diffusers"), _silent("transformers"):
+        try:
+            unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **given)
+            vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **given)
+            text = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **given)
+            tokens = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)
+            check_finite(item for model in (unet, vae, text) for item in model.state_dict().items())
+        except Exception as error:  # of many kinds
+            raise GeoOVSegError(f"{folder} cannot be loaded as Stable Diffusion: {first_line(error)}") from error
+        ids = tokens("", padding="max_length", max_length=tokens.model_max_length, return_tensors="pt").input_ids
+        with torch.no_grad():
+            empty = text(ids)[0]
+        vae, unet = (m.to(device=device, dtype=dtype).eval().requires_grad_(False) for m in (vae, unet))
     return DiffusionVfm(name, vae, unet, empty.to(device=device, dtype=dtype), sha256)
+
+
+@contextmanager
+def _silent(library: str) -> Iterator[None]:
+    """Without what a library says while it loads: bars, and advice on packages that are not needed."""
+    say = importlib.import_module(f"{library}.utils.logging")
+    level, bars = say.get_verbosity(), say.is_progress_bar_enabled()
+    say.set_verbosity_error()
+    say.disable_progress_bar()
+    try:
+        yield
+    finally:
+        say.set_verbosity(level)
+        if bars:
+            say.enable_progress_bar()

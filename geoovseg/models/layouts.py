@@ -1,4 +1,4 @@
-"""Other layouts of CLIP's weights than open_clip's: programs of TorchScript, and transformers' names.
+"""Other layouts of weights than those we load: programs of TorchScript, and transformers' names of CLIP and DINOv3.
 
 Of a program only the tensors are read, by an unpickler that makes nothing else; its code is never looked at.
 """
@@ -135,3 +135,39 @@ def _renamed(key: str) -> str:
     for ours in _NAMES:
         key = key.replace(ours, _NAMES[ours])
     return key
+
+
+DINOV3 = "embeddings.register_tokens"
+"""What tells transformers' names of DINOv3."""
+_RELEASED = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.mask_token": "mask_token",
+    "embeddings.register_tokens": "storage_tokens",
+    "embeddings.patch_embeddings.": "patch_embed.proj.",
+    "layer_scale1.lambda1": "ls1.gamma",
+    "layer_scale2.lambda1": "ls2.gamma",
+    "attention.o_proj.": "attn.proj.",
+}
+_MLP = {"up_proj": "fc1", "down_proj": "fc2"}
+_GATED = {"gate_proj": "w1", "up_proj": "w2", "down_proj": "w3"}
+
+
+def as_dinov3(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A DINOv3 of transformers by the names of its release; anything else as it is."""
+    if DINOV3 not in state:
+        return state
+    names = dict(_RELEASED)
+    gated = any(".gate_proj." in key for key in state)
+    names |= {f"mlp.{theirs}.": f"mlp.{ours}." for theirs, ours in (_GATED if gated else _MLP).items()}
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = key.removeprefix("model.").replace("layer.", "blocks.", 1) if "layer." in key else key
+        if ".q_proj." in key:
+            keys = (key.replace(".q_proj.", f".{part}_proj.") for part in "qkv")
+            three = [state.get(each, torch.zeros_like(value)) for each in keys]  # keys have no bias
+            found[name.replace("attention.q_proj.", "attn.qkv.")] = torch.cat(three)
+        elif ".k_proj." not in key and ".v_proj." not in key:
+            for theirs, ours in names.items():
+                name = name.replace(theirs, ours)
+            found[name] = value
+    return found

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from geoovseg.models.cards import ModelCard, model_card
 from geoovseg.models.diffusion import load_diffusion
 from geoovseg.models.download import file_sha256
+from geoovseg.models.layouts import as_dinov3
 from geoovseg.models.load import PRECISIONS, ClipModel, as_weights, fill, load_clip, read_state, under
 from geoovseg.models.patches import Grid, between_patches, fit_to
 from geoovseg.models.vit import ClipVit, resize_positions
@@ -227,10 +228,12 @@ def _rule(card: ModelCard) -> Rule:
 def build_timm(arch: str, state: dict[str, Tensor], **changed: Any) -> nn.Module:
     """A model with the weights of timm, or of a release: of DINO (also with its head), DINOv2 or DINOv3.
 
+    Of DINOv3 also as transformers names them.
+
     timm's DINOv3 leaves out the biases of queries, keys and values, which are zero in all released weights; files in
     which they are not get its variant with biases. Raises ValueError for tensors that are missing or of another shape.
     """
-    state = under("backbone.", state)
+    state = as_dinov3(under("backbone.", state))
     released = "storage_tokens" in state
     biases = {k for k in state if k.endswith("attn.qkv.bias")} if released else set()
     if any(bool(state[k].any()) for k in biases):
