@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from geoovseg.errors import VocabularyError, did_you_mean, first_line
@@ -93,9 +94,18 @@ def variants() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return before, after
 
 
-def counter_words() -> tuple[str, ...]:
-    """The words that `--background auto` sets against the user's."""
-    return _listed(prompts_dir() / "background.txt", "words of the background")
+def counter_words(words: Iterable[str]) -> tuple[str, ...]:
+    """The words that `--background auto` sets against a user's: none that means the same, or stands for them too."""
+    asked = [word.casefold().removesuffix("s") for word in words]
+    lines = (line.partition(":") for line in _listed(prompts_dir() / "background.txt", "words of the background"))
+    return tuple(word for word, _, rule in lines if _is_set_against(asked, word, *rule.strip().partition(" ")[::2]))
+
+
+def _is_set_against(asked: Sequence[str], own: str, rule: str, classes: str) -> bool:
+    """Whether a counter-word is for these words: `only` with some classes, or `not` with others and its own."""
+    names = classes.split(",") if rule == "only" else [own, *filter(None, classes.split(","))]
+    ends = [f" {name.strip().removesuffix('s')}" for name in names]
+    return any(f" {word}".endswith(end) for word in asked for end in ends) == (rule == "only")
 
 
 def read_text(path: Path, what: str = "class list") -> str:

@@ -191,7 +191,8 @@ def parse_background(text: str, vocabulary: Vocabulary) -> tuple[Vocabulary, boo
             raise VocabularyError("give the background either as a class named background or as --background, not both")
         return vocabulary, False
     if text.strip() == "auto":
-        return vocabulary.with_background(counter_words()), True
+        own = (word for entry in vocabulary.classes for word in (*entry.words, entry.name))
+        return vocabulary.with_background(counter_words(own)), True
     if "," in text:
         raise VocabularyError(f"--background {text}: join words with +, as in sea+sky")
     words = _words(re.split(r"[+|]", text), f"--background {text}")

@@ -161,9 +161,24 @@ def test_one_class_does_not_label_the_whole_scene(demo_scene: str, tmp_path: Pat
 
 
 def test_counter_words_close_to_the_users_are_dropped_and_reported(demo_scene: str, tmp_path: Path) -> None:
-    result = _run(demo_scene, tmp_path, classes="woodland", background="auto")
-    assert "forest" in result.dropped_background
-    assert "forest" not in result.background
+    result = _run(demo_scene, tmp_path, classes="crop field", background="auto")
+    assert "agriculture" in result.dropped_background
+    assert "agriculture" not in result.background
+
+
+def test_words_of_the_background_are_told_by_what_they_won(demo_scene: str, tmp_path: Path) -> None:
+    """The same for a scene and for its features, up to what is seen twice at borders of parts."""
+    found = _run(demo_scene, tmp_path, classes="road", background="water+building")
+    assert set(found.background_won) <= {"water", "building"}
+    assert sum(found.background_won.values()) == pytest.approx(1, abs=1e-3)
+    whole = _read(_run(demo_scene, tmp_path, classes="road,water,building", background="none", overwrite=True).labels)
+    share = (whole == 2).sum() / ((whole == 2) | (whole == 3)).sum()
+    assert found.background_won["water"] == pytest.approx(share, abs=0.1)
+    scored = _run(demo_scene, tmp_path, classes="road", background="water+building", method="resclip", overwrite=True)
+    assert set(scored.background_won) <= {"water", "building"}
+    by_class = {"method": "coninfer", "vfm": "demo", "overwrite": True}
+    assert _run(demo_scene, tmp_path, classes="road", background="water+building", **by_class).background_won == {}
+    assert _run(demo_scene, tmp_path, classes="road", background="water", overwrite=True).background_won == {}
 
 
 def test_a_background_that_leaves_no_word_is_said(demo_scene: str, tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_a_class_named_background_is_code_0_and_takes_no_number() -> None:
 def test_automatic_background_leaves_out_the_users_words() -> None:
     vocabulary, automatic = parse_background("auto", parse_classes(["Building=house,Road"]))
     assert automatic
-    assert vocabulary.background == ("forest", "vegetation", "bareland", "water", "vehicle", "agriculture", "urban")
+    expected = ("forest", "vegetation", "bareland", "water", "vehicle", "agriculture", "parking lot")
+    assert vocabulary.background == expected
 
 
 def test_no_background_gives_every_pixel_a_class() -> None:
@@ -238,7 +239,25 @@ def test_templates_without_a_place_for_the_word_are_refused(tmp_path: Path) -> N
 
 def test_counter_words_are_the_documented_ones() -> None:
     expected = "forest vegetation bareland water road building vehicle agriculture urban"
-    assert counter_words() == tuple(expected.split())
+    assert counter_words(["solar panel"]) == tuple(expected.split())
+
+
+@pytest.mark.parametrize(
+    ("word", "out", "more"),
+    [
+        ("building", {"building", "urban"}, {"parking lot"}),
+        ("residential Houses", {"building", "urban"}, {"parking lot"}),
+        ("dirt roads", {"road"}, set()),
+        ("tree", {"forest", "vegetation"}, {"grass"}),
+        ("grass", {"vegetation"}, set()),
+        ("swimming pool", set(), set()),
+        ("car park", set(), set()),
+        ("cars", {"vehicle"}, set()),
+        ("lawns", {"vegetation"}, set()),
+    ],
+)
+def test_no_counter_word_means_the_same_as_a_class_or_stands_for_it(word: str, out: set[str], more: set[str]) -> None:
+    assert set(counter_words([word])) == (set(counter_words(["solar panel"])) - out) | more
 
 
 @given(st.lists(st.lists(WORD, min_size=1, max_size=3), min_size=1, max_size=6))

@@ -89,7 +89,9 @@ def remarks(result: SegmentResult) -> Iterator[str]:
         return
     yield from _seen(result)
     if result.background:
-        yield f"code 0 (background): {some(result.background, 20)}"
+        won = [f"{word} {share:.0%}" for word, share in result.background_won.items()]
+        idle = [word for word in result.background if word not in result.background_won]
+        yield f"code 0 (background): {some([*won, *idle], 20)}"
     if result.dropped_background:
         yield f"left out of the background, too similar to your words: {some(result.dropped_background, 20)}"
     if result.skipped_windows:

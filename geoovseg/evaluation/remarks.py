@@ -58,7 +58,7 @@ def _margin(name: str) -> float:
 
 def _counter_words(model: ModelCard, settings: Settings) -> Iterator[Remark]:
     """Which words of the automatic background are near to classes, and which pixels of classes they would take."""
-    words = [word for word in counter_words() if word not in CLASSES]
+    words = [word for word in counter_words([]) if word not in CLASSES]
     encoder = load_clip(model.name, resolve_device("cpu"), "fp32", settings.templates).text
     cosines = encoder.similarity(words, CLASSES)
     near = sorted(zip(words, cosines.amax(1).tolist(), cosines.argmax(1).tolist(), strict=True), key=lambda w: -w[1])

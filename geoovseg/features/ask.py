@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.ops.classes import best_word
+from geoovseg.ops.classes import Won, best_word
 
 CHUNK = 64
 """Cells that are compared at once, from a column that is a multiple of it: a product of always the same shape, so that
@@ -33,6 +33,8 @@ class Words:
     """unit features of words (Q, D), float32"""
     groups: tuple[int, ...]
     """how many words each class has, in order"""
+    won: Won | None = None
+    """counts which words of the first class win"""
 
     @property
     def channels(self) -> int:
@@ -48,4 +50,6 @@ class Words:
         words = self.text.T
         scores = torch.stack([chunk @ words for chunk in chunks]).reshape(height, -1, len(self.text))
         found = scores[:, before : before + width].permute(2, 0, 1)
+        if self.won is not None:
+            self.won.add(found[None])
         return best_word(found[None], self.groups)[0]

@@ -217,7 +217,7 @@ def _panels(said: bytes, width: int) -> tuple[Panel, ...]:
 
 def _is_summary(said: dict[str, Any], part: Part) -> bool:
     """Whether this is what is said of a finished part, by its name and the types of its numbers."""
-    numbers = [*said["counts"].values(), *(said[key] for key in COUNTS if key in said)]
+    numbers = [*said["counts"].values(), *(said[key] for key in COUNTS if key in said), *said.get("won", ())]
     whole = all(isinstance(number, int) and number >= 0 for number in numbers)
     return bool(
         said["part"] == part.name and whole and all(code.isdecimal() for code in said["counts"]) and said["sha256"]

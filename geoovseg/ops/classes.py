@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +15,37 @@ def best_word(scores: Tensor, groups: Sequence[int]) -> Tensor:
     The maximum, taken before blending, so that a class does not fade as synonyms are added.
     """
     return torch.stack([group.amax(dim=1) for group in scores.split(list(groups), dim=1)], dim=1)
+
+
+@dataclass
+class Won:
+    """How often each word of the first class was alone the best of all words, counted where scores are."""
+
+    counts: Tensor
+    """(words of that class), whole numbers"""
+
+    @classmethod
+    def of(cls, words: int, device: torch.device) -> Won:
+        """Nothing yet."""
+        return cls(torch.zeros(words, dtype=torch.int64, device=device))
+
+    def add(self, scores: Tensor) -> None:
+        """Count query scores (B, Q, h, w); words that are always equal, as of methods that see classes, never win."""
+        words = len(self.counts)
+        if words < 2:
+            return
+        best = scores[:, :words].topk(2, dim=1)
+        won = best.values[:, 0] > best.values[:, 1]
+        if scores.shape[1] > words:
+            won &= best.values[:, 0] >= scores[:, words:].amax(1)
+        which = torch.where(won, best.indices[:, 0], -1)
+        self.counts += torch.stack([(which == n).sum() for n in range(words)])
+
+    def take(self) -> list[int]:
+        """What was counted since it was taken last."""
+        found: list[int] = self.counts.tolist()
+        self.counts.zero_()
+        return found
 
 
 def for_each_word(classes: Tensor, groups: Sequence[int]) -> Tensor:

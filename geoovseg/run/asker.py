@@ -16,7 +16,7 @@ from geoovseg.ops.upsample import bilinear
 from geoovseg.prompts import templates
 from geoovseg.run.job import Facts
 from geoovseg.run.places import WithPlaces
-from geoovseg.run.predictor import DIGESTS, Predictor, asked_words
+from geoovseg.run.predictor import DIGESTS, Predictor, asked_words, counted
 from geoovseg.run.stored import needs_of
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
@@ -50,7 +50,7 @@ def load_asker(vocabulary: Vocabulary, settings: Settings, store: FeatureStore) 
     method: Any = Stored(scale)
     return Predictor(
         settings=settings, facts=facts, method=method, upsample=bilinear, device=device, in_flight=InFlight(CPU_BATCH),
-        text=text,
+        text=text, won=counted(words, device),
     )  # fmt: skip
 
 

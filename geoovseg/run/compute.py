@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from rasterio.windows import Window
@@ -174,14 +175,18 @@ class Tally:
         here = self.panel.col_off <= window.col_off < self.panel.col_off + self.panel.width
         return window.row_off // self.block * self.block if here else -1
 
-    def summary(self, part: Part) -> dict[str, int]:
-        """Of the windows that begin in a part: all, without data, outside the area, not to be read; and the threads."""
-        layout = self.context.job.layout
+    def summary(self, part: Part) -> dict[str, Any]:
+        """Of the windows that begin in a part: all, without data, outside the area, not to be read; and the threads.
+
+        And how often counter-words won since the part before.
+        """
+        layout, won = self.context.job.layout, self.context.predictor.won
+        said = {"threads": torch.get_num_threads(), "won": [] if won is None else won.take()}
         if isinstance(self.context.scene, StoredScene):  # no window is seen
-            return {**dict.fromkeys(("windows", "outside", "failed", "skipped"), 0), "threads": torch.get_num_threads()}
+            return {**dict.fromkeys(("windows", "outside", "failed", "skipped"), 0), **said}
         owned = needed = layout.plan.owned(part)
         if layout.area is not None:
             needed = sum(map(part.owns, layout.windows_of(part.panel, (part.row_off, part.end))))
         done, failed = self.done.pop(part.row_off, 0), self.failed.pop(part.row_off, 0)
         windows = {"windows": owned, "outside": owned - needed, "failed": failed, "skipped": needed - failed - done}
-        return {**windows, "threads": torch.get_num_threads()}
+        return {**windows, **said}

@@ -23,7 +23,7 @@ from geoovseg.models.sam import Sam, load_sam
 from geoovseg.models.text import TextEncoder, with_background
 from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
 from geoovseg.models.vfm import Vfm, load_vfm
-from geoovseg.ops.classes import best_word, shares_of
+from geoovseg.ops.classes import Won, best_word, shares_of
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
 from geoovseg.run.job import NOTHING, Facts
 from geoovseg.run.layout import Needs, reach_of
@@ -52,6 +52,8 @@ class Predictor:
     in_flight: InFlight
     text: Tensor
     """unit features of all words (Q, D), on the device"""
+    won: Won | None = None
+    """counts which words of the background win"""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -84,7 +86,7 @@ class Predictor:
     @property
     def words(self) -> Words:
         """What finished features are asked."""
-        return Words(self.text, tuple(len(group) for group in self.vocabulary.groups))
+        return Words(self.text, tuple(len(group) for group in self.vocabulary.groups), self.won)
 
     def vectors(self, batch: TileBatch) -> Tensor:
         """Features (B, D, h, w) of a batch, on the device."""
@@ -104,6 +106,8 @@ class Predictor:
 
     def upsampled(self, scores: Tensor, batch: TileBatch) -> Tensor:
         """Class scores (B, C, H, W) at pixels of word scores (B, Q, h, w)."""
+        if self.won is not None:
+            self.won.add(scores)
         classes = best_word(scores, [len(g) for g in self.vocabulary.groups])
         if classes.shape[-2:] == batch.pixels.shape[-2:]:
             return classes
@@ -151,8 +155,14 @@ def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
     )
     upsample = UPSAMPLERS.get(settings.upsampled_by, bilinear)
     return Predictor(
-        settings=settings, facts=facts, method=method, upsample=upsample, device=device, in_flight=in_flight, text=text
-    )
+        settings=settings, facts=facts, method=method, upsample=upsample, device=device, in_flight=in_flight, text=text,
+        won=counted(words, device),
+    )  # fmt: skip
+
+
+def counted(words: Vocabulary, device: torch.device) -> Won | None:
+    """What counts which words of the background win, if there are several."""
+    return Won.of(len(words.background), device) if len(words.background) > 1 else None
 
 
 def asked_words(

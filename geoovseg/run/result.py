@@ -53,6 +53,8 @@ class SegmentResult:
     peak_rss_mb: float
     background: tuple[str, ...]
     """the words that were code 0"""
+    background_won: dict[str, float]
+    """of the patches that the background won, the share of each of its words, where there are several"""
     dropped_background: tuple[str, ...]
     """automatic counter-words left out as too close to the classes"""
     panels: int
@@ -84,10 +86,20 @@ def of_run(job: Job, scene: Scene, run: Run, again: int, together: int) -> Segme
         parts_dir=str(run.store.folder) if run.shared else None,
         batch_size=min(made.batch_size, together) if together < job.facts.planned else made.batch_size,
         redone_windows=again,
+        background_won=_won(job.facts.vocabulary.background, run),
         parts=len(run.mine),
         parts_kept=len(run.kept),
         panels=len({part.panel for part in run.parts}),
     )
+
+
+def _won(words: Sequence[str], run: Run) -> dict[str, float]:
+    """Words that won something, as far as parts say, the most frequent first, with their shares."""
+    said = (run.store.summary(part).get("won") for part in run.finished)
+    counts = [sum(each) for each in zip(*filter(None, said), strict=False)]
+    total = sum(counts)
+    each = sorted(zip(words, counts, strict=False), key=lambda found: -found[1])
+    return {word: round(count / total, 4) for word, count in each if count}
 
 
 def of_outputs(
@@ -119,6 +131,7 @@ def of_outputs(
         seconds={},
         peak_rss_mb=0.0,
         background=job.facts.vocabulary.background,
+        background_won={},
         dropped_background=job.facts.dropped,
         panels=len(job.layout.panels),
         classes=_classes(job.profile(scene), pieces),
