@@ -176,7 +176,7 @@ def test_words_of_the_background_are_told_by_what_they_won(demo_scene: str, tmp_
     assert found.background_won["water"] == pytest.approx(share, abs=0.1)
     scored = _run(demo_scene, tmp_path, classes="road", background="water+building", method="resclip", overwrite=True)
     assert set(scored.background_won) <= {"water", "building"}
-    by_class = {"method": "coninfer", "vfm": "demo", "overwrite": True}
+    by_class = {"method": "direct-op", "vfm": "demo", "overwrite": True}
     assert _run(demo_scene, tmp_path, classes="road", background="water+building", **by_class).background_won == {}
     assert _run(demo_scene, tmp_path, classes="road", background="water", overwrite=True).background_won == {}
 
