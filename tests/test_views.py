@@ -253,8 +253,18 @@ def test_a_raster_without_a_place_gets_none(tmp_path: Path, demo: np.ndarray) ->
 def test_far_finer_pixels_bring_a_hint(write_raster: WriteRaster, tmp_path: Path) -> None:
     place = from_origin(480_000, 5_460_000, 0.02, 0.02)
     path = write_raster(np.ones((3, 60, 60), np.uint8), transform=place, tags={DEMO_TAG: "1"})
-    with pytest.warns(GeoOVSegWarning, match=r"pixels of 0.02 m are far finer .* --gsd 0.5 would segment 0.16 % of as"):
+    with pytest.warns(
+        GeoOVSegWarning,
+        match=r"pixels of 0.02 m are finer than the 0.3 to 1.2 m.* 112 of them.* are 2.24 m "
+        r"of ground, where those saw 34 to 134 m; with --gsd 0.5 --grid scene it would see 56 m, and 0.16 % of as many",
+    ):
         _labels(path, tmp_path)
+
+
+def test_pixels_as_of_published_results_bring_no_hint(write_raster: WriteRaster, tmp_path: Path) -> None:
+    place = from_origin(480_000, 5_460_000, 0.26, 0.26)
+    path = write_raster(np.ones((3, 60, 60), np.uint8), transform=place, tags={DEMO_TAG: "1"})
+    _labels(path, tmp_path)
 
 
 @pytest.mark.parametrize("metres", [10, 30])

@@ -196,5 +196,5 @@ def caution(scene: Scene, settings: Settings, words: Vocabulary | None, needs: N
         warn_unknown(card, words)
     if needs.bf16_pays:
         warnings.warn("this CPU computes bfloat16: --precision bf16 may be several times faster", GeoOVSegWarning, 3)
-    if settings.gsd is None and (text := hint(scene.src)):
+    if settings.gsd is None and (text := hint(scene.src, needs.tile)):
         warnings.warn(text, GeoOVSegWarning, 3)

@@ -18,10 +18,12 @@ from geoovseg.rasters.ground import ellipsoid_of, pixel_size
 from geoovseg.rasters.vrt import add_source, band_like, dataset_like, mask_of, source_name
 
 COARSEST = 1.2
-FINEST = 0.1
-"""Metres a pixel of the images that published results are of."""
+FINEST = 0.3
+"""Metres a pixel of the images that most published results are of."""
+FINE = 0.25
+"""Finer pixels are worth a word."""
 USUAL = 0.5
-"""What is suggested for finer ones."""
+"""What is suggested for them."""
 FAR = 4
 """How many times coarser pixels may be without a word: to 5 m, as of PlanetScope."""
 
@@ -37,23 +39,27 @@ def metres_per_pixel(src: Any) -> tuple[float, float] | None:
     return size if known else None
 
 
-def hint(src: Any) -> str | None:
-    """What is to be known of a raster whose pixels are far finer or far coarser than those of published results."""
+def hint(src: Any, side: int) -> str | None:
+    """What is to be known of a raster whose pixels are finer or far coarser than those of published results.
+
+    `side` is how many pixels a method sees at once.
+    """
     metres = metres_per_pixel(src)
     if metres is None:
         return None
-    usual = f"the {FINEST:g} to {COARSEST:g} m of published results"
+    usual = f"the {FINEST:g} to {COARSEST:g} m of most published results"
     if min(metres) > FAR * COARSEST:
         return (
             f"pixels of {min(metres):.3g} m are far coarser than {usual}: buildings, roads or cars can hardly be seen "
             "in them; ask for what covers many pixels, as in -c forest,water,farmland,town"
         )
-    if max(metres) >= FINEST / 2:
+    if max(metres) >= FINE:
         return None
     share = 100 * min(metres) * max(metres) / USUAL**2
     return (
-        f"pixels of {max(metres):.3g} m are far finer than {usual}; "
-        f"--gsd {USUAL:g} would segment {share:.2g} % of as many"
+        f"pixels of {max(metres):.3g} m are finer than {usual}: {side} of them, which the method sees at once, are "
+        f"{side * max(metres):.3g} m of ground, where those saw {side * FINEST:.0f} to {side * COARSEST:.0f} m; with "
+        f"--gsd {USUAL:g} --grid scene it would see {side * USUAL:.0f} m, and {share:.2g} % of as many pixels"
     )
 
 
