@@ -76,7 +76,7 @@ def segment_scene(
             again = redone(job, run)
             warn_of_space(dict.fromkeys((outputs.parts, outputs.labels), space_of(outputs, scene.shape)))
             watch.say(_announced(job, run))
-            with usage.stage("segment"):
+            with usage.stage("segment"), told(watch.say):
                 seen, together = compute(job, run, executor, watch)
             found = of_run(job, scene, run, again, together)
             if not run.shared:
@@ -130,7 +130,7 @@ def encode_scene(path: str, settings: Settings, begin: Callable[[], Executor], w
             job = replace(job, prepared=_prepared(run, job, executor, watch))
             warn_of_space({outputs.parts: int(1e6 * about.megabytes)})
             watch.say(_announced(job, run))
-            with usage.stage("encode"):
+            with usage.stage("encode"), told(watch.say):
                 seen, _ = compute(job, run, executor, watch)
             if not run.shared:
                 with usage.stage("assemble"):

@@ -182,7 +182,8 @@ def test_words_of_the_background_are_told_by_what_they_won(demo_scene: str, tmp_
 
 
 def test_a_background_that_leaves_no_word_is_said(demo_scene: str, tmp_path: Path) -> None:
-    every = "a=forest,b=vegetation,c=bareland,d=water,e=road,f=building,g=vehicle,h=agriculture,i=urban,j=grass,k=parking lot"
+    words = "forest,vegetation,bareland,water,road,building,vehicle,agriculture,urban,grass,parking lot"
+    every = ",".join(f"{name}={word}" for name, word in zip("abcdefghijk", words.split(","), strict=True))
     with pytest.warns(GeoOVSegWarning, match="every pixel gets a class"):
         assert _run(demo_scene, tmp_path, classes=every, background="auto").background == ()
 

@@ -20,6 +20,7 @@ from geoovseg.models import sam as sam_module
 from geoovseg.models.masks import Kept, Masks, MaskSet
 from geoovseg.models.sam import Sam, Seen, load_sam
 from geoovseg.ops.affinity import affinity_rows
+from geoovseg.usage import told
 
 IMAGE = np.random.default_rng(3).integers(0, 256, (90, 120, 3), dtype=np.uint8)
 LOOSE = MaskSet(points=3, quality=-10, stability=0, crops=1, shrink=2)
@@ -128,6 +129,16 @@ def test_small_holes_of_masks_are_filled(sam: Sam) -> None:
     smooth = list(Masks(sam).find(IMAGE, MaskSet(2, -10, 0, area=50)))
     assert any(measure.euler_number(mask, connectivity=1) < 1 for mask in rough)
     assert all(measure.euler_number(mask, connectivity=1) == 1 for mask in smooth)
+
+
+@pytest.mark.usefixtures("_discs_for_masks")
+def test_how_far_it_is_is_told(sam: Sam, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("geoovseg.models.masks.TELL_AFTER", -1.0)
+    with told(said.append):
+        list(Masks(sam).find(IMAGE, LOOSE))
+    whole = 9 + 4 * 1  # points of the image, and of its quarters, which have half as many on a side
+    assert said[-1] == f"regions by Segment Anything: {whole} of {whole} points of a block were tried"
 
 
 def test_an_image_without_masks_has_none(sam: Sam) -> None:

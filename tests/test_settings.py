@@ -14,6 +14,7 @@ import pytest
 from geoovseg import Segmenter, segment
 from geoovseg.cli.options import of
 from geoovseg.errors import GeoOVSegError, UsageError
+from geoovseg.methods import METHODS, card, read_settings
 from geoovseg.network import access, is_offline, model_dir
 from geoovseg.run.estimate import dry_run
 from geoovseg.settings import Settings, choices
@@ -35,6 +36,26 @@ def test_a_choice_is_a_keyword_of_everything_that_takes_settings(name: str) -> N
     for callee in (segment, Segmenter, dry_run):
         parameter = inspect.signature(callee).parameters[name]
         assert parameter.kind is parameter.KEYWORD_ONLY
+
+
+def test_what_is_not_said_is_as_the_method_was_published() -> None:
+    assert Settings(method="segearth", as_published=True).upsampled_by == "jbu_one"
+    found = Settings(method="proxyclip", as_published=True, stride=64)
+    assert (found.tile, found.stride, found.upsample, found.templates) == (336, 64, "bilinear", "openai-80")
+    found = Settings(method="resegclip", as_published=True, settings={"output": "paper"})
+    assert (found.sam_name, found.stride, found.settings) == ("sam_vit_h", 50, {"exact": True, "output": "paper"})
+    assert Settings(method="resegclip").sam_name == "sam_vit_b"
+    by_colour = Settings(method="resegclip", as_published=True, regions="felzenszwalb")
+    assert (by_colour.sam, by_colour.settings, by_colour.stride) == (None, {}, 50)
+    with pytest.raises(UsageError, match="direct-op has no release that is known here; these have: clip, maskclip"):
+        Settings(method="direct-op", as_published=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_release_chooses_are_choices(method: str) -> None:
+    for name, value in card(method).published.items():
+        choices()[name].check(option_of(name), value)
+    read_settings(method, card(method).published.get("settings", {}))
 
 
 def test_the_help_of_segment_lists_every_choice_under_its_group(geoovseg: Run) -> None:

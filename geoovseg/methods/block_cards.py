@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geoovseg.methods.fields import Field, MethodCard
+from geoovseg.methods.fields import AS_PAPERS, Field, MethodCard
 
 KK = "kk"
 """The plainest score model for `base`: key-key attention."""
@@ -76,6 +76,7 @@ BLOCK_METHODS: dict[str, MethodCard] = {
         "Segmentation",
         about="Patches of 49 windows that a vision model finds similar correct each other's labels.",
         unit="posterior",
+        published=AS_PAPERS,
         needs=("clip", "vfm"),
         vfm="dinov3_vitl16_sat",
         blocks=True,

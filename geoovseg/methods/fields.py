@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Value = bool | int | float | str
 
@@ -77,11 +78,19 @@ class MethodCard:
     """whether its scores are at pixels already, so that nothing is left to upsample"""
     cost: float = 1.0
     """time per window relative to clip, with a vision model as large as the CLIP where one is used"""
+    sam_seconds: int = 0
+    """that the smallest Segment Anything takes for regions of 448 x 448 pixels on two cores, beside `cost`"""
     confidence: bool = True
     """whether its scores map to 0..1, which --threshold and --confidence need"""
+    published: Mapping[str, Any] = field(default_factory=dict)
+    """choices of a run by name, as its release makes them where ours are others; empty if there is no release"""
     fields: tuple[Field, ...] = ()
     build: str
     """module:callable"""
+
+
+AS_PAPERS: Mapping[str, Any] = {"upsample": "bilinear", "templates": "openai-80"}
+"""What all releases of dense methods do."""
 
 
 def residual(default: bool, source: str) -> Field:

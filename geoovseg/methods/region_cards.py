@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geoovseg.methods.fields import Field, MethodCard, likeness, scale
+from geoovseg.methods.fields import AS_PAPERS, Field, MethodCard, likeness, scale
 
 MASK_ORDER = Field(
     "mask_order",
@@ -25,6 +25,7 @@ REGION_METHODS: dict[str, MethodCard] = {
         "Vocabulary Segmentation",
         about="Windows of CLIP put together, then aggregated and outlined by Segment Anything.",
         unit="probability",
+        published={**AS_PAPERS, "tile": 336, "stride": 224},
         needs=("clip", "vfm", "sam"),
         vfm="dino_vitb16",
         sam="sam_vit_b",
@@ -99,12 +100,14 @@ REGION_METHODS: dict[str, MethodCard] = {
         "Segmentation",
         about="Patches attend within regions, weighted by how similar a vision model finds them.",
         unit="probability",
+        published={**AS_PAPERS, "tile": 336, "stride": 112},
         needs=("clip", "vfm", "regions"),
         vfm="dino_vitb8",
         sam="sam_vit_b",
         blocks=True,
         at_pixels=True,
         cost=2.2,
+        sam_seconds=361,
         fields=(
             scale(40, "CorrCLIP release"),
             Field("tau", 4.0, "sharpness of the likeness (CorrCLIP release)", at_least=0.001, at_most=10_000),
@@ -149,11 +152,13 @@ REGION_METHODS: dict[str, MethodCard] = {
         about="In the last blocks patches attend only within regions of Segment Anything.",
         unit="cosine",
         gives="features",
+        published={**AS_PAPERS, "sam": "sam_vit_h", "stride": 50, "settings": {"exact": True, "output": "code"}},
         needs=("clip", "regions"),
-        sam="sam_vit_h",
+        sam="sam_vit_b",
         blocks=True,
         at_pixels=True,
         cost=1.0,
+        sam_seconds=231,
         fields=(
             scale(50, "as SegEarth-OV; the release takes the bare cosine"),
             Field(

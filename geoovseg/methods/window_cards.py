@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from geoovseg.methods.fields import Field, MethodCard, likeness, residual, scale, sigma
+from geoovseg.methods.fields import AS_PAPERS, Field, MethodCard, likeness, residual, scale, sigma
 
 WINDOW_METHODS: dict[str, MethodCard] = {
     "clip": MethodCard(
         title="CLIP",
         paper="Radford et al. 2021, Learning Transferable Visual Models From Natural Language Supervision",
         about="CLIP's patch tokens read out as they are: the baseline.",
+        published=AS_PAPERS,
         unit="cosine",
         gives="features",
         fields=(residual(True, "as trained"), scale(50, "SegEarth-OV and ClearCLIP releases")),
@@ -18,6 +19,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         title="MaskCLIP",
         paper="Zhou et al. 2022, Extract Free Dense Labels from CLIP",
         about="Every patch keeps its own value in the last block.",
+        published=AS_PAPERS,
         unit="cosine",
         gives="features",
         fields=(
@@ -49,6 +51,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         title="SCLIP",
         paper="Wang et al. 2023, SCLIP: Rethinking Self-Attention for Dense Vision-Language Inference",
         about="Sum of query-query and key-key attention in the last block.",
+        published=AS_PAPERS,
         unit="cosine",
         gives="features",
         fields=(residual(True, "SCLIP release"), scale(40, "SCLIP release; 50 and 65 on three of its data sets")),
@@ -58,6 +61,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         title="ClearCLIP",
         paper="Lan et al. 2024, ClearCLIP: Decomposing CLIP Representations for Dense Vision-Language Inference",
         about="Patches attend to patches with similar queries; no skip connection, no feed-forward part.",
+        published=AS_PAPERS,
         unit="cosine",
         gives="features",
         fields=(residual(False, "the paper's main point"), scale(50, "ClearCLIP release")),
@@ -68,6 +72,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         paper="Hajimiri et al. 2024, Pay Attention to Your Neighbours: Training-Free Open-Vocabulary Semantic "
         "Segmentation",
         about="Key-key attention that prefers near patches; no skip connection, no feed-forward part.",
+        published=AS_PAPERS,
         unit="cosine",
         gives="features",
         fields=(
@@ -89,6 +94,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         paper="Bousselham et al. 2024, Grounding Everything: Emerging Localization Properties in Vision-Language "
         "Transformers",
         about="A second stream through the last six blocks, of values averaged over self-similar tokens.",
+        published=AS_PAPERS,
         unit="cosine",
         gives="features",
         cost=1.4,
@@ -128,6 +134,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         title="ResCLIP",
         paper="Yang et al. 2025, ResCLIP: Residual Attention for Training-free Dense Vision-language Inference",
         about="Attention of middle blocks added to the last, corrected by a first segmentation.",
+        published=AS_PAPERS,
         unit="cosine",
         cost=1.3,
         fields=(
@@ -180,6 +187,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         paper="Li et al. 2024, SegEarth-OV: Towards Training-Free Open-Vocabulary Segmentation for Remote Sensing "
         "Images",
         about="Sum of three self-attentions, less the class token's global bias.",
+        published={**AS_PAPERS, "upsample": "jbu_one"},
         unit="cosine",
         gives="features",
         fields=(
@@ -198,6 +206,7 @@ WINDOW_METHODS: dict[str, MethodCard] = {
         title="ProxyCLIP",
         paper="Lan et al. 2024, ProxyCLIP: Proxy Attention Improves CLIP for Open-Vocabulary Segmentation",
         about="CLIP's values, averaged over patches that a vision model finds similar.",
+        published={**AS_PAPERS, "tile": 336, "stride": 112},
         unit="cosine",
         gives="features",
         needs=("clip", "vfm"),

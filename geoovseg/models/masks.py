@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from segment_anything.utils.amg import rle_to_mask
 from torch import Tensor
 
 from geoovseg.models.sam import Sam
+from geoovseg.usage import TELL
 
 Order = Literal["generator", "area"]
 """Which masks come last and lie over the others: those the generator ranks last, or the smallest."""
 Value = TypeVar("Value")
 POINTS_AT_ONCE = 8
 """Point prompts that go through the decoder together; each gives three masks at the size of the image."""
+TELL_AFTER = 15.0
+"""Seconds without a word."""
 CROPS_KEPT = 8
 """Embeddings kept: those of an image and its four quarters serve several sets of settings."""
 
@@ -103,6 +107,21 @@ def mask_bytes(shape: tuple[int, int]) -> float:
 
 
 class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]
+    def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
+        """As the package, telling now and then how far it is."""
+        self._tried, self._told = 0, time.monotonic()
+        self._points = sum(4**layer * len(grid) for layer, grid in enumerate(self.point_grids))
+        found: list[dict[str, Any]] = super().generate(image)
+        return found
+
+    def _process_batch(self, points: Any, *more: Any) -> Any:
+        found = super()._process_batch(points, *more)
+        self._tried += len(points)
+        if time.monotonic() - self._told > TELL_AFTER:
+            self._told = time.monotonic()
+            TELL.get()(f"regions by Segment Anything: {self._tried} of {self._points} points of a block were tried")
+        return found
+
     def _process_crop(self, image: Any, crop_box: Any, crop_layer_idx: Any, orig_size: Any) -> Any:
         """As the package, which forgets the shape of a list of boxes when a crop has no mask."""
         found = super()._process_crop(image, crop_box, crop_layer_idx, orig_size)

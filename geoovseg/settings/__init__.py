@@ -33,6 +33,7 @@ from geoovseg.settings.choice import (
     table,
     text,
 )
+from geoovseg.settings.published import as_published
 from geoovseg.settings.watch import Announce as Announce
 from geoovseg.settings.watch import Progress as Progress
 from geoovseg.settings.watch import Stop as Stop
@@ -83,6 +84,9 @@ class Settings:
     )
     settings: Mapping[str, str | bool | int | float] = choice(
         {}, "Method", "A setting of the method; may be repeated.", table, "--set", metavar="NAME=VALUE"
+    )
+    as_published: bool = choice(
+        False, "Method", "What is not said, as the method's release has it: upsampling, windows, models.", flag
     )
     upsample: str = choice(
         "auto", "Method", "From patches to pixels: guided, bilinear, jbu_one, jbu_stack, or jbu_one@FILE; auto is "
@@ -196,6 +200,10 @@ class Settings:
             value = getattr(self, name)
             kept = known.default if value is None else known.check(option_of(name), value)
             object.__setattr__(self, name, kept)
+        if self.as_published:
+            usual = {name: known.default for name, known in choices().items()}
+            for name, value in as_published(self.method, vars(self), usual).items():
+                object.__setattr__(self, name, value)
 
     @property
     def rasters(self) -> dict[str, Any]:
