@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import json
 import re
 import threading
@@ -142,3 +143,18 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def silent(library: str) -> Iterator[None]:
+    """Without what a library says while it loads: bars, and advice on packages that are not needed."""
+    say = importlib.import_module(f"{library}.utils.logging")
+    level, bars = say.get_verbosity(), say.is_progress_bar_enabled()
+    say.set_verbosity_error()
+    say.disable_progress_bar()
+    try:
+        yield
+    finally:
+        say.set_verbosity(level)
+        if bars:
+            say.enable_progress_bar()

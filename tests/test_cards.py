@@ -20,11 +20,13 @@ from geoovseg.models.catalogue import CARDS
 
 Run = Callable[..., tuple[int, str, str]]
 LOADED = (load.load_clip, vfm._load, sam._load, upsamplers.load_upsampler)
-BESIDE = ("dino_vitb16", "sam_vit_b")
+BESIDE = ("dino_vitb8", "dino_vitb16", "sam_vit_b")
 """What methods need beside the model that is tried."""
 OF_VFM = {name for name, card in METHODS.items() if "vfm" in card.needs}
 EXPECTED = {
     "clip": {"segearth"},
+    "pooled": {"maskclip"},
+    "tips": {"clip"},
     "upsampler": {"segearth"},
     "vfm": OF_VFM,
     "sam": {name for name, card in METHODS.items() if card.sam},
@@ -58,7 +60,8 @@ def test_a_model_is_fetched_verified_loaded_and_used(hub: Hub, geoovseg: Run, ca
     found = [json.loads(line) for line in out.splitlines()]
     tried = {line["method"]: line["result"] for line in found if "method" in line}
     assert code == 0, (out, err)
-    assert set(tried) == EXPECTED[DEMO if card.name == DEMO else card.kind] - NOT_BY.get(card.name, set())
+    kind = DEMO if card.name == DEMO else card.kind if card.tower == "clip" else card.tower
+    assert set(tried) == EXPECTED[kind] - NOT_BY.get(card.name, set())
     assert set(tried.values()) == {"as kept" if card.name == DEMO else "ran"}
     unknown = card.name.startswith(("SkyCLIP", "CLIP-LAION"))  # of which no digest is published
     assert {line["file"] for line in found if "file" in line} == {FILES[None if unknown else True]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ import numpy as np
 import open_clip
 import pytest
 import timm
+import tokenizers
 import torch
 import transformers
 from golden_cases import TINY_SAM, small_sam
@@ -24,25 +26,26 @@ from safetensors.torch import save
 from test_jbu import random_state
 
 from geoovseg.models.cards import MODELS, ModelCard
+from geoovseg.models.pooled import pooled
 
+WIDTH = 32
 _config, _timm = open_clip.get_model_config, timm.create_model
-PUBLISHED = {
-    "RemoteCLIP": "plain", "GeoRSCLIP": "plain", "SkyCLIP": "training", "CLIP-LAION": "training",
-}  # fmt: skip
-"""How checkpoints in torch's format are laid out."""
 
 
 def _small_config(name: str) -> dict[str, Any]:
     """The configuration of open_clip with a narrow tower; features, patches and activation stay."""
     config = json.loads(json.dumps(_config(name)))
     layers = 12 if name.startswith("ViT-B-16") else 2
-    config["vision_cfg"] |= {"layers": layers, "width": 32, "head_width": 16}
+    if "timm_model_name" not in config["vision_cfg"]:
+        config["vision_cfg"] |= {"layers": layers, "width": WIDTH, "head_width": 16}
+    elif config["vision_cfg"]["timm_proj"] == "none":
+        config["embed_dim"] = WIDTH
     config["text_cfg"] |= {"width": 16, "heads": 1, "layers": 1}
     return config
 
 
 def _small_timm(arch: str, **given: Any) -> Any:
-    return _timm(arch, **{"depth": 4, "embed_dim": 32, "num_heads": 2, **given})
+    return _timm(arch, **{"depth": 4, "embed_dim": WIDTH, "num_heads": 2, **given})
 
 
 def _small_sam(arch: str) -> Any:
@@ -76,12 +79,19 @@ def _files(card: ModelCard) -> Iterator[tuple[str, bytes]]:
     if card.arch == "diffusion":
         yield from _diffusion()
         return
+    if card.tower == "tips":
+        yield from _tips()
+        return
+    if "tokenizer.json" in card.also:
+        yield from tokenizer()
     state = _state(card)
     name = card.files[0] if card.repo else str(card.url).rpartition("/")[2]
     if name.endswith(".safetensors"):
         yield name, save({key: value.contiguous() for key, value in state.items()})
     elif card.member:
         yield name, _zipped(f"{Path(name).stem}/{card.member}", _saved(_training(state)))
+    elif card.name.startswith("FarSLIP"):
+        yield name, _saved({"epoch": 1, "state_dict": {f"module.{key}": value for key, value in _long(state).items()}})
     else:
         yield name, _saved({"state_dict": state, "epoch": 1} if card.kind == "upsampler" else state)
 
@@ -91,9 +101,45 @@ def _state(card: ModelCard) -> dict[str, torch.Tensor]:
         return dict(_small_sam(card.arch).state_dict())
     if card.kind == "upsampler":
         return {f"upsampler.{key}": value for key, value in random_state(card.arch, 512).items()}
+    if card.tower == "pooled":
+        return dict(pooled(_small_config(card.arch)).state_dict())
     if card.kind == "vfm":
         return dict(_small_timm(card.arch, pretrained=False, num_classes=0).state_dict())
     return dict(open_clip.CLIP(**_small_config(card.arch)).state_dict())
+
+
+def _long(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """With the two tables of LongCLIP's text side."""
+    table = torch.randn(248, state["positional_embedding"].shape[1]) * 0.01
+    return {**state, "positional_embedding": table, "positional_embedding_res": table.flip(0)}
+
+
+def tokenizer() -> Iterator[tuple[str, bytes]]:
+    """Files of a tokenizer that knows a few words."""
+    words = {
+        "<pad>": 0,
+        "<eos>": 1,
+        "<unk>": 2,
+        **{w: n for n, w in enumerate(["forest", "water", "road", "building"], 3)},
+    }
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    yield "tokenizer.json", made.to_str().encode()
+    named = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **named}
+    yield "tokenizer_config.json", json.dumps(config).encode()
+
+
+def _tips() -> Iterator[tuple[str, bytes]]:
+    """TIPSv2 as the hub has it, under the names of its release."""
+    size = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.Tipsv2Config(
+        vision_config={**size, "image_size": 56}, text_config={**size, "intermediate_size": 64, "vocab_size": 8}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        transformers.Tipsv2Model(config).save_pretrained(folder)
+        yield from ((path.name, path.read_bytes()) for path in Path(folder).iterdir())
+    yield from tokenizer()
 
 
 def _training(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:

@@ -67,7 +67,8 @@ def settings_for(model: ModelCard, methods: tuple[str, ...] = ()) -> Iterator[Se
 
     By default that is each with the default CLIP and with what stands beside one, and with another CLIP the default.
     """
-    default = Settings().method
+    fit = (name for name, each in METHODS.items() if model.tower in each.towers)
+    default = Settings().method if model.tower == "clip" else next(fit)
     usual = (default,) if model.kind == "clip" and model.name not in (DEFAULT_MODEL, DEMO) else tuple(METHODS)
     for name in methods or usual:
         if _uses(card(name), model):

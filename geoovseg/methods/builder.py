@@ -34,6 +34,8 @@ def builder(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
         **fields: Any,
     ) -> Any:
         entry = card(name)
+        if clip.kind not in entry.towers:
+            raise MethodError(f"{name} cannot read this image tower ({type(clip).__name__})")
         named = {"base": base} if isinstance(base, str) else {}
         given: dict[str, Any] = read_settings(name, {**fields, **named})
         if "base" in given:

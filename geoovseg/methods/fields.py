@@ -80,6 +80,8 @@ class MethodCard:
     """time per window relative to clip, with a vision model as large as the CLIP where one is used"""
     sam_seconds: int = 0
     """that the smallest Segment Anything takes for regions of 448 x 448 pixels on two cores, beside `cost`"""
+    towers: tuple[str, ...] = ("clip",)
+    """image towers that it can read: plain ones of CLIP, and others"""
     confidence: bool = True
     """whether its scores map to 0..1, which --threshold and --confidence need"""
     published: Mapping[str, Any] = field(default_factory=dict)

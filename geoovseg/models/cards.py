@@ -8,16 +8,17 @@ from pathlib import Path
 
 from geoovseg.errors import GeoOVSegWarning, ModelError, did_you_mean, first_line, some
 from geoovseg.files import LARGEST_TEXT, bytes_of
-from geoovseg.models.catalogue import CARDS, FILES, REFUSED
-from geoovseg.models.catalogue import CLIP_MEAN as CLIP_MEAN
-from geoovseg.models.catalogue import CLIP_STD as CLIP_STD
-from geoovseg.models.catalogue import DEMO_DIR as DEMO_DIR
-from geoovseg.models.catalogue import IMAGENET_MEAN as IMAGENET_MEAN
-from geoovseg.models.catalogue import IMAGENET_STD as IMAGENET_STD
-from geoovseg.models.catalogue import SAT_MEAN as SAT_MEAN
-from geoovseg.models.catalogue import SAT_STD as SAT_STD
-from geoovseg.models.catalogue import Kind as Kind
-from geoovseg.models.catalogue import ModelCard as ModelCard
+from geoovseg.models.card import CLIP_MEAN as CLIP_MEAN
+from geoovseg.models.card import CLIP_STD as CLIP_STD
+from geoovseg.models.card import DEMO_DIR as DEMO_DIR
+from geoovseg.models.card import FILES
+from geoovseg.models.card import IMAGENET_MEAN as IMAGENET_MEAN
+from geoovseg.models.card import IMAGENET_STD as IMAGENET_STD
+from geoovseg.models.card import SAT_MEAN as SAT_MEAN
+from geoovseg.models.card import SAT_STD as SAT_STD
+from geoovseg.models.card import Kind as Kind
+from geoovseg.models.card import ModelCard as ModelCard
+from geoovseg.models.catalogue import CARDS, REFUSED
 from geoovseg.vocabulary import PLACES, Vocabulary
 
 DEFAULT_MODEL = "ViT-B-16/openai"
@@ -95,6 +96,9 @@ def _of_file(card: ModelCard, name: str, path: Path) -> ModelCard:
         arch=card.arch,
         path=path,
         files=card.files,
+        also=card.also,
+        maybe=card.maybe,
+        tower=card.tower,
         attention_only=card.attention_only,
         mean=card.mean,
         std=card.std,
@@ -142,6 +146,7 @@ def _from_open_clip(name: str) -> ModelCard | None:
         arch=quick if config.get("quick_gelu") and quick in open_clip.list_models() else arch,
         repo=repo,
         files=(file,) if file else FILES,
+        tower="pooled" if open_clip.get_model_config(arch)["vision_cfg"].get("timm_pool") == "map" else "clip",
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         terms=f"what its licence asks for is not known here: see {config['hf_hub'].strip('/')} on the model hub",

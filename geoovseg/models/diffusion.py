@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geoovseg.errors import GeoOVSegError, ModelError, first_line
+from geoovseg.errors import GeoOVSegError, ModelError, first_line, silent
 from geoovseg.models.load import check_finite
 from geoovseg.models.patches import Grid, fit_to
 
@@ -97,7 +96,7 @@ def load_diffusion(
     except ImportError as error:
         raise ModelError(f"--vfm {name} needs more packages: pip install 'geoovseg[sd]' ({error})") from error
     given: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
-    with _silent("diffusers"), _silent("transformers"):
+    with silent("diffusers"), silent("transformers"):
         try:
             unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **given)
             vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **given)
@@ -111,18 +110,3 @@ def load_diffusion(
             empty = text(ids)[0]
         vae, unet = (m.to(device=device, dtype=dtype).eval().requires_grad_(False) for m in (vae, unet))
     return DiffusionVfm(name, vae, unet, empty.to(device=device, dtype=dtype), sha256)
-
-
-@contextmanager
-def _silent(library: str) -> Iterator[None]:
-    """Without what a library says while it loads: bars, and advice on packages that are not needed."""
-    say = importlib.import_module(f"{library}.utils.logging")
-    level, bars = say.get_verbosity(), say.is_progress_bar_enabled()
-    say.set_verbosity_error()
-    say.disable_progress_bar()
-    try:
-        yield
-    finally:
-        say.set_verbosity(level)
-        if bars:
-            say.enable_progress_bar()

@@ -117,10 +117,16 @@ _TURNED = {"text_projection.weight": "text_projection", "visual_projection.weigh
 """The same of what is multiplied from the other side."""
 
 
+LONG, KEPT = "positional_embedding_res", 20
+"""The second table of positions of LongCLIP's text side, which holds from the 21st position on."""
+POSITIONS = 77
+"""Of CLIP's text side."""
+
+
 def as_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP of transformers by open_clip's names; anything else as it is."""
+    """A CLIP of transformers, or with LongCLIP's text side, by open_clip's names; anything else as it is."""
     if TRANSFORMERS not in state:
-        return state
+        return _short(state)
     found = {_TURNED[key]: state[key].T for key in _TURNED if key in state}
     for key, value in state.items():
         if "_proj." not in key or ".out_proj." in key:
@@ -129,6 +135,18 @@ def as_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
             three = [state[key.replace(".q_proj.", f".{name}_proj.")] for name in "qkv"]
             found[_renamed(key).replace(".self_attn.q_proj.", ".attn.in_proj_")] = torch.cat(three)
     return found
+
+
+def _short(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A text side of LongCLIP (248 positions) as CLIP's: causal, so that further positions change no shorter sentence.
+
+    Zhang et al. 2024, Long-CLIP: positions up to the 20th as in CLIP's table, those after it of a stretched one.
+    """
+    table = state.get("positional_embedding")
+    if table is None or len(table) <= POSITIONS:
+        return state
+    table = torch.cat([table[:KEPT], state.get(LONG, table)[KEPT:]])[:POSITIONS]
+    return {key: value for key, value in state.items() if key != LONG} | {"positional_embedding": table}
 
 
 def _renamed(key: str) -> str:

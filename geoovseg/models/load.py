@@ -24,14 +24,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from geoovseg.errors import GeoOVSegError, ModelError, UsageError, first_line, hushed
+from geoovseg.models.card import Tower
 from geoovseg.models.cards import DEFAULT_MODEL, DEMO_DIR, ModelCard, model_card
 from geoovseg.models.download import file_sha256
 from geoovseg.models.layouts import as_open_clip, is_program, program_tensors
+from geoovseg.models.pooled import PooledVit, pooled
 from geoovseg.models.text import TextEncoder
+from geoovseg.models.tips import Tips, TipsVit, load_tips
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
 from geoovseg.prompts import DEFAULT_TEMPLATES, templates
 
+TOWERS: dict[Tower, type[ClipVit]] = {"clip": ClipVit, "pooled": PooledVit, "tips": TipsVit}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -80,7 +84,7 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
     tower = whole[0].visual.to(device=device, dtype=PRECISIONS[precision])
     return ClipModel(
         card=replace(card, path=path),
-        vit=ClipVit(tower, mean=card.mean, std=card.std),
+        vit=TOWERS[card.tower](tower, mean=card.mean, std=card.std),
         text=TextEncoder(
             lambda: whole,
             templates(sentences),
@@ -93,20 +97,26 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
 
 def _width(model: Any) -> int | None:
     """The length of a feature, where the model says it."""
-    projection = getattr(model, "text_projection", None)
+    if isinstance(model, Tips):
+        return model.width
+    projection = getattr(getattr(model, "text", model), "text_projection", None)
+    if isinstance(projection, nn.Linear):
+        return projection.out_features
     return int(projection.shape[-1]) if isinstance(projection, Tensor) else None
 
 
-def load_whole(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
+def load_whole(card: ModelCard) -> tuple[Any, Any]:
     """Both towers in float32 on the CPU, and the tokenizer. Raises what `load_clip` raises."""
     path = find_weights(card)
-    model, tokenizer = _architecture(card)
+    if card.tower == "tips":
+        return load_tips(path.parent)
+    model, tokenizer = _architecture(card, path)
     with as_weights(path, card):
         fill(model, as_open_clip(read_state(path)))
     return model.eval().requires_grad_(False), tokenizer
 
 
-def _architecture(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
+def _architecture(card: ModelCard, path: Path) -> tuple[Any, Any]:
     """The empty model and its tokenizer, from a configuration on this machine. Raises ModelError."""
     if card.arch == "demo":
         config = json.loads((DEMO_DIR / "config.json").read_text())
@@ -115,11 +125,29 @@ def _architecture(card: ModelCard) -> tuple[open_clip.CLIP, Any]:
         raise ModelError(f"open_clip has no architecture {card.arch!r}; `geoovseg models list` shows examples")
     config = open_clip.get_model_config(card.arch)
     vision, text = config["vision_cfg"], config["text_cfg"]
+    if vision.get("timm_pool") == "map":
+        return pooled(config), _tokenizer(text, path)
     if config.get("custom_text") or "timm_model_name" in vision or not isinstance(vision["layers"], int):
         raise ModelError(f"{card.arch} is not a plain CLIP with transformers; choose one such as {DEFAULT_MODEL}")
     if "hf_model_name" in text or "hf_tokenizer_name" in text:
         raise ModelError(f"{card.arch} needs a text model from the hub, which is not supported")
     return open_clip.CLIP(**config), open_clip.get_tokenizer(card.arch)
+
+
+def _tokenizer(text: dict[str, Any], path: Path) -> Any:
+    """The tokenizer of a model that pools by attention: CLIP's, or one whose files lie beside the weights.
+
+    Raises ModelError without transformers, and GeoOVSegError for files that cannot be read.
+    """
+    length, given = text["context_length"], text.get("tokenizer_kwargs", {})
+    if "hf_tokenizer_name" not in text:
+        return SimpleTokenizer(context_length=length, **given)
+    try:
+        return open_clip.tokenizer.HFTokenizer(str(path.parent), context_length=length, local_files_only=True, **given)
+    except ImportError as error:
+        raise ModelError(f"its words need another package: pip install 'geoovseg[siglip]' ({error})") from error
+    except Exception as error:  # of many kinds
+        raise GeoOVSegError(f"{path.parent} has no tokenizer that can be read: {first_line(error)}") from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, cast
+from typing import ClassVar, Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from geoovseg.errors import ModelError
-from geoovseg.models.cards import CLIP_MEAN, CLIP_STD
+from geoovseg.models.card import CLIP_MEAN, CLIP_STD, Tower
 from geoovseg.models.patches import Grid as Grid
 from geoovseg.ops.attention import Mix
 
@@ -51,6 +51,8 @@ class ClipVit:
     of pixels is accepted: the grid is (H // patch, W // patch) and position tables are resized to it.
     Raises ModelError for towers that are not plain vision transformers.
     """
+
+    kind: ClassVar[Tower] = "clip"
 
     def __init__(
         self, visual: nn.Module, *, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD

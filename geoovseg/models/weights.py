@@ -127,6 +127,8 @@ def _from_hub(card: ModelCard, progress: Progress | None) -> Path:
         for other in card.also:
             if fetch_file(repo, other, progress) is None:
                 raise GeoOVSegError(f"{repo} has no {other}")
+        for other in card.maybe:
+            fetch_file(repo, other, progress)
         found = next(filter(None, (fetch_file(repo, file, progress) for file in card.files)), None)
     except GatedError as error:
         raise GeoOVSegError(
@@ -180,7 +182,8 @@ def _parts(card: ModelCard, found: Path) -> list[tuple[str, Path]]:
     """All files of a model by their names in a folder of it: the weights, and what belongs to them."""
     main = next((name for name in card.files if found.as_posix().endswith(name)), found.name)
     root = Path(found.as_posix().removesuffix(main))
-    return [(main, found), *((name, root / name) for name in card.also)]
+    there = (name for name in card.maybe if (root / name).is_file())
+    return [(main, found), *((name, root / name) for name in (*card.also, *there))]
 
 
 def verify(card: ModelCard) -> tuple[str, bool | None]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from geoovseg.errors import GeoOVSegWarning, UsageError
+from geoovseg.errors import GeoOVSegWarning, UsageError, some
 from geoovseg.labels.names import Outputs
 from geoovseg.methods import METHODS, MethodCard, card, read_settings
 from geoovseg.models.cards import MODELS, OWN, SOURCES, model_card
@@ -42,6 +42,11 @@ def check_settings(settings: Settings) -> None:
             names = ", ".join(("auto", *UPSAMPLERS, *learned))
             raise UsageError(f"--upsample {settings.upsample}: choose from {names}; jbu_one@FILE uses weights on disk")
     templates(settings.templates)
+    if (tower := model_card(settings.model).tower) not in method.towers:
+        able = some([name for name, each in METHODS.items() if tower in each.towers])
+        raise UsageError(
+            f"--model {settings.model} has a tower that -m {settings.method} cannot read; these methods can: {able}"
+        )
     _check_context(settings, method)
     read_scale(settings.scale)
     if settings.aoi is None and settings.crop:

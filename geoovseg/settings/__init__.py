@@ -12,8 +12,8 @@ from typing import Any
 from geoovseg.files import BESIDE
 from geoovseg.files import StrPath as StrPath
 from geoovseg.methods import METHODS, card, read_settings
+from geoovseg.models.card import Kind
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, OWN, SOURCES, ModelCard, model_card
-from geoovseg.models.catalogue import Kind
 from geoovseg.network import access
 from geoovseg.prompts import DEFAULT_TEMPLATES, class_lists, template_lists
 from geoovseg.settings.choice import (
