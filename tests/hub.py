@@ -30,6 +30,8 @@ class Hub(http.server.ThreadingHTTPServer):
         """by `repo/file`, and `plain/file` of a server that is no hub"""
         self.failure: tuple[int, str] | None = None
         """a code to answer, and what the hub calls it"""
+        self.newest_only = False
+        """whether it forgot all commits but the newest"""
         self.page = False
         """answer everything with a page for people"""
         self.break_after: int | None = None
@@ -37,6 +39,8 @@ class Hub(http.server.ThreadingHTTPServer):
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         """method, path, and headers"""
         self.scheme = "http"
+        self.folder = Path()
+        """the cache of whoever is connected"""
 
     @property
     def url(self) -> str:
@@ -82,12 +86,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _resolved(self, path: str) -> None:
         repo, _, rest = path.partition("/resolve/")
-        name = f"{repo}/{rest.partition('/')[2]}"
+        revision, _, file = rest.partition("/")
+        name = f"{repo}/{file}"
+        if revision != "main" and self.server.newest_only:
+            self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+            return
         if name not in self.server.files:
             known = any(file.startswith(f"{repo}/") for file in self.server.files)
             self._send(404 if known else 401, b"", {"X-Error-Code": "EntryNotFound" if known else "RepoNotFound"})
             return
-        content, said = self.server.files[name], {"X-Repo-Commit": COMMIT}
+        commit = COMMIT if revision == "main" else revision
+        content, said = self.server.files[name], {"X-Repo-Commit": commit}
         if len(content) < LARGE:
             git = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
             self._send(200, content, {**said, "ETag": f'"{git}"'})
@@ -133,6 +142,7 @@ def serving() -> Iterator[Hub]:
 def connected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub that is asked in place of the real one, with a cache in a folder."""
     with serving() as hub:
+        hub.folder = folder
         for name, value in (("ENDPOINT", hub.url), ("HF_HUB_CACHE", str(folder)), ("HF_HUB_OFFLINE", False)):
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(folder), raising=False)

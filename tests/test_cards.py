@@ -45,12 +45,18 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         for card in CARDS:
             if card.path is None:
                 publish(found, card, patch)
-        patch.setenv("GEOOVSEG_CACHE", str(folder / "cache"))
         for kept in LOADED:
             kept.cache_clear()
         yield found
         for kept in LOADED:
             kept.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(hub: Hub, _own_caches: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fetched here is seen by no other test."""
+    monkeypatch.setenv("GEOOVSEG_CACHE", str(hub.folder.parent / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub.folder))
 
 
 @pytest.mark.parametrize("card", [card for card in CARDS if card.name != DEFAULT_MODEL], ids=lambda card: card.name)

@@ -49,9 +49,21 @@ def test_every_model_of_the_hub_is_fetched_and_is_as_the_hub_says(hub: Hub, card
     assert path == local_weights(card)
     assert path.read_bytes() == f"{card.name} {files[0]}".encode() * 9
     assert verify(card) == (hashlib.sha256(path.read_bytes()).hexdigest(), True)
-    assert huggingface_hub.try_to_load_from_cache(str(card.repo), files[0], cache_dir=tmp_path / "hub") == str(path)
-    assert path.parts[-len(Path(files[0]).parts) - 1] == COMMIT
+    commit, cache = card.revision or COMMIT, tmp_path / "hub"
+    known = huggingface_hub.try_to_load_from_cache(str(card.repo), files[0], cache_dir=cache, revision=card.revision)
+    assert known == str(path)
+    assert path.parts[-len(Path(files[0]).parts) - 1] == commit
     assert not _left(tmp_path)
+
+
+def test_a_commit_that_is_gone_is_told_and_the_newest_is_taken(hub: Hub, geoovseg: Run) -> None:
+    hub.newest_only = True
+    code, out, err = geoovseg("models", "fetch", NAME)
+    assert (code, "no longer has its commit 977e3dd0ec55, so its newest is taken" in err) == (0, True), err
+    assert COMMIT in out
+    assert local_weights(CARD) == Path(out.strip())
+    hub.newest_only = False
+    assert "977e3dd0ec55ab8da155f2fbeb6b5f54948b6e3d" in geoovseg("models", "fetch", NAME, "--force")[1]
 
 
 def test_what_broke_off_is_gone_on_with(hub: Hub, tmp_path: Path, geoovseg: Run) -> None:

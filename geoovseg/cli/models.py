@@ -49,7 +49,8 @@ def list_models(json: o.JsonOpt = False) -> None:
             mark = "here" if here else "-"
             default = " (default)" if name == DEFAULT_MODEL else ""
             data(f"{name:<{_WIDTH}}{card.kind:<11}{mark:<6}{card.megabytes or '?':>5} MB  {card.about}{default}")
-    talk(*(f"- {remark}" for remark in REMARKS), quiet=json)
+    for remark in REMARKS:
+        talk(f"- {remark}", quiet=json)
 
 
 @app.command("show", cls=o.Careful)

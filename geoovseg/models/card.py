@@ -36,6 +36,8 @@ class ModelCard:
     """where that is a ZIP: the name of the one file in it that is wanted, in whatever folder"""
     repo: str | None = None
     """repository on the model hub"""
+    revision: str | None = None
+    """commit of the repository that is fetched; its newest if there is none, or if the hub no longer has it"""
     files: tuple[str, ...] = FILES
     """names the weights go by there, the preferred one first"""
     tower: Tower = "clip"

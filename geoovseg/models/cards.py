@@ -48,7 +48,8 @@ def model_card(name: str, kind: Kind = "clip") -> ModelCard:
     arch, at, file = name.partition("@")
     if at and arch and file and (kind == "clip" or arch in known):
         _warn_activation(arch, file)
-        return _of_file(known.get(arch, ModelCard(name=name, arch=arch)), name, Path(file))
+        other = next((c for c in known.values() if c.arch == arch and c.tower != "clip"), None)
+        return _of_file(known.get(arch, other or ModelCard(name=name, arch=arch)), name, Path(file))
     if kind == "clip" and name in REFUSED:
         raise ModelError(f"{name} {REFUSED[name]}")
     if kind == "clip" and (found := _composed(name) or _from_open_clip(name)):

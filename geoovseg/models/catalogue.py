@@ -13,6 +13,10 @@ _SEGEARTH = "https://github.com/likyoo/SegEarth-OV/raw/3e22a969b32c6d751bdbba64a
 _SAM = "https://dl.fbaipublicfiles.com/segment_anything"
 
 
+_REVISIONS = {"dinov3_vitb16": "c6a5fb7d12bbd3cf3b0079253141c3332aaed7da"}
+"""Commits, where they are known."""
+
+
 def _vfm(name: str, arch: str, megabytes: int, about: str, *, sat: bool = False) -> ModelCard:
     """A model of the DINO family, from timm's copies on the hub."""
     dinov3 = "dinov3" in name
@@ -21,6 +25,7 @@ def _vfm(name: str, arch: str, megabytes: int, about: str, *, sat: bool = False)
         kind="vfm",
         arch=arch,
         repo=f"timm/{arch}",
+        revision=_REVISIONS.get(name),
         files=("model.safetensors", "pytorch_model.bin"),
         mean=SAT_MEAN if sat else IMAGENET_MEAN,
         std=SAT_STD if sat else IMAGENET_STD,
@@ -52,6 +57,7 @@ _UPSAMPLERS = (
         kind="upsampler",
         arch="jbu_one",
         url=f"{_SEGEARTH}/xclip_jbu_one_million_aid.ckpt",
+        megabytes=6,
         git_blob="d40f00838331331faa04a926ea5991f5203f91a8",
         licence="not stated by SegEarth-OV; the training code (likyoo/SimFeatUp) is MIT",
         terms=UNSTATED,

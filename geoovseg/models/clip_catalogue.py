@@ -7,11 +7,17 @@ from geoovseg.models.card import DEMO_DIR, UNSTATED, ModelCard
 _SKYSCRIPT = "https://opendatasharing.s3.us-west-2.amazonaws.com/SkyScript/ckpt"
 
 
-def _openai(name: str, repo: str, megabytes: int, about: str) -> ModelCard:
+def _openai(name: str, repo: str, revision: str, megabytes: int, about: str) -> ModelCard:
     """OpenAI's CLIP, from timm's copies on the hub."""
-    arch = f"{name.partition('/')[0]}-quickgelu"
-    licence = "MIT (openai/CLIP)"
-    return ModelCard(name=name, arch=arch, repo=repo, megabytes=megabytes, licence=licence, about=about)
+    return ModelCard(
+        name=name,
+        arch=f"{name.partition('/')[0]}-quickgelu",
+        repo=repo,
+        revision=revision,
+        megabytes=megabytes,
+        licence="MIT (openai/CLIP)",
+        about=about,
+    )
 
 
 def _remoteclip(size: str, megabytes: int) -> ModelCard:
@@ -19,6 +25,7 @@ def _remoteclip(size: str, megabytes: int) -> ModelCard:
         name=f"RemoteCLIP-{size}",
         arch=f"{size}-quickgelu",
         repo="chendelong/RemoteCLIP",
+        revision="bf1d8a3ccf2ddbf7c875705e46373bfe542bce38",
         files=(f"RemoteCLIP-{size}.pt",),
         megabytes=megabytes,
         licence="code Apache-2.0; weights not stated",
@@ -115,15 +122,29 @@ CLIP = (
     _openai(
         "ViT-B-16/openai",
         "timm/vit_base_patch16_clip_224.openai",
+        "977e3dd0ec55ab8da155f2fbeb6b5f54948b6e3d",
         599,
         "the default, and the model of most published tables",
     ),
-    _openai("ViT-B-32/openai", "timm/vit_base_patch32_clip_224.openai", 605, "coarser and faster"),
-    _openai("ViT-L-14/openai", "timm/vit_large_patch14_clip_224.openai", 1710, "larger and slower"),
+    _openai(
+        "ViT-B-32/openai",
+        "timm/vit_base_patch32_clip_224.openai",
+        "a6f597a30f7b82c51704746581f9a4e41421e878",
+        605,
+        "coarser and faster",
+    ),
+    _openai(
+        "ViT-L-14/openai",
+        "timm/vit_large_patch14_clip_224.openai",
+        "18d0535469bb561bf468d76c1d73aa35156c922b",
+        1710,
+        "larger and slower",
+    ),
     ModelCard(
         name="ViT-H-14/laion2b_s32b_b79k",
         arch="ViT-H-14",
         repo="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        revision="1c2b8495b28150b8a4922ee1c8edee224c284c0c",
         megabytes=3944,
         licence="MIT",
         about="the largest",

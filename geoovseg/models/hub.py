@@ -11,16 +11,19 @@ import os
 import shutil
 import urllib.error
 import urllib.request
+import warnings
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from geoovseg.errors import GeoOVSegError
+from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
 from geoovseg.models.download import GIT, TIMEOUT, Progress, download
 from geoovseg.models.refusals import refused, unreachable
 
+MAIN = "main"
+"""The newest commit of a repository."""
 SHA256 = 64
 """Letters of such a digest."""
 REDIRECTS = 5
@@ -48,8 +51,8 @@ class _Still(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def ask(repo: str, file: str, revision: str = "main") -> Told | None:
-    """What the hub tells of a file; none where the repository has no such one.
+def ask(repo: str, file: str, revision: str = MAIN) -> Told | None:
+    """What the hub tells of a file; none where the repository has no such one. Of a commit that is gone, of the newest.
 
     Raises GeoOVSegError, which says why, where it does not answer or refuses.
     """
@@ -63,6 +66,12 @@ def ask(repo: str, file: str, revision: str = "main") -> Told | None:
         code, headers = _head(url, repo)
         if code == 404 and headers.get("X-Error-Code") == "EntryNotFound":
             return None
+        if code == 404 and headers.get("X-Error-Code") == "RevisionNotFound" and revision != MAIN:
+            message = (
+                f"{repo} no longer has its commit {revision[:12]}, so its newest is taken; what it holds may differ"
+            )
+            warnings.warn(message, GeoOVSegWarning, 4)
+            return ask(repo, file)
         place = urljoin(url, headers.get("Location") or url)
         if code >= 400:
             raise refused(url, code, repo=repo, why=headers.get("X-Error-Code"))
@@ -102,10 +111,10 @@ def _token(url: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def fetch_file(repo: str, file: str, progress: Progress | None = None) -> Path | None:
+def fetch_file(repo: str, file: str, progress: Progress | None = None, *, revision: str | None = None) -> Path | None:
     """A file of the hub, in the hub's cache; none where the repository has no such one. Raises GeoOVSegError."""
     home = home_of(repo)
-    if (told := ask(repo, file)) is None:
+    if (told := ask(repo, file, revision or MAIN)) is None:
         return None
     blob = home / "blobs" / told.etag
     if not blob.is_file():
@@ -113,8 +122,9 @@ def fetch_file(repo: str, file: str, progress: Progress | None = None) -> Path |
         download(told.address, blob, digest=known, progress=progress, headers=_token(told.address))
     found = home / "snapshots" / told.commit / file
     _link(blob, found)
-    (home / "refs").mkdir(exist_ok=True)
-    (home / "refs" / "main").write_text(told.commit)
+    if told.commit != revision:
+        (home / "refs").mkdir(exist_ok=True)
+        (home / "refs" / MAIN).write_text(told.commit)
     return found
 
 

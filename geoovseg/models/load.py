@@ -110,13 +110,13 @@ def load_whole(card: ModelCard) -> tuple[Any, Any]:
     path = find_weights(card)
     if card.tower == "tips":
         return load_tips(path.parent)
-    model, tokenizer = _architecture(card, path)
+    model, tokenizer = _architecture(card)
     with as_weights(path, card):
         fill(model, as_open_clip(read_state(path)))
     return model.eval().requires_grad_(False), tokenizer
 
 
-def _architecture(card: ModelCard, path: Path) -> tuple[Any, Any]:
+def _architecture(card: ModelCard) -> tuple[Any, Any]:
     """The empty model and its tokenizer, from a configuration on this machine. Raises ModelError."""
     if card.arch == "demo":
         config = json.loads((DEMO_DIR / "config.json").read_text())
@@ -125,8 +125,8 @@ def _architecture(card: ModelCard, path: Path) -> tuple[Any, Any]:
         raise ModelError(f"open_clip has no architecture {card.arch!r}; `geoovseg models list` shows examples")
     config = open_clip.get_model_config(card.arch)
     vision, text = config["vision_cfg"], config["text_cfg"]
-    if vision.get("timm_pool") == "map":
-        return pooled(config), _tokenizer(text, path)
+    if card.tower == "pooled":
+        return pooled(config), _tokenizer(text, card)
     if config.get("custom_text") or "timm_model_name" in vision or not isinstance(vision["layers"], int):
         raise ModelError(f"{card.arch} is not a plain CLIP with transformers; choose one such as {DEFAULT_MODEL}")
     if "hf_model_name" in text or "hf_tokenizer_name" in text:
@@ -134,7 +134,7 @@ def _architecture(card: ModelCard, path: Path) -> tuple[Any, Any]:
     return open_clip.CLIP(**config), open_clip.get_tokenizer(card.arch)
 
 
-def _tokenizer(text: dict[str, Any], path: Path) -> Any:
+def _tokenizer(text: dict[str, Any], card: ModelCard) -> Any:
     """The tokenizer of a model that pools by attention: CLIP's, or one whose files lie beside the weights.
 
     Raises ModelError without transformers, and GeoOVSegError for files that cannot be read.
@@ -142,12 +142,13 @@ def _tokenizer(text: dict[str, Any], path: Path) -> Any:
     length, given = text["context_length"], text.get("tokenizer_kwargs", {})
     if "hf_tokenizer_name" not in text:
         return SimpleTokenizer(context_length=length, **given)
+    folder = find_weights(card).parent
     try:
-        return open_clip.tokenizer.HFTokenizer(str(path.parent), context_length=length, local_files_only=True, **given)
+        return open_clip.tokenizer.HFTokenizer(str(folder), context_length=length, local_files_only=True, **given)
     except ImportError as error:
         raise ModelError(f"its words need another package: pip install 'geoovseg[siglip]' ({error})") from error
     except Exception as error:  # of many kinds
-        raise GeoOVSegError(f"{path.parent} has no tokenizer that can be read: {first_line(error)}") from error
+        raise GeoOVSegError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, OutputError, WeightsMissingError, first_line
@@ -50,7 +51,8 @@ def local_weights(card: ModelCard) -> Path | None:
         return kept if kept.is_file() else None
     from huggingface_hub import try_to_load_from_cache
 
-    found = (try_to_load_from_cache(str(card.repo), file) for file in card.files)
+    commits = (card.revision, None) if card.revision else (None,)
+    found = (try_to_load_from_cache(str(card.repo), file, revision=c) for c in commits for file in card.files)
     return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
@@ -122,14 +124,14 @@ def _from_url(card: ModelCard, url: str, progress: Progress | None) -> Path:
 
 def _from_hub(card: ModelCard, progress: Progress | None) -> Path:
     """All files of a model that the hub has; returns that of the weights."""
-    repo = str(card.repo)
+    repo, fetch = str(card.repo), partial(fetch_file, str(card.repo), progress=progress, revision=card.revision)
     try:
         for other in card.also:
-            if fetch_file(repo, other, progress) is None:
+            if fetch(other) is None:
                 raise GeoOVSegError(f"{repo} has no {other}")
         for other in card.maybe:
-            fetch_file(repo, other, progress)
-        found = next(filter(None, (fetch_file(repo, file, progress) for file in card.files)), None)
+            fetch(other)
+        found = next(filter(None, map(fetch, card.files)), None)
     except GatedError as error:
         raise GeoOVSegError(
             f"{error}. Its licence ({card.licence}) must be accepted before a download: do that at {error.page}, log "
