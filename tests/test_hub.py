@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 NAME = "ViT-B-16/openai"
 CARD = MODELS[NAME]
 CONTENT = bytes(range(256)) * 4000
+DOCS = Path(__file__).parents[1] / "docs" / "offline.md"
 ON_HUB = [card for card in MODELS.values() if card.repo]
 
 
@@ -130,6 +132,37 @@ def test_a_refusal_says_why_and_what_to_do(hub: Hub, kind: str, geoovseg: Run, t
     assert "Traceback" not in err
     assert "HTTPS_PROXY" not in err
     assert not list((tmp_path / "hub").rglob("*.*"))
+
+
+def test_the_documentation_says_what_is_said(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, geoovseg: Run, tmp_path: Path
+) -> None:
+    """Each failure, as docs/offline.md has it; GEOOVSEG_WRITE_DOCS=1 writes it anew."""
+    said = {}
+
+    def fetch(kind: str) -> None:
+        code, _, err = geoovseg("models", "fetch", NAME, "--quiet")
+        assert code == 1
+        shown = err.strip().replace(hub.url, "http://hub.example").replace("http://127.0.0.1:9", "http://hub.example")
+        said[kind] = shown.replace(f"localhost:{hub.server_port}", "store.example")
+
+    for kind, (failure, _) in FAILURES.items():
+        hub.failure = failure
+        fetch(kind)
+    hub.failure, hub.page = None, True
+    fetch("a login page in between")
+    hub.page, hub.break_after = False, 300_000
+    fetch("the connection breaks")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    fetch("no network")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    fetch("HF_HUB_OFFLINE=1")
+    table = "\n".join(["```text", *(f"# {kind}\n{text}" for kind, text in said.items()), "```"])
+    before, rest = DOCS.read_text().split("<!-- failures -->\n")
+    if "GEOOVSEG_WRITE_DOCS" in os.environ:
+        _, after = rest.split("<!-- /failures -->")
+        DOCS.write_text(f"{before}<!-- failures -->\n{table}\n<!-- /failures -->{after}")
+    assert f"<!-- failures -->\n{table}\n<!-- /failures -->" in DOCS.read_text()
 
 
 def test_a_login_page_is_no_file(hub: Hub, geoovseg: Run) -> None:
