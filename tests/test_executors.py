@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, UsageError
 from geoovseg.run.executors import pool, processes
+from geoovseg.run.executors.crew import LostError
 from geoovseg.run.executors.pool import in_processes
 from geoovseg.run.executors.processes import Processes
 from geoovseg.run.job import Step
@@ -34,17 +34,18 @@ class FakeLane:
     deaths: list[int]
     """before which of all steps a worker dies"""
     count = 0
+    where = "worker 1"
 
     def __init__(self, number: int, count: int, given: Any) -> None:
         self.parts: list[Part] = []
 
-    def submit(self, work: Any, *args: Any) -> Future[Any]:
-        if work is processes._begin:
+    def submit(self, what: str, *args: Any) -> Future[Any]:
+        if what == "begin":
             self.parts = list(args[1])
         FakeLane.count += 1
         answer: Future[Any] = Future()
         if FakeLane.count in self.deaths:
-            answer.set_exception(BrokenProcessPool("killed"))
+            answer.set_exception(LostError("killed"))
         elif not self.parts:
             answer.set_result((Step(9, ended=True), []))
         else:
@@ -52,13 +53,16 @@ class FakeLane:
             answer.set_result((Step(5, (done,)), ["the device is small"]))
         return answer
 
+    def ready(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass
 
 
 @pytest.fixture
 def lanes(monkeypatch: pytest.MonkeyPatch) -> type[FakeLane]:
-    monkeypatch.setattr(processes, "Lane", FakeLane)
+    monkeypatch.setattr(processes, "Process", FakeLane)
     FakeLane.count = 0
     return FakeLane
 

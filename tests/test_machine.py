@@ -101,7 +101,7 @@ def test_workers_get_the_gpus_of_the_job(monkeypatch: pytest.MonkeyPatch) -> Non
     given, seen = (parse_classes(["road"]), Settings(model="demo")), []
     monkeypatch.setattr(processes, "fresh_pool", lambda count, own: seen.append(own["CUDA_VISIBLE_DEVICES"]))
     for number in range(3):
-        processes.Lane(number, 3, given)
+        processes.Process(number, 3, given)
     assert seen == ["4", "5", "4"]
 
 
