@@ -18,7 +18,8 @@ from geoovseg.pipeline import EncodeResult, SegmentResult, encode_scene, segment
 from geoovseg.run.checks import check_models, check_settings
 from geoovseg.run.executors import Executor, open_executor
 from geoovseg.run.job import NOTHING
-from geoovseg.settings import Announce, Call, Progress, Settings, Stop, StrPath, Watch
+from geoovseg.settings import Announce, Progress, Settings, Stop, StrPath, Watch
+from geoovseg.settings.call import Call
 from geoovseg.settings.keywords import on_init, on_scene
 from geoovseg.vectors.targets import check_made_of, check_target, target_of
 from geoovseg.vocabulary import Classes, read_classes

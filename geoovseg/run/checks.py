@@ -57,6 +57,17 @@ def check_settings(settings: Settings) -> None:
     if settings.threshold is not None and not method.confidence:
         able = ", ".join(n for n, c in METHODS.items() if c.confidence)
         raise UsageError(f"{settings.method} has no score from 0 to 1 for --threshold; these methods do: {able}")
+    _check_sharing(settings)
+
+
+def _check_sharing(settings: Settings) -> None:
+    """Refuse two ways at once of sharing work. Raises UsageError."""
+    if settings.ray is not None and settings.shard is not None:
+        raise UsageError(
+            "--ray shares a run's parts on a cluster, --shard between machines without one: use one of them"
+        )
+    if settings.worker_cpus is not None and settings.ray is None:
+        raise UsageError(f"--worker-cpus {settings.worker_cpus} is for workers of --ray")
     if settings.shard is not None and settings.workers > 1:
         raise UsageError("--workers shares a run's parts on one machine, --shard between machines: use one of them")
 

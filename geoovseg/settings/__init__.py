@@ -156,6 +156,14 @@ class Settings:
         1, "Speed and memory", "Processes on this machine that share the work: one a GPU, or sharing the cores.",
         PROCESSES,
     )  # fmt: skip
+    ray: str | None = choice(
+        None, "Speed and memory", "Share the work by Ray, with all that a cluster has or so many --workers: local, "
+        "auto (the cluster of this machine), or an address as ray://host:10001.",
+        metavar="ADDRESS", names=lambda: ("local", "auto"),
+    )  # fmt: skip
+    worker_cpus: int | None = choice(
+        None, "Speed and memory", "Cores of a worker of --ray; default: up to 4, of the smallest machine.", PROCESSES
+    )
     resume: bool = choice(False, "Run", "Continue a run that did not finish.", flag)
     skip_finished: bool = choice(
         False, "Run", "Take scenes whose outputs are there, made with the same settings, as done.", flag
@@ -270,25 +278,6 @@ class Settings:
         """In here, network and weights are as these settings say."""
         with access(offline=self.offline, model_dir=None if self.model_dir is None else os.fspath(self.model_dir)):
             yield
-
-
-@by_name
-@dataclass(frozen=True, kw_only=True)
-class Call(Settings):
-    """Settings of a call, and who watches it."""
-
-    progress: Progress | None = None
-    """called with (windows done, windows to compute)"""
-    stop: Stop | None = None
-    """asked between parts; a signal's number ends the run there, with what is finished kept"""
-
-    announce: Announce | None = None
-    """called with a line on what the run is about to do"""
-
-    @property
-    def plain(self) -> Settings:
-        """The settings alone, which can go to another process."""
-        return Settings(**{name: getattr(self, name) for name in choices()})
 
 
 @cache

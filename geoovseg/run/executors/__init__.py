@@ -47,6 +47,10 @@ class Executor(Protocol):
 
 def open_executor(words: Vocabulary, settings: Settings) -> Executor:
     """One for as many workers as settings say; models are loaded when they are first needed."""
+    if settings.ray is not None:
+        from geoovseg.run.executors.cluster import Cluster
+
+        return Cluster(words, settings)
     if settings.workers == 1:
         from geoovseg.run.executors.here import Here
 

@@ -25,8 +25,9 @@ class LostError(Exception):
 class Lane(Protocol):
     """A worker, and the way to it; it does one thing after the other."""
 
-    where: str
-    """what it is called when it dies"""
+    @property
+    def where(self) -> str:
+        """What it is called when it dies."""
 
     def ready(self) -> bool:
         """Whether it can be given work. Raises GeoOVSegError where it never will."""

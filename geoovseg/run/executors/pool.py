@@ -107,14 +107,19 @@ def _starting() -> Iterator[None]:
 def _begin_life(environment: Mapping[str, str]) -> None:
     """What a process does first: take its share of the machine, before torch is imported, and watch its parent."""
     os.environ.update(environment)
-    warnings.simplefilter("always", GeoOVSegWarning)
-    warnings.showwarning = _hear
+    hear_warnings()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a terminal or a batch system sends them to all; the driver decides
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def hear_warnings() -> None:
+    """Keep warnings for the user, for whoever asks what was warned of."""
+    warnings.simplefilter("always", GeoOVSegWarning)
+    warnings.showwarning = _hear
 
 
 def _end_with(parent: Any) -> None:

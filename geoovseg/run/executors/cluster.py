@@ -1,0 +1,237 @@
+"""Workers on a cluster of Ray (Core): an actor a GPU, or for some cores, each with loaded models of its own.
+
+No pixels travel: workers read the scene and the weights themselves, and only finished, compressed parts come back.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from geoovseg.errors import GeoOVSegError, UsageError, first_line
+from geoovseg.files import is_store
+from geoovseg.network import is_offline
+from geoovseg.rasters.open import adopt, gdal_settings
+from geoovseg.run.executors.crew import Crew, LostError
+from geoovseg.run.executors.member import Member
+from geoovseg.run.executors.pool import hear_warnings
+from geoovseg.run.job import Job, Step
+from geoovseg.settings import Settings
+from geoovseg.usage import TELL, package_version
+from geoovseg.vocabulary import Vocabulary
+from geoovseg.windows.plan import Part
+
+CORES = 4
+"""Of a worker, unless told otherwise: more help small towers little."""
+BEGINNINGS = 3
+"""Times that a worker is begun anew when it dies before it could be given work."""
+PACKAGES = ("geoovseg", "torch", "open_clip_torch", "timm", "rasterio", "zarr")
+"""What must be of the same version everywhere, for labels to be the same."""
+
+
+class Who(NamedTuple):
+    """A worker's machine, and what it runs."""
+
+    host: str
+    versions: Mapping[str, str]
+
+
+class Failed(NamedTuple):
+    """An error for the user, as an answer."""
+
+    error: GeoOVSegError
+
+
+def versions() -> dict[str, str]:
+    """Of what decides labels, on this machine."""
+    return {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}}
+
+
+class Abroad(Member):
+    """A worker on another machine, in the folder that the driver is in, if there is such a one."""
+
+    def __init__(self, folder: str, gdal: Mapping[str, Any]) -> None:
+        super().__init__()
+        with suppress(OSError):
+            os.chdir(folder)
+        hear_warnings()
+        adopt(gdal)
+
+    def who(self) -> Who:
+        """Where this is, and what it runs."""
+        return Who(socket.gethostname(), versions())
+
+    def do(self, what: str, *args: Any) -> Any:
+        """What is asked; an error for the user is an answer, and names this machine."""
+        try:
+            return getattr(self, what)(*args)
+        except GeoOVSegError as error:
+            error.args = (f"on node {socket.gethostname()}: {error}", *error.args[1:])
+            return Failed(error)
+
+    def begin(self, job: Job, parts: Sequence[Part]) -> tuple[Step, list[str]]:
+        """The first step with a group of parts, by the same weights as the other workers'. Raises UsageError."""
+        if self._worker is not None and not is_store(job.scene):
+            mine, theirs = self._worker.predictor.facts.digests, job.facts.digests
+            if other := [name for name in theirs if mine.get(name) != theirs[name]]:
+                raise UsageError(f"its weights are others than elsewhere: {other[0]} is {mine.get(other[0])}")
+        return super().begin(job, parts)
+
+
+class Cluster(Crew):
+    """Workers on the cluster at an address, as many as it has room for unless told otherwise."""
+
+    def __init__(self, words: Vocabulary, settings: Settings) -> None:
+        super().__init__()
+        self._given = (words, settings)
+        self._ray, self._ours = connected(str(settings.ray))
+        self._room = _room(self._ray, settings)
+        self.workers = settings.workers if settings.workers > 1 else self._room.workers
+
+    def _begun(self, number: int) -> Actor:
+        return Actor(number, self._ray, self._room, self._given)
+
+    def close(self) -> None:
+        """End the workers, and the connection if it was made here."""
+        super().close()
+        if self._ours:
+            self._ray.shutdown()
+
+
+class Room(NamedTuple):
+    """How many workers a cluster holds, and what each takes."""
+
+    workers: int
+    cpus: int
+    gpus: int
+
+
+def _room(ray: Any, settings: Settings) -> Room:
+    """By the GPUs of a cluster, else by its cores. Raises UsageError where there is none."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cores = [int(node.get("CPU", 0)) for node in nodes]
+    cpus = settings.worker_cpus or max(1, min([CORES, *filter(None, cores)]))
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes) if settings.device in ("auto", "cuda") else 0
+    count = gpus or sum(each // cpus for each in cores)
+    if not count and settings.workers == 1:
+        raise UsageError(f"--ray {settings.ray}: no machine of the cluster has {cpus} cores, or a GPU")
+    return Room(count, cpus, 1 if gpus else 0)
+
+
+def connected(address: str) -> tuple[Any, bool]:
+    """Ray, connected to a cluster, and whether that was done here. Raises UsageError."""
+    try:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would be told to others
+        import ray
+    except ImportError as error:
+        raise UsageError(f"--ray needs another package: pip install 'geoovseg[ray]' ({error})") from error
+    if ray.is_initialized():
+        return ray, False
+    given: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        TELL.get()(
+            "--ray local: Ray listens on ports of this machine, which others in its network may reach; --workers "
+            "shares the work here without any"
+        )
+        given |= {"include_dashboard": False}
+    try:
+        with _same_signals():
+            ray.init(address=address, **given)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        raise UsageError(f"--ray {address}: there is no cluster that answers: {first_line(error)}") from error
+    return ray, True
+
+
+@contextmanager
+def _same_signals() -> Iterator[None]:
+    """Signals are the caller's business, before and after."""
+    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
+    before = [signal.getsignal(name) for name in names]
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # in another thread than the main one
+            for name, handler in zip(names, before, strict=True):
+                signal.signal(name, handler)
+
+
+class Actor:
+    """A worker on the cluster, begun where there is room, which may take a while."""
+
+    def __init__(self, number: int, ray: Any, room: Room, given: tuple[Vocabulary, Settings]) -> None:
+        self._ray, self._room, self._given = ray, room, given
+        self._number, self._left = number, BEGINNINGS
+        self._who: Who | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        environment = {"OMP_NUM_THREADS": str(self._room.cpus), **({"GEOOVSEG_OFFLINE": "1"} if is_offline() else {})}
+        options = {"num_cpus": self._room.cpus, "num_gpus": self._room.gpus, "runtime_env": {"env_vars": environment}}
+        self._actor = self._ray.remote(Abroad).options(**options).remote(os.getcwd(), gdal_settings())
+        self._answer = self._actor.who.remote()
+
+    @property
+    def where(self) -> str:
+        """Its number, and its machine once that is known."""
+        host = f" on node {self._who.host}" if self._who else ""
+        return f"worker {self._number + 1}{host}"
+
+    def ready(self) -> bool:
+        """Whether it has begun. Raises GeoOVSegError where it never will, or runs something else than the driver."""
+        if self._who is not None:
+            return True
+        if not self._ray.wait([self._answer], timeout=0)[0]:
+            return False
+        try:
+            who: Who = self._ray.get(self._answer)
+        except self._ray.exceptions.RayError as error:
+            self._left -= 1
+            if not self._left:
+                raise GeoOVSegError(
+                    f"{self.where} cannot begin: {first_line(error)}; is geoovseg installed on every machine of the "
+                    "cluster?"
+                ) from error
+            self._begin()
+            return False
+        _check(who)
+        self._who = who
+        self._actor.load.remote(*self._given)
+        return True
+
+    def submit(self, what: str, *args: Any) -> Future[Any]:
+        """Let the worker do something."""
+        answer: Future[Any] = self._actor.do.remote(what, *args).future()
+        found: Future[Any] = Future()
+        lost = (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError)
+
+        def tell(done: Future[Any]) -> None:
+            error = done.exception()
+            if isinstance(error, lost):
+                found.set_exception(LostError(first_line(error)))
+            elif error is not None:
+                found.set_exception(error)
+            elif isinstance(done.result(), Failed):
+                found.set_exception(done.result().error)
+            else:
+                found.set_result(done.result())
+
+        answer.add_done_callback(tell)
+        return found
+
+    def close(self) -> None:
+        """End the worker at once."""
+        with suppress(Exception):  # it may be gone, or the cluster
+            self._ray.kill(self._actor)
+
+
+def _check(who: Who) -> None:
+    """Refuse a machine that runs something else than the driver's. Raises UsageError."""
+    mine, theirs = versions(), who.versions
+    if other := [f"{name} {theirs.get(name)}, here {mine[name]}" for name in mine if theirs.get(name) != mine[name]]:
+        raise UsageError(f"node {who.host} runs other versions, so labels might differ: {'; '.join(other)}")
