@@ -125,7 +125,13 @@ class Segmenter:
     def close(self) -> None:
         """End the workers, if there are any."""
         if "_executor" in vars(self):
-            self._executor.close()
+            vars(self).pop("_executor").close()
+
+    @property
+    def at_once(self) -> int:
+        """How many scenes may be segmented at once, from threads, so that all workers have something to do."""
+        workers = self._executor.workers
+        return 1 if workers == 1 else workers + 1
 
     def __enter__(self) -> Segmenter:
         return self

@@ -40,7 +40,7 @@ HOMES = {
     "segment_anything": {"models"},
     "skimage": {"ops", "models", "vectors"},
     "scipy": {"ops", "vectors"},
-    "pyarrow": {"vectors"},
+    "pyarrow": {"scene", "vectors"},
     "zarr": {"features"},
 }
 ROOMS = {"small": SMALL, "pipeline": {"segmenter"}, "cli": {"__main__"}}

@@ -8,25 +8,71 @@ import platform
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from geoovseg import machine
 from geoovseg.cli import options as o
-from geoovseg.cli.output import data
+from geoovseg.cli.output import data, talk
+from geoovseg.errors import SceneError
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS
 from geoovseg.models.weights import cache_dir, local_weights
 from geoovseg.usage import package_version
 
+OPENS = "can be opened"
 _PACKAGES = ("geoovseg", "torch", "open_clip_torch", "timm", "rasterio", "geopandas", "shapely", "numpy", "typer")
 
 
-def command(json: o.JsonOpt = False) -> None:
-    """Report what this machine has.
+def command(
+    ray: Annotated[
+        str | None, typer.Option(help="Ask every machine of a cluster of Ray: auto, or its address.", metavar="ADDRESS")
+    ] = None,
+    scene: Annotated[
+        str | None, typer.Option(help="Also try whether this image can be opened.", metavar="SCENE")
+    ] = None,
+    json: o.JsonOpt = False,
+) -> None:
+    """Report what this machine has, or each machine of a cluster.
 
     Versions, devices, memory, weights, and what may be in the way.
     """
+    look = partial(_looked, scene)
+    if ray is None:
+        _tell(look(), json=json)
+        return
+    from geoovseg.run.executors.cluster import survey
+
+    found = [*survey(ray, os.getcwd(), look)]
+    for each in found:
+        _tell(each, json=json)
+    same = {jsonlib.dumps(each.get("packages"), sort_keys=True) for each in found}
+    if len(same) > 1:
+        talk("versions differ between machines, which --ray refuses: see packages")
+
+
+def _looked(scene: str | None) -> dict[str, Any]:
+    """What this machine has."""
     found = {**_facts(), "problems": _problems()}
+    if scene is not None:
+        found["scene"] = _opens(scene)
+        found["problems"] += [found["scene"]] if found["scene"] != OPENS else []
+    return found
+
+
+def _opens(scene: str) -> str:
+    from geoovseg.rasters.open import opened, raster_env
+
+    try:
+        with raster_env(), opened(scene, scene):
+            return OPENS
+    except SceneError as error:
+        return str(error)
+
+
+def _tell(found: dict[str, Any], *, json: bool) -> None:
     if json:
         data(jsonlib.dumps(found))
         return

@@ -53,6 +53,21 @@ StackOpt = Annotated[
         rich_help_panel="Image",
     ),
 ]
+AssetOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--asset",
+        help="Of a file of STAC items (JSON or GeoParquet), the asset that is the image, or three: red, green, blue.",
+        metavar="NAME[,NAME,NAME]",
+        rich_help_panel="Image",
+    ),
+]
+StacOpt = Annotated[
+    str | None,
+    typer.Option(help="Also write a STAC item of each image's labels, to this folder.", metavar="DIR",
+        rich_help_panel="Output",
+    ),
+]  # fmt: skip
 PerTileOpt = Annotated[
     str | None,
     typer.Option(

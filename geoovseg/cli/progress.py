@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
+from threading import Lock
 from typing import Any
 
 from geoovseg.cli.output import BARS, talk
@@ -34,10 +35,20 @@ class Progress:
         self._finished: set[str] = set()
         self._start = time.monotonic()
         self._bar: Any = None
+        self._under_way: dict[str, float] = {}
+        self._line: Update | None = None
+        self._lock = Lock()
 
     @contextmanager
-    def of(self, scene: str) -> Iterator[Update]:
-        """What to tell of a scene; when the block ends, it is done with, well or not."""
+    def of(self, scene: str, *, shared: bool = False) -> Iterator[Update]:
+        """What to tell of a scene; when the block ends, it is done with, well or not.
+
+        With `shared`, several scenes are under way at once, and only how far all are is shown.
+        """
+        if shared and not self._quiet:
+            yield lambda done, total: self._overall_of(scene, done / max(total, 1))
+            self._overall_of(scene, 1.0)
+            return
         if len(self._sizes) == 1:
             with progress_bar(self._quiet, _unit(scene), name=_short(scene)) as update:
                 yield update
@@ -49,6 +60,20 @@ class Progress:
         else:
             yield lines(_unit(scene), self._overall(scene))
         self._finished.add(scene)
+
+    def _overall_of(self, scene: str, part: float) -> None:
+        """Show how far all scenes are, of which one is so far."""
+        with self._lock:
+            self._under_way[scene] = part
+            whole = sum(self._sizes.values())
+            share = sum(self._sizes[each] * done for each, done in self._under_way.items()) / whole
+            ended = sum(done == 1 for done in self._under_way.values())
+            if sys.stderr.isatty():
+                self._on_bar(scene, ended)
+                self._bar.update(share - self._bar.n)
+            elif part == 1:
+                self._line = self._line or lines("scene")
+                self._line(ended, len(self._sizes))
 
     def _share(self, scene: str, part: float) -> float:
         """What part of everything is done, with a part of a scene."""
@@ -63,13 +88,15 @@ class Progress:
 
         return said
 
-    def _on_bar(self, scene: str) -> Update:
+    def _on_bar(self, scene: str, ended: int | None = None) -> Update:
         from tqdm import tqdm
+
+        number = len(self._finished) + 1 if ended is None else ended
 
         if self._bar is None:
             self._bar = tqdm(total=1.0, file=sys.stderr, mininterval=0.2, bar_format=OVERALL)
             BARS.append(self._bar)
-        self._bar.set_description_str(f"{len(self._finished) + 1}/{len(self._sizes)} {_short(scene)}", refresh=False)
+        self._bar.set_description_str(f"{number}/{len(self._sizes)} {_short(scene)}", refresh=False)
 
         def update(done: int, total: int) -> None:
             self._bar.update(self._share(scene, done / max(total, 1)) - self._bar.n)

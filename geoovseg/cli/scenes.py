@@ -6,10 +6,13 @@ import json as jsonlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from geoovseg.cli.listing import as_given, listed
 from geoovseg.cli.output import data, talk
@@ -39,6 +42,10 @@ class Asked:
     mosaic: bool
     stack: bool
     dry_run: bool
+    assets: tuple[str, ...] = ()
+    """of STAC items"""
+    stac: str | None = None
+    """the folder that items of labels go to"""
 
     @property
     def output(self) -> str | None:
@@ -47,6 +54,10 @@ class Asked:
 
     def check(self) -> None:
         """Refuse combinations that cannot work, before anything is opened. Raises UsageError."""
+        if self.assets and (self.mosaic or self.stack):
+            raise UsageError("--asset names what items of STAC have; leave --mosaic and --stack away")
+        if self.stac is not None and self.settings.shard is not None:
+            raise UsageError("--stac needs whole labels: leave --shard away")
         if self.mosaic and self.stack:
             raise UsageError("--mosaic joins tiles and --stack joins bands; choose one of them")
         if self.per_tile is None:
@@ -74,6 +85,8 @@ class Task:
     """what the scene is made of, with --mosaic"""
     bands: tuple[str, ...] = ()
     """what it is made of, with --stack"""
+    item: Mapping[str, Any] | None = None
+    """what a STAC item says of it"""
     named: str | None = None
     """the scene of tiles or bands, if `scene` has a passing place in a dry run"""
 
@@ -85,6 +98,12 @@ def tasks(arguments: Sequence[str], asked: Asked, *, quiet: bool = False) -> Ite
     Raises UsageError, and for a mosaic what `as_one` raises.
     """
     asked.check()
+    if asked.assets or any(_holds_items(argument) for argument in arguments):
+        from geoovseg.cli.catalogues import item_tasks
+
+        with item_tasks(arguments, asked) as todo:
+            yield todo
+        return
     scenes = as_given(arguments) if asked.stack else listed(arguments, quiet=quiet)
     if not asked.stack:
         _question(scenes)
@@ -97,6 +116,15 @@ def tasks(arguments: Sequence[str], asked: Asked, *, quiet: bool = False) -> Ite
         yield [_alone(scenes[0], asked)]
     else:
         yield _several(scenes, asked)
+
+
+def _holds_items(argument: str) -> bool:
+    """Whether an argument is a file of STAC items."""
+    if not argument.lower().endswith((".json", ".geojson", ".parquet")):
+        return False
+    from geoovseg.scene.items import holds_items
+
+    return holds_items(argument)
 
 
 def _question(scenes: Sequence[str]) -> None:
@@ -190,21 +218,41 @@ def each(
     announce: bool = True,
     noun: str = "scene",
     done: Callable[[int], str] = "{} done".format,
+    at_once: int = 1,
+    give_up: Callable[[], None] = lambda: None,
 ) -> int:
     """Run on every scene; an error of one does not keep the others from it. Returns the first code that is not 0.
 
     Several are announced one by one, and end with a summary, unless it would say that all is well and nobody wants to
-    hear that; `done` says in it how many are, and `noun` what they are.
+    hear that; `done` says in it how many are, and `noun` what they are. With `at_once` so many are run from threads;
+    `give_up` ends what these do, where that is to end at once.
     """
-    codes = []
-    for number, task in enumerate(todo, start=1):
+
+    def one(number: int) -> int:
         if len(todo) > 1:
-            talk(f"{noun} {number} of {len(todo)}: {task.scene}", quiet=quiet or not announce)
-        codes.append(_one(task, run, json=json, alone=len(todo) == 1))
+            talk(f"{noun} {number + 1} of {len(todo)}: {todo[number].scene}", quiet=quiet or not announce)
+        return _one(todo[number], run, json=json, alone=len(todo) == 1)
+
+    codes = _at_a_time(one, len(todo), at_once, give_up)
     worst = next(filter(None, codes), 0)
     if len(todo) > 1:
         talk(_summary(todo, codes, done(codes.count(0)), noun), quiet=quiet and not worst)
     return worst
+
+
+def _at_a_time(one: Callable[[int], int], count: int, at_once: int, give_up: Callable[[], None]) -> list[int]:
+    """What `one` gives for all numbers below a count; where it raises, no more are begun."""
+    if at_once == 1 or count == 1:
+        return [one(number) for number in range(count)]
+    with ThreadPoolExecutor(at_once) as pool:
+        todo = [pool.submit(copy_context().run, one, number) for number in range(count)]
+        try:
+            return [each.result() for each in todo]
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, Exception):
+                give_up()
+            raise
 
 
 def _one(task: Task, run: Callable[[Task], int], *, json: bool, alone: bool) -> int:

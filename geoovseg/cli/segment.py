@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -38,6 +40,8 @@ def command(
     mosaic: o.MosaicOpt = False,
     stack: o.StackOpt = False,
     per_tile: o.PerTileOpt = None,
+    asset: o.AssetOpt = None,
+    stac: o.StacOpt = None,
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
@@ -53,14 +57,17 @@ def command(
     _check_early(classes, settings)
     for text in questions(classes):
         talk(f"warning: {text}", quiet=quiet)
-    asked = Asked(settings=settings, per_tile=per_tile, mosaic=mosaic, stack=stack, dry_run=dry_run)
+    assets = tuple(name.strip() for name in asset.split(",")) if asset else ()
+    asked = Asked(
+        settings=settings, per_tile=per_tile, mosaic=mosaic, stack=stack, dry_run=dry_run, assets=assets, stac=stac
+    )  # fmt: skip
     with settings.access(), tasks(scenes, asked, quiet=quiet) as todo:
         if dry_run:
             raise typer.Exit(dry_runs(todo, classes, settings, json=json, quiet=quiet))
         with StopSignals(lambda text: talk(text, quiet=quiet)) as stop:
             run = _Runs(classes, asked, todo, json=json, quiet=quiet, stop=stop)
             try:
-                code = each(todo, run, json=json, quiet=quiet)
+                code = each(todo, run, json=json, quiet=quiet, at_once=run.at_once, give_up=run.close)
             finally:
                 run.close()
     raise typer.Exit(code)
@@ -86,16 +93,27 @@ class _Runs:
         self.asked, self.json, self.quiet, self.stop = asked, json, quiet, stop
         self._progress = Progress([task.scene for task in todo], quiet=quiet)
         self._segmenter = cache(lambda: _segmenter(classes, asked.settings))
+        self._telling = Lock()
+
+    @property
+    def at_once(self) -> int:
+        """How many scenes may be run at once."""
+        alone = self.asked.settings.workers == 1 and self.asked.settings.ray is None
+        return 1 if alone else self._segmenter().at_once
 
     def close(self) -> None:
         """End the workers, if there are any, and the bar."""
         self._progress.close()
         if self._segmenter.cache_info().currsize:
             self._segmenter().close()
+        if self.asked.stac is not None and os.path.isdir(self.asked.stac):
+            from geoovseg.cli.catalogues import write_catalogue
+
+            write_catalogue(self.asked.stac)
 
     def __call__(self, task: Task) -> int:
         """Segment a scene; returns the exit code."""
-        with self._progress.of(task.scene) as progress:
+        with self._progress.of(task.scene, shared=self.at_once > 1) as progress:
             if not self._segmenter.cache_info().currsize and sys.stderr.isatty():
                 talk(f"loading {self.asked.settings.model}", quiet=self.quiet)  # which may take a while
             result = self._segmenter().segment(
@@ -105,6 +123,11 @@ class _Runs:
                 stop=self.stop,
                 announce=partial(talk, quiet=self.quiet),
             )
+        with self._telling:
+            return self._told(result, task)
+
+    def _told(self, result: SegmentResult, task: Task) -> int:
+        """What more is made of the labels, and what is said of them; the exit code."""
         for line in remarks(result):
             talk(line, quiet=self.quiet)
         try:
@@ -151,4 +174,8 @@ def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult
 
         cut = per_tile(result.labels, task.tiles, asked.per_tile, overwrite=task.overwrite, keep=result.was_there)
         result = replace(result, per_tile=tuple(cut))
+    if asked.stac is not None:
+        from geoovseg.cli.catalogues import write_items
+
+        write_items(asked.stac, result, task.item)
     return replace(result, tiles=tuple(map(public, task.tiles)), stack=tuple(map(public, task.bands)))

@@ -45,6 +45,16 @@ def _stack(scenes: Sequence[str], asked: Asked) -> Iterator[Task]:
 
 
 @contextmanager
+def one_of(files: Sequence[str], labels: Path, asked: Asked) -> Iterator[Task]:
+    """Three files, in the order red, green, blue, as one scene with labels of that name."""
+    from geoovseg.tiles.stack import as_stack
+
+    mine = replace(asked, settings=replace(asked.settings, output=str(labels)))
+    with _together("stack", files, labels, mine, lambda vrt: as_stack(files, vrt, bands=None)) as task:
+        yield replace(task, bands=tuple(files))
+
+
+@contextmanager
 def _together(
     kind: str,
     files: Sequence[str],

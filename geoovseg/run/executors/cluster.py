@@ -9,7 +9,7 @@ import os
 import platform
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -31,6 +31,8 @@ CORES = 4
 """Of a worker, unless told otherwise: more help small towers little."""
 BEGINNINGS = 3
 """Times that a worker is begun anew when it dies before it could be given work."""
+SURVEY = 120.0
+"""Seconds for a machine to say what it has."""
 PACKAGES = ("geoovseg", "torch", "open_clip_torch", "timm", "rasterio", "zarr")
 """What must be of the same version everywhere, for labels to be the same."""
 
@@ -124,6 +126,30 @@ def _room(ray: Any, settings: Settings) -> Room:
     return Room(count, cpus, 1 if gpus else 0)
 
 
+def survey(address: str, folder: str, look: Callable[[], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """What every machine of a cluster says when it is asked to look; or its error. Raises UsageError."""
+    ray, ours = connected(address)
+    try:
+        asked = ray.remote(_looked).options(num_cpus=0)
+        where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        for node in (node for node in ray.nodes() if node["Alive"]):
+            there = asked.options(scheduling_strategy=where(node["NodeID"], soft=False))
+            try:
+                found = ray.get(there.remote(folder, look), timeout=SURVEY)
+            except ray.exceptions.RayError as error:
+                found = {"problems": [f"{first_line(error)}; is geoovseg installed there?"]}
+            yield {"node": node["NodeManagerHostname"], "address": node["NodeManagerAddress"], **found}
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _looked(folder: str, look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    with suppress(OSError):
+        os.chdir(folder)
+    return look()
+
+
 def connected(address: str) -> tuple[Any, bool]:
     """Ray, connected to a cluster, and whether that was done here. Raises UsageError."""
     try:
@@ -175,6 +201,7 @@ class Actor:
         options = {"num_cpus": self._room.cpus, "num_gpus": self._room.gpus, "runtime_env": {"env_vars": environment}}
         self._actor = self._ray.remote(Abroad).options(**options).remote(os.getcwd(), gdal_settings())
         self._answer = self._actor.who.remote()
+        self._actor.load.remote(*self._given)
 
     @property
     def where(self) -> str:
@@ -201,7 +228,6 @@ class Actor:
             return False
         _check(who)
         self._who = who
-        self._actor.load.remote(*self._given)
         return True
 
     def submit(self, what: str, *args: Any) -> Future[Any]:

@@ -34,6 +34,11 @@ class Member:
 
         self._worker = Worker(words, settings)
 
+    def warm(self) -> None:
+        """Load the models now, while others have something to do."""
+        assert self._worker is not None  # `load` came first
+        _ = self._worker.predictor
+
     def answer(self, name: str, *args: Any) -> tuple[Any, list[str]]:
         """What the worker answers."""
         return getattr(self._worker, name)(*args), warned()
