@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PROCESS = Path("/proc/self")
 
 
+@cache
 def package_version(name: str) -> str:
     """The installed version of a package, or `not installed`."""
     try:

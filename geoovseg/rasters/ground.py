@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,8 +134,12 @@ def ellipsoid_of(crs: Any) -> Ellipsoid | None:
 
     Raises SceneError where it cannot be understood.
     """
-    if crs is None:
-        return None
+    return None if crs is None else _ellipsoid_of(crs, get_ident())
+
+
+@lru_cache(maxsize=64)
+def _ellipsoid_of(crs: Any, thread: int) -> Ellipsoid | None:
+    """That of one system, of which many rasters are, for a thread; these do not share what PROJ computes with."""
     try:
         found = pyproj.CRS.from_user_input(crs)
         geod, base = found.get_geod(), found.geodetic_crs

@@ -94,6 +94,8 @@ class Crew:
                     raise InterruptedRunError("stopped before the first part; nothing is lost", signal)
                 if answer is None and (number := self._take()) is not None:
                     answer = self._submit(number, "answer", name, *args)
+                elif answer is None:
+                    self._done([])
             found, said = answer.result()
         except LostError as error:
             self.close()
