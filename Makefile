@@ -34,7 +34,8 @@ fuzz: $(DONE) ## try 2,000 damaged files of each kind that is read; GEOOVSEG_FUZ
 	GEOOVSEG_FUZZ=$(GEOOVSEG_FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py
 
 trials: $(DONE) ## kill commands and fill disks 40 times each, and try the largest rasters; GEOOVSEG_TRIALS says how often
-	GEOOVSEG_TRIALS=$(GEOOVSEG_TRIALS) $(BIN)/python -m pytest tests/test_trials.py tests/test_rasters.py tests/test_pretend.py
+	GEOOVSEG_TRIALS=$(GEOOVSEG_TRIALS) $(BIN)/python -m pytest tests/test_trials.py tests/test_rasters.py tests/test_pretend.py tests/test_cards.py \
+		tests/test_ray.py
 
 LOWEST := .venv-lowest
 test-lowest: $(LOWEST)/.done ## run the tests with the lowest versions the package asks for (constraints-lowest.txt)

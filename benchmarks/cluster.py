@@ -23,11 +23,15 @@ SMALL = 40
 
 @contextmanager
 def cluster(machines: int) -> Iterator[str]:
+    """Machines of a core each, which is all that they may use."""
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    for _ in range(machines - 1):
-        found.add_node(num_cpus=1)
+    cores = sorted(os.sched_getaffinity(0))
+    found = Cluster()
+    for number in range(machines):
+        os.sched_setaffinity(0, {cores[number]})
+        found.add_node(num_cpus=1, **({} if number else {"include_dashboard": False}))
+    os.sched_setaffinity(0, cores)
     try:
         yield str(found.address)
     finally:

@@ -76,9 +76,18 @@ def names_store(path: StrPath) -> bool:
     return os.fspath(path).rstrip("/" + os.sep).lower().endswith(STORE)
 
 
+OBJECTS = ("s3://", "gs://", "az://", "abfs://", "abfss://")
+"""How addresses on object stores begin."""
+
+
+def is_object(name: StrPath) -> bool:
+    """Whether a name is an address on an object store."""
+    return os.fspath(name).startswith(OBJECTS)
+
+
 def is_store(path: StrPath) -> bool:
-    """Whether a path is that of a store of features, finished or not."""
-    return names_store(path) and os.path.isdir(path)
+    """Whether a path is that of a store of features, finished or not; of one on an object store by its name."""
+    return names_store(path) and (is_object(path) or os.path.isdir(path))
 
 
 def names_folder(output: StrPath | None) -> bool:

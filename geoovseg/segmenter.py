@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from geoovseg.errors import GeoOVSegError, UsageError
-from geoovseg.files import BESIDE, behind_link, is_store, made_folder, names_folder, sweep
+from geoovseg.files import BESIDE, behind_link, is_object, is_store, made_folder, names_folder, sweep
 from geoovseg.labels.names import output_names
 from geoovseg.pipeline import EncodeResult, SegmentResult, encode_scene, segment_scene
 from geoovseg.run.checks import check_models, check_settings
 from geoovseg.run.executors import Executor, open_executor
 from geoovseg.run.job import NOTHING
+from geoovseg.run.staged import staged
 from geoovseg.settings import Announce, Progress, Settings, Stop, StrPath, Watch
 from geoovseg.settings.call import Call
 from geoovseg.settings.keywords import on_init, on_scene
@@ -82,13 +83,14 @@ class Segmenter:
         )
         if not isinstance(scene, str | os.PathLike):
             raise UsageError(f"{type(scene).__name__} is no name of a scene; arrays go to Segmenter.predict")
-        if not is_store(scene):
-            with settings.access():
+        with settings.access(), staged(os.fspath(scene), settings) as stage:
+            settings = stage.settings
+            if not is_store(scene):
                 check_models(settings)
-        check_vectors(settings, os.fspath(scene))
-        watch = Watch(progress, stop, announce)
-        result = segment_scene(os.fspath(scene), self.words, settings, lambda: self._executor, watch)
-        return with_vectors(result, settings, workers=settings.workers)
+            check_vectors(settings, os.fspath(scene))
+            watch = Watch(progress, stop, announce)
+            result = segment_scene(os.fspath(scene), self.words, settings, lambda: self._executor, watch)
+            return stage.published(with_vectors(result, settings, workers=settings.workers))
 
     def predict(self, pixels: Any, valid: Any = None) -> tuple[Any, Any]:
         """Labels of an array, without files: codes (H, W) and confidence (H, W) in 0..1, as `segment` writes them.
@@ -179,8 +181,13 @@ def encoding(settings: Settings) -> Iterator[Callable[[str, Watch], EncodeResult
         check_settings(settings)
         check_models(settings)
     begin = cache(lambda: open_executor(NOTHING, settings))
+
+    def one(scene: str, watch: Watch) -> EncodeResult:
+        with settings.access(), staged(scene, settings, features=True) as stage:
+            return stage.published_store(encode_scene(scene, stage.settings, begin, watch))
+
     try:
-        yield lambda scene, watch: encode_scene(scene, settings, begin, watch)
+        yield one
     finally:
         if begin.cache_info().currsize:
             begin().close()
@@ -203,8 +210,12 @@ def check_vectors(settings: Settings, scene: str | None = None) -> None:
         _make_folder(settings.vectors)
         labels = output_names(scene, settings.output).labels
         check_target(target_of(settings.vectors, labels), settings.overwrite or settings.goes_on)
-    elif not (settings.vectors == BESIDE or os.path.isdir(settings.vectors) or names_folder(settings.vectors)):
+    elif not (settings.vectors == BESIDE or is_object(settings.vectors) or _is_folder(settings.vectors)):
         check_target(Path(settings.vectors), settings.overwrite or settings.goes_on)
+
+
+def _is_folder(vectors: StrPath) -> bool:
+    return os.path.isdir(vectors) or names_folder(vectors)
 
 
 def _make_folder(vectors: StrPath) -> None:

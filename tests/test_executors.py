@@ -76,7 +76,7 @@ def _parts(steps: Sequence[tuple[int, Step]]) -> list[Part]:
     return [done.part for _, step in steps for done in step.finished]
 
 
-@pytest.mark.parametrize("deaths", [[], [1], [2], [3], [4, 5], [5], [6, 9], [1, 4, 7]])
+@pytest.mark.parametrize("deaths", [[], [1], [2], [3], [4, 5], [5], [6, 7], [1, 4, 7]])
 def test_every_part_is_computed_once_whenever_workers_die(lanes: type[FakeLane], deaths: list[int]) -> None:
     lanes.deaths = deaths
     with pytest.warns(GeoOVSegWarning) as told:
@@ -166,3 +166,15 @@ def test_workers_end_with_a_driver_that_is_killed(demo_scene: str, tmp_path: Pat
         time.sleep(0.02)
     assert not [pid for pid in children if _alive(pid)]
     assert "Traceback" not in (tmp_path / "err").read_text()
+
+
+def test_who_is_done_takes_over_half_of_what_another_has_not_begun(lanes: type[FakeLane]) -> None:
+    """One group of nine parts: five stay, and of four the other has all."""
+    lanes.deaths = []
+    parts = [Part(Panel(0, 512), 512 * n, 512) for n in range(9)]
+    executor = Processes(parse_classes(["road"]), Settings(model="demo", workers=2))
+    with pytest.warns(GeoOVSegWarning):
+        steps = list(executor.run(None, [parts], lambda: None))  # type: ignore[arg-type]
+    assert sorted(_parts(steps), key=lambda p: p.row_off) == parts
+    assert len(executor._lanes) == 2
+    assert [step.ended for _, step in steps] == [False] * (len(steps) - 1) + [True]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from geoovseg.cli.scenes import Task
 from geoovseg.errors import NAMED, some
-from geoovseg.files import is_store
+from geoovseg.files import is_object, is_store
 from geoovseg.network import public
 from geoovseg.settings import Settings
 from geoovseg.usage import duration
@@ -45,6 +45,8 @@ def hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[str
     """What to do next."""
     if result.parts_dir:
         yield f"when all shards are done: geoovseg merge {shlex.join(_merged(result, result.parts_dir))}"
+    elif is_object(result.labels):
+        return  # pictures are made of files here
     elif len(task.tiles) <= NAMED and not task.bands and not settings.crop:
         scenes = task.tiles or _pixels_of(task.scene)
         if scenes and tuple(map(public, scenes)) == scenes:  # a command must not hold secrets
@@ -57,7 +59,7 @@ def _pixels_of(scene: str) -> tuple[str, ...]:
         return (scene,)
     from geoovseg.features.store import about_of
 
-    path = about_of(Path(scene)).scene_of(scene)
+    path = about_of(scene).scene_of(scene)
     return (path,) if path and os.path.exists(path) else ()
 
 

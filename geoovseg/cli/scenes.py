@@ -25,7 +25,7 @@ from geoovseg.errors import (
     printable,
     some,
 )
-from geoovseg.files import BESIDE, StrPath, made_folder, names_folder
+from geoovseg.files import BESIDE, StrPath, is_object, made_folder, names_folder
 from geoovseg.network import public
 from geoovseg.settings import Settings
 
@@ -144,7 +144,7 @@ def _question(scenes: Sequence[str]) -> None:
 def _alone(scene: str, asked: Asked) -> Task:
     """The task of one scene; its output may be a folder that is yet to be made."""
     output, overwrite = asked.output, asked.settings.overwrite
-    if output is None or not names_folder(output):
+    if output is None or is_object(output) or not names_folder(output):
         return Task(scene=scene, output=output, overwrite=overwrite)
     from geoovseg.labels.names import output_names
 
@@ -166,14 +166,19 @@ def _several(scenes: Sequence[str], asked: Asked) -> list[Task]:
     for option in ("confidence", "scores", "vectors"):
         _check_folder(option, getattr(asked.settings, option), names, asked.dry_run)
     return [
-        Task(scene=scene, output=str(Path(folder or name.parent, name.name)), overwrite=overwrite, labels=str(name))
+        Task(scene=scene, output=_in(folder or name.parent, name.name), overwrite=overwrite, labels=str(name))
         for scene, name in zip(scenes, names, strict=True)
     ]
 
 
+def _in(folder: StrPath, name: str) -> str:
+    """A name in a folder, or below an address."""
+    return f"{os.fspath(folder).rstrip('/')}/{name}" if is_object(folder) else str(Path(folder, name))
+
+
 def _check_folder(option: str, given: StrPath | None, labels: Sequence[Path], dry_run: bool) -> None:
     """Refuse what is no folder for an output of each of several scenes, or would get two of one name."""
-    if given is None or given == BESIDE:
+    if given is None or given == BESIDE or is_object(given):
         return
     if not (os.path.isdir(given) or names_folder(given)):
         raise UsageError(
@@ -196,7 +201,7 @@ def ready_folder(output: str | None, dry_run: bool, option: str = "-o") -> tuple
 
     That is so in a dry run, which then judges by where it would be made. Raises UsageError where it cannot be.
     """
-    if output is None or os.path.isdir(output):
+    if output is None or os.path.isdir(output) or is_object(output):
         return output, False
     if not dry_run:
         made_folder(output, option)

@@ -20,6 +20,7 @@ from geoovseg.cli.questions import questions
 from geoovseg.cli.report import found, hints, remarks
 from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, PipeClosedError
+from geoovseg.files import is_object
 from geoovseg.methods import read_settings
 from geoovseg.models.cards import model_card
 from geoovseg.network import public
@@ -160,12 +161,17 @@ class _Runs:
 def _segmenter(classes: Any, settings: Settings) -> Segmenter:
     from geoovseg.segmenter import Segmenter
 
-    return Segmenter.of(classes, replace(settings, vectors=None))
+    return Segmenter.of(classes, settings if _on_stores(settings) else replace(settings, vectors=None))
+
+
+def _on_stores(settings: Settings) -> bool:
+    """Whether outputs go to an object store, all of them together when they are whole."""
+    return any(is_object(value) for value in (settings.output, settings.vectors, settings.confidence) if value)
 
 
 def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult:
     """What is made of the labels: polygons, by a process a core, and labels of every tile."""
-    if asked.settings.vectors is not None:
+    if asked.settings.vectors is not None and not _on_stores(asked.settings):
         from geoovseg.segmenter import with_vectors
 
         result = with_vectors(result, asked.settings, workers=0)

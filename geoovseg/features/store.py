@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoovseg.errors import SceneError, first_line, hushed
-from geoovseg.files import LARGEST_TEXT, StrPath, bytes_of
+from geoovseg.files import LARGEST_TEXT, StrPath, bytes_of, is_object
 from geoovseg.network import is_remote
+from geoovseg.rasters.objects import below, read
 from geoovseg.windows.plan import Panel, Span
 
 FEATURES, VALID, ABOUT = "features", "valid", "geoovseg"
@@ -174,12 +175,12 @@ class FeatureStore:
     """A finished store, read chunk by chunk."""
 
     def __init__(self, path: StrPath) -> None:
-        self.path = Path(os.fspath(path))
+        self.path = os.fspath(path)
         self.about = about_of(self.path)
         import zarr
 
         try:
-            root: Any = zarr.open_group(self.path, mode="r")
+            root: Any = zarr.open_group(_readable(self.path), mode="r")
             self._features, self._valid = root[FEATURES], root[VALID]
         except Exception as error:  # zarr's, of many kinds
             raise SceneError(f"{self.path} cannot be opened as features: {first_line(error)}") from error
@@ -191,7 +192,7 @@ class FeatureStore:
     @property
     def files(self) -> tuple[str, ...]:
         """What tells whether it is still the one it was."""
-        return tuple(str(self.path / name) for name in ("zarr.json", f"{FEATURES}/zarr.json", f"{VALID}/zarr.json"))
+        return tuple(f"{self.path}/{name}" for name in ("zarr.json", f"{FEATURES}/zarr.json", f"{VALID}/zarr.json"))
 
     def rows(self, span: Span, panel: Panel) -> Iterator[tuple[int, NDArray[np.float16]]]:
         """Features (n, columns, D) of rows of cells of a panel, a row of chunks at a time, each with its first row."""
@@ -239,10 +240,26 @@ class FeatureStore:
         return SceneError(f"{self.path} is damaged: chunk {chunk}: {why}; encode the scene anew")
 
 
-def about_of(path: Path) -> About:
+def _readable(path: str) -> Any:
+    """What zarr reads a store from."""
+    from zarr.storage import ObjectStore
+
+    return ObjectStore(below(path), read_only=True) if is_object(path) else path
+
+
+def moved(folder: Path, source: str) -> None:
+    """Have a store name its scene so that it is found wherever the store goes."""
+    path = folder / "zarr.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    said["attributes"][ABOUT]["source"] = source
+    path.write_text(json.dumps(said), encoding="utf-8")
+
+
+def about_of(path: StrPath) -> About:
     """What a store says of itself. Raises SceneError for one that is not finished, or none of ours."""
+    name = f"{os.fspath(path)}/zarr.json"
     try:
-        said = json.loads(bytes_of(path / "zarr.json", LARGEST_TEXT))
+        said = json.loads(read(name) if is_object(path) else bytes_of(Path(name), LARGEST_TEXT))
         found = said["attributes"][ABOUT]
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         hint = f"make them, or finish them with --resume: geoovseg encode SCENE -o {path}"

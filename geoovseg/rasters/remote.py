@@ -15,7 +15,10 @@ from urllib.request import Request, build_opener
 import numpy as np
 from rasterio.windows import Window
 
+from geoovseg.errors import GeoOVSegError
+from geoovseg.files import is_object
 from geoovseg.network import is_offline, is_remote, public
+from geoovseg.rasters.objects import told
 from geoovseg.rasters.open import GDAL_ERRORS, gdal_settings
 
 Stamp = list[Any]
@@ -63,6 +66,10 @@ def _signed(vrt: str) -> str | None:
 def _told(name: str) -> Stamp | None:
     """ETag, time and size that a web server tells, asked as GDAL would ask; of one byte where it wants no more."""
     if is_offline():
+        return None
+    if is_object(name):
+        with suppress(GeoOVSegError):
+            return told(name)
         return None
     found = _ARCHIVE.search(name) or re.search(r"(https?://.*)", name)
     if found is None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,7 +94,7 @@ class Features:
 
 def open_features(path: StrPath) -> Features:
     """Open a store of `encode`. Raises SceneError for what is none, or not finished."""
-    return Features(FeatureStore(Path(os.fspath(path))))
+    return Features(FeatureStore(path))
 
 
 def _within(part: slice, size: int) -> tuple[int, int]:

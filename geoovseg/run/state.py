@@ -29,8 +29,6 @@ from geoovseg.run.job import Job, known_by
 from geoovseg.scene.scene import Scene
 from geoovseg.windows.plan import Part, TilePlan, runs, share
 
-GROUPS = 4
-"""Groups of parts for every worker: fewer borders to compute twice, or work shared out more evenly."""
 DAMAGE = (
     ValueError, LookupError, TypeError, AttributeError, RecursionError, FileNotFoundError, RasterioError,
     SafetensorError,
@@ -62,10 +60,10 @@ class Run:
         return runs(part for part in self.mine if part not in self.kept)
 
     def groups(self, workers: int) -> list[tuple[Part, ...]]:
-        """What to hand out: runs of parts, for several workers cut into a few for each."""
+        """What to hand out: runs of neighbouring parts, one for each worker; who is done first takes of the others'."""
         if workers == 1:
             return self.todo
-        size = max(1, -(-sum(map(len, self.todo)) // (GROUPS * workers)))
+        size = max(1, -(-sum(map(len, self.todo)) // workers))
         return [run[n : n + size] for run in self.todo for n in range(0, len(run), size)]
 
     def keep(self, done: FinishedPart) -> None:

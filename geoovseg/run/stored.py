@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from xml.etree.ElementTree import Element, SubElement, tostring
 
@@ -143,7 +142,7 @@ def as_encoded(settings: Settings, path: str) -> Settings:
 
     Raises UsageError for others, SceneError for what is no store.
     """
-    about = about_of(Path(path))
+    about = about_of(path)
     were = _were(about)
     usual = {field.name: field.default for field in fields(Settings)}
     for name in ABOVE:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError
@@ -39,6 +40,34 @@ class Lane(Protocol):
 
     def close(self) -> None:
         """End the worker at once."""
+
+
+@dataclass
+class Hand:
+    """Neighbouring parts of a group that a worker has in hand, the first of them under way."""
+
+    group: int
+    parts: list[Part]
+    lane: int = -1
+    windows: int = 0
+    """that were seen for them"""
+
+    def with_lane(self, lane: int) -> Hand:
+        """The same in a worker's hand, from the beginning."""
+        self.lane, self.windows = lane, 0
+        return self
+
+    def halved(self) -> Hand:
+        """What another worker takes over: the later half of what is not under way."""
+        keep = (len(self.parts) + 1) // 2
+        self.parts, taken = self.parts[:keep], self.parts[keep:]
+        return Hand(self.group, taken)
+
+
+def _most(busy: Mapping[Future[Any], Hand]) -> Hand | None:
+    """The hand with the most to give away; none where every one has only what is under way."""
+    found = max(busy.values(), key=lambda hand: len(hand.parts), default=None)
+    return found if found is not None and len(found.parts) > 1 else None
 
 
 class Crew:
@@ -142,45 +171,53 @@ class Crew:
     def run(self, job: Job, groups: Sequence[Sequence[Part]], stop: Stop) -> Iterator[tuple[int, Step]]:
         """Compute groups of parts; what a worker that died had in hand is given out again.
 
-        Raises GeoOVSegError when workers go on dying.
+        A worker that has nothing to do takes over half of what another one has not begun. Raises GeoOVSegError when
+        workers go on dying.
         """
-        waiting = deque(enumerate(groups))
-        busy: dict[Future[Any], tuple[int, int, Sequence[Part]]] = {}
+        left = {number: set(parts) for number, parts in enumerate(groups)}
+        waiting = deque(Hand(number, list(parts)) for number, parts in enumerate(groups))
+        busy: dict[Future[Any], Hand] = {}
+        seen: Counter[int] = Counter()
         deaths, stopping = 0, bool(waiting and stop())
         try:
             while busy or (waiting and not stopping):
-                while waiting and not stopping and (number := self._take()) is not None:
-                    group, parts = waiting.popleft()
-                    busy[self._submit(number, "begin", job, parts)] = (number, group, parts)
+                while not stopping and (waiting or _most(busy)) and (lane := self._take()) is not None:
+                    hand = waiting.popleft() if waiting else _most(busy).halved()  # type: ignore[union-attr]
+                    busy[self._submit(lane, "begin", job, hand.parts)] = hand.with_lane(lane)
                 for future in self._done(busy):
-                    number, group, parts = busy.pop(future)
+                    hand = busy.pop(future)
                     try:
                         step, said = future.result()
                     except LostError as error:
                         deaths += 1
-                        self._bury(number, deaths, error)
-                        if parts:
-                            waiting.appendleft((group, parts))
-                        else:  # it had only not said that it was done
-                            yield group, Step(0, ended=True)
+                        self._bury(hand.lane, deaths, error)
+                        hand.parts = [part for part in hand.parts if part in left[hand.group]]
+                        if hand.parts:
+                            waiting.appendleft(hand)
                         continue
                     except BaseException:
-                        self._give_back(number)
+                        self._give_back(hand.lane)
                         raise
                     _repeat(said)
-                    self._peaks[number] = max(step.peak_mb, self._peaks.get(number, 0))
-                    gone = {done.part for done in step.finished}
-                    parts = [part for part in parts if part not in gone]
+                    self._peaks[hand.lane] = max(step.peak_mb, self._peaks.get(hand.lane, 0))
+                    whole = {done.part for done in step.finished}
+                    gone = whole & left[hand.group]  # the others were taken over, and are there
+                    hand.parts = [part for part in hand.parts if part not in whole]
+                    left[hand.group] -= gone
                     deaths = 0 if gone else deaths
-                    if step.ended or (stopping and gone):
-                        self._give_back(number)
+                    seen[hand.group] += step.windows - hand.windows
+                    hand.windows = step.windows
+                    if step.ended or not hand.parts or (stopping and gone):
+                        self._give_back(hand.lane)
                     else:
-                        busy[self._submit(number, "go_on")] = (number, group, parts)
-                    yield group, step
+                        busy[self._submit(hand.lane, "go_on")] = hand
+                    kept = tuple(done for done in step.finished if done.part in gone)
+                    ended = not left[hand.group]
+                    yield hand.group, step._replace(windows=seen[hand.group], finished=kept, ended=ended)
                 stopping = stopping or bool(stop())
         finally:
-            for number, _, _ in busy.values():
-                self._give_back(number)
+            for hand in busy.values():
+                self._give_back(hand.lane)
 
     def _bury(self, number: int, deaths: int, error: Exception) -> None:
         """Say that a worker died, or give up."""

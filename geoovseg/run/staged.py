@@ -1,0 +1,108 @@
+"""Outputs on object stores: a run makes them in a folder here, whole, and then they are put there, labels last."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from geoovseg.errors import OutputError, UsageError
+from geoovseg.features.store import moved
+from geoovseg.files import BESIDE, is_object
+from geoovseg.labels.names import output_names
+from geoovseg.models.weights import cache_dir
+from geoovseg.rasters.objects import parted, put_all, refuse, told, tree
+from geoovseg.run.feature_run import feature_names
+from geoovseg.run.result import EncodeResult, SegmentResult
+from geoovseg.settings import Settings
+
+KINDS = ("output", "confidence", "scores", "vectors")
+"""Choices that may be addresses on a store."""
+
+
+@dataclass
+class Stage:
+    """Where the outputs of a run are made, and where they go from there."""
+
+    settings: Settings
+    """with names here in place of addresses"""
+    places: dict[Path, str] = field(default_factory=dict)
+    """folders on stores by folders here"""
+
+    def published(self, result: SegmentResult) -> SegmentResult:
+        """Put all outputs that belong on stores there; the labels last, whose name stands for all."""
+        if not self.places:
+            return result
+        labels = Path(result.labels)
+        files = [(path, f"{url}/{path.name}") for folder, url in self.places.items() for path in _files(folder)]
+        put_all(sorted(files, key=lambda file: file[0] == labels))
+        named: dict[str, Any] = {key: getattr(result, key) for key in ("labels", "confidence", "scores", "vectors")}
+        return replace(result, **{key: self._there(path) for key, path in named.items()})
+
+    def published_store(self, result: EncodeResult) -> EncodeResult:
+        """Put a store there, the file that makes it one last."""
+        folder = Path(result.features)
+        for here, url in self.places.items():
+            moved(folder, os.path.abspath(result.scene) if os.path.exists(result.scene) else result.scene)
+            put_all(tree(folder, f"{url}/{folder.name}", "zarr.json"))
+            return replace(result, features=f"{url}/{folder.relative_to(here)}")
+        return result
+
+    def _there(self, path: str | None) -> Any:
+        """Where an output is in the end."""
+        url = None if path is None else self.places.get(Path(path).parent)
+        return path if url is None or path is None else f"{url}/{Path(path).name}"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.is_file())
+
+
+@contextmanager
+def staged(scene: str, settings: Settings, *, features: bool = False) -> Iterator[Stage]:
+    """A folder for the outputs that belong on stores, kept with its parts where the run does not come to its end.
+
+    Raises OutputError where one is there already, UsageError for what cannot be there.
+    """
+    refuse("--work-dir", settings.work_dir)
+    there = {kind: str(value) for kind in KINDS if is_object(str(value := getattr(settings, kind) or ""))}
+    if not there:
+        yield Stage(settings)
+        return
+    _check(settings)
+    home = cache_dir() / "staged" / hashlib.sha256(repr(sorted(there.items())).encode()).hexdigest()[:16]
+    stage = Stage(settings)
+    own: dict[str, Any] = {}
+    for kind, url in there.items():
+        folder, name = parted(url) if Path(url).suffix else (url.rstrip("/"), _usual(scene, kind, features))
+        if not settings.overwrite and told(f"{folder}/{name}/zarr.json" if features else f"{folder}/{name}"):
+            raise OutputError(f"{folder}/{name} exists; add --overwrite, or choose another name")
+        (home / kind).mkdir(parents=True, exist_ok=True)
+        stage.places[home / kind] = folder
+        own[kind] = str(home / kind / name)
+    stage.settings = replace(settings, **own)
+    yield stage
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _check(settings: Settings) -> None:
+    """Refuse ways of going on that need the outputs here. Raises UsageError."""
+    if settings.skip_finished or settings.shard is not None:
+        option = "--skip-finished" if settings.skip_finished else "--shard"
+        raise UsageError(f"{option} needs outputs on this machine, and these are to go to an object store")
+    if settings.features is not None and settings.features != BESIDE:
+        refuse("--features", settings.features)
+
+
+def _usual(scene: str, kind: str, features: bool) -> str:
+    """What an output is called where only its folder is said."""
+    if features:
+        return feature_names(scene).labels.name
+    labels = output_names(scene).labels.name
+    stem = labels.removesuffix("_labels.tif")
+    return {"output": labels, "vectors": f"{stem}_classes.gpkg"}.get(kind, f"{stem}_{kind}.tif")
