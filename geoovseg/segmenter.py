@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from geoovseg.run.worker import Worker
 
 
+AT_ONCE = 32
+"""Scenes under way at once at most: each has files open."""
+
+
 class Segmenter:
     """Segments scenes and arrays with models that are loaded once, when they are first needed.
 
@@ -133,7 +137,7 @@ class Segmenter:
     def at_once(self) -> int:
         """How many scenes may be segmented at once, from threads, so that all workers have something to do."""
         workers = self._executor.workers
-        return 1 if workers == 1 else workers + 1
+        return 1 if workers == 1 else min(workers + 1, AT_ONCE)
 
     def __enter__(self) -> Segmenter:
         return self

@@ -28,6 +28,9 @@ from geoovseg.demo.scenes import render
 from geoovseg.models.vit import ClipVit
 from geoovseg.scene.scene import DEMO_TAG
 
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(Path(__file__).parent / "plain"), os.environ.get("PYTHONPATH")))
+)
 SHARED = Path(__file__).parents[2] / "shared"
 TRANSFORM = from_origin(480_000.0, 5_460_000.0, 0.5, 0.5)
 
@@ -47,6 +50,8 @@ def _own_caches(
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.get_closest_marker("trial") and "GEOOVSEG_TRIALS" not in os.environ:
+            item.add_marker(pytest.mark.skip(reason="takes long: make trials"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 

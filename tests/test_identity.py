@@ -168,6 +168,7 @@ def test_a_signal_while_the_scene_is_looked_at_ends_the_run(scene: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.trial
 @pytest.mark.parametrize("whole", ["coninfer-scene"], indirect=True)
 def test_workers_do_not_change_labels(scene: Path, tmp_path: Path, whole: tuple[str, Any]) -> None:
     name, expected = whole

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -79,7 +78,7 @@ def test_a_method_is_on_its_device_and_gives_the_labels_of_the_cpu(scene: str, t
     assert back.total() <= COMES_BACK.get(method, LABELS), back
 
 
-@pytest.mark.skipif("GEOOVSEG_TRIALS" not in os.environ, reason="takes half a minute: make trials")
+@pytest.mark.trial
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("method", ABLE)
 def test_half_precision_changes_few_labels(scene: str, tmp_path: Path, method: str, precision: str) -> None:
@@ -91,6 +90,7 @@ def test_half_precision_changes_few_labels(scene: str, tmp_path: Path, method: s
     assert (there == here).mean() >= ALIKE.get(method, 0.99)
 
 
+@pytest.mark.trial
 @pytest.mark.parametrize("method", BY_SAM)
 def test_segment_anything_is_on_its_device(
     scene: str, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
@@ -112,6 +112,7 @@ def test_segment_anything_is_on_its_device(
     assert back.total() <= COMES_BACK[f"{method} by sam"], back
 
 
+@pytest.mark.trial
 @pytest.mark.parametrize("arch", ["jbu_one", "jbu_stack"])
 def test_learned_upsampling_is_on_its_device(
     scene: str, tmp_path: Path, arch: str, monkeypatch: pytest.MonkeyPatch

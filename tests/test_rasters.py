@@ -101,9 +101,8 @@ def _write_sparse(copy: Path, empty: Path, pieces: Any, *, overviews: str, block
 
 def _huge(path: Path) -> Any:
     """Billions of pixels take half a minute: `make trials` tries them, which `.ci/run` does."""
-    skip = pytest.mark.skipif("GEOOVSEG_TRIALS" not in os.environ, reason="takes half a minute: make trials")
     with hushed(NotGeoreferencedWarning):
-        return pytest.param(path, marks=skip) if _pixels(path) > HUGE else path
+        return pytest.param(path, marks=pytest.mark.trial) if _pixels(path) > HUGE else path
 
 
 @pytest.mark.skipif(not FILES, reason=f"no rasters in {FOLDER}: the shared test data is not beside this checkout")

@@ -30,7 +30,7 @@ from geoovseg.run.worker import Worker
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import parse_classes
 
-trial = pytest.mark.skipif("GEOOVSEG_TRIALS" not in os.environ, reason="begins a cluster of Ray: make trials")
+pytestmark = pytest.mark.xdist_group("ray")
 WORDS = parse_classes(["building,road,water"])
 COMMAND = ("segment", "-c", "building,road,water", "--model", "demo", "--json")
 
@@ -96,7 +96,7 @@ def test_two_ways_of_sharing_are_refused(geoovseg: Any, demo_scene: str) -> None
 def scene(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of eight parts, which take a while."""
     folder = tmp_path_factory.mktemp("ray")
-    return write_scene(folder, 1001, 4096, 600)[0]
+    return write_scene(folder, 1001, 2560, 600)[0]
 
 
 class Two:
@@ -155,14 +155,25 @@ def plain(scene: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@trial
+@pytest.mark.trial
 def test_labels_of_a_cluster_are_those_of_one_process(two: Two, scene: str, plain: Path, tmp_path: Path) -> None:
     found = _ended(_run(scene, tmp_path / "ray.tif", "--ray", two.address))
     assert found["parts"] > 3
     assert (tmp_path / "ray.tif").read_bytes() == plain.read_bytes()
 
 
-@trial
+@pytest.mark.trial
+def test_the_doctor_asks_every_machine(two: Two, scene: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "geoovseg", "doctor", "--ray", two.address, "--json", "--scene"]
+    for name, there in ((scene, True), (str(tmp_path / "none.tif"), False)):
+        done = subprocess.run([*command, name], capture_output=True, text=True, check=False)
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(found) == 2, done.stderr
+        assert all(each["packages"]["geoovseg"] and each["node"] for each in found)
+        assert all((each["scene"] == "can be opened") is there for each in found)
+
+
+@pytest.mark.trial
 def test_many_small_scenes_share_a_cluster(two: Two, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for n in range(12):
@@ -176,7 +187,7 @@ def test_many_small_scenes_share_a_cluster(two: Two, tmp_path: Path) -> None:
         np.testing.assert_array_equal(*(_labels(tmp_path / f"{k}/s{n}_labels.tif") for k in "ab"))
 
 
-@trial
+@pytest.mark.trial
 def test_a_machine_that_dies_in_the_middle_changes_nothing(scene: str, plain: Path, tmp_path: Path) -> None:
     found = Two()
     try:
@@ -190,7 +201,7 @@ def test_a_machine_that_dies_in_the_middle_changes_nothing(scene: str, plain: Pa
     assert (tmp_path / "ray.tif").read_bytes() == plain.read_bytes()
 
 
-@trial
+@pytest.mark.trial
 def test_what_a_killed_driver_left_is_gone_on_with_without_ray(
     two: Two, scene: str, plain: Path, tmp_path: Path
 ) -> None:
@@ -204,7 +215,7 @@ def test_what_a_killed_driver_left_is_gone_on_with_without_ray(
     assert (tmp_path / "ray.tif").read_bytes() == plain.read_bytes()
 
 
-@trial
+@pytest.mark.trial
 def test_ctrl_c_keeps_finished_parts_of_a_cluster(two: Two, scene: str, plain: Path, tmp_path: Path) -> None:
     run = _run(scene, tmp_path / "ray.tif", "--ray", two.address)
     _wait(lambda: len([*(tmp_path / "ray.tif.parts").glob("part_*.json")]) >= 1, run)

@@ -259,6 +259,7 @@ def _command(scene: Path, folder: Path, *more: str) -> list[str]:
     return ["segment", str(scene), *COMMAND, *outputs, *more]
 
 
+@pytest.mark.trial
 def test_ten_kills_at_moments_of_the_work_lose_and_change_nothing(
     tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, geoovseg: Run
 ) -> None:

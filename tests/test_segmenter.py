@@ -39,7 +39,7 @@ def _read(path: Path) -> np.ndarray:
     [
         {},
         {"background": "auto", "threshold": 0.5},
-        {"method": "coninfer", "vfm": "demo", "settings": {"context": "scene"}},
+        pytest.param({"method": "coninfer", "vfm": "demo", "settings": {"context": "scene"}}, marks=pytest.mark.trial),
         {"method": "resegclip", "regions": "felzenszwalb"},
         {"max_memory": 0.001, "upsample": "guided"},
     ],

@@ -65,7 +65,7 @@ def _labels(seed: int) -> np.ndarray:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([3, 7, 16, 64]), st.booleans())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_blocks_give_the_polygons_of_the_whole_raster(tmp_path: Path, seed: int, block: int, background: bool) -> None:
     codes = _labels(seed)
     wanted = tuple(range(0 if background else 1, 5))
