@@ -11,6 +11,9 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # cores are shared out; read once
     jobs = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
 
+if sys.modules.get("transformers", ...) is None:  # of tests/plain, which is for the processes that tests start
+    del sys.modules["transformers"]
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
