@@ -4,7 +4,7 @@ BIN := .venv/bin
 DONE := .venv/.done
 # processes of tests, each with its share of the cores: make test JOBS=8
 JOBS ?= 2
-# damaged files of each kind that `make fuzz` tries; `make test` tries the first 200 of them
+# damaged files of each kind that `make fuzz` tries; `make test` tries the first 60 of them
 GEOOVSEG_FUZZ ?= 2000
 # kills of each command, and disks, that `make trials` tries
 GEOOVSEG_TRIALS ?= 40

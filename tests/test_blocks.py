@@ -161,7 +161,7 @@ def test_windows_in_flight_are_halved_inside_a_block(
 @pytest.mark.parametrize(
     ("seed", "given", "least"),
     [
-        (1026, {"sample": 1, "temperature": 5, "attn_lambda": 0}, 0.9),
+        pytest.param(1026, {"sample": 1, "temperature": 5, "attn_lambda": 0}, 0.9, marks=pytest.mark.trial),
         pytest.param(1009, {}, 0.8, marks=pytest.mark.trial),
     ],
 )

@@ -219,6 +219,7 @@ def test_shards_of_an_encoding_are_merged(tall: str, kept: Path, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["x.zarr"]
 
 
+@pytest.mark.trial
 def test_two_workers_encode_as_one_and_ask_as_one(tall: str, kept: Path, tmp_path: Path) -> None:
     """In one go, by the same two processes."""
     given = {**GIVEN, **ASKED, "stride": 112}

@@ -1,7 +1,7 @@
 """Damaged files: whatever bytes are wrong, a file is segmented onto its own grid or refused in one message.
 
 Scenes are tried in a process each, with limits (fuzz.py), all else in one after the other (fuzz_readers.py).
-GEOOVSEG_FUZZ is how many of each; without it 200 scenes, the first of the 2,000 that `make fuzz` tries, and no others.
+GEOOVSEG_FUZZ is how many of each; without it 60 scenes, the first of the 2,000 that `make fuzz` tries, and no others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import fuzz
 import fuzz_readers
 import pytest
 
-COUNT = int(os.environ.get("GEOOVSEG_FUZZ", "200"))
+COUNT = int(os.environ.get("GEOOVSEG_FUZZ", "60"))
 HELPERS = 2
 MEMORY_DISK = Path("/dev/shm")
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of processes are those of Linux")

@@ -59,7 +59,7 @@ WINDOWED = [name for name, card in geoovseg.METHODS.items() if not card.blocks]
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
-        *((name, {"batch_size": 7, "max_memory": 1}) for name in WINDOWED),
+        *(pytest.param(name, {"batch_size": 7, "max_memory": 1}, marks=pytest.mark.trial) for name in WINDOWED),
         ("segearth", {"batch_size": 1}),
         ("segearth", {"batch_size": 7}),
         ("segearth", {"max_memory": 1}),

@@ -29,7 +29,7 @@ from geoovseg.segmenter import segment
 from geoovseg.windows.batch import TileBatch
 
 FOLDER = Path(os.environ.get("GEOOVSEG_RASTERS", SHARED / "rasters"))
-HUGE = 1_000_000_000
+HUGE = 50_000_000
 FILES = sorted(p for p in FOLDER.glob("*") if p.suffix.lower() in (".tif", ".tiff", ".vrt"))
 pytestmark = pytest.mark.filterwarnings(f"ignore::{NotGeoreferencedWarning.__module__}.NotGeoreferencedWarning")
 

@@ -333,6 +333,7 @@ def test_workers_make_the_labels_of_one(
     _same(tmp_path, undisturbed)
 
 
+@pytest.mark.trial
 def test_the_parts_of_a_dying_worker_are_taken_over(
     tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
@@ -632,6 +633,7 @@ def test_changed_sentences_of_one_name_are_refused(tall: Path, tmp_path: Path) -
         _run(tall, tmp_path, templates=str(mine), resume=True)
 
 
+@pytest.mark.trial
 def test_a_shard_at_work_keeps_its_parts_from_everyone_but_other_shards(tall: Path, tmp_path: Path) -> None:
     parts = Path(str(_run(tall, tmp_path, shard=(1, 4)).parts_dir))
     outputs = {"output": tmp_path / "labels.tif", "confidence": str(tmp_path / "sure.tif")}
@@ -897,6 +899,7 @@ def test_a_shortened_preparation_is_damage(tall: Path, tmp_path: Path) -> None:
         _run(tall, tmp_path, resume=True)
 
 
+@pytest.mark.trial
 def test_windows_that_fit_the_model_but_not_the_upsampling_are_halved(
     tall: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

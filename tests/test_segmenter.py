@@ -40,8 +40,8 @@ def _read(path: Path) -> np.ndarray:
         {},
         {"background": "auto", "threshold": 0.5},
         pytest.param({"method": "coninfer", "vfm": "demo", "settings": {"context": "scene"}}, marks=pytest.mark.trial),
-        {"method": "resegclip", "regions": "felzenszwalb"},
-        {"max_memory": 0.001, "upsample": "guided"},
+        pytest.param({"method": "resegclip", "regions": "felzenszwalb"}, marks=pytest.mark.trial),
+        pytest.param({"max_memory": 0.001, "upsample": "guided"}, marks=pytest.mark.trial),
     ],
 )
 def test_an_array_gets_the_labels_that_its_scene_gets(
