@@ -34,8 +34,8 @@ fuzz: $(DONE) ## try 2,000 damaged files of each kind that is read; GEOOVSEG_FUZ
 	GEOOVSEG_FUZZ=$(GEOOVSEG_FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py
 
 trials: $(DONE) ## kill commands and fill disks 40 times each (GEOOVSEG_TRIALS), and run the tests that take long
-	GEOOVSEG_TRIALS=$(GEOOVSEG_TRIALS) $(BIN)/python -m pytest tests/test_trials.py
-	GEOOVSEG_TRIALS=$(GEOOVSEG_TRIALS) $(BIN)/python -m pytest -m trial -n $(JOBS) --dist loadgroup
+	GEOOVSEG_TRIALS=$(GEOOVSEG_TRIALS) $(BIN)/python -m pytest tests/test_trials.py tests/test_pretend.py
+	GEOOVSEG_TRIALS=$(GEOOVSEG_TRIALS) $(BIN)/python -m pytest -m trial --ignore tests/test_pretend.py -n $(JOBS) --dist loadgroup
 
 LOWEST := .venv-lowest
 test-lowest: $(LOWEST)/.done ## run the tests with the lowest versions the package asks for (constraints-lowest.txt)

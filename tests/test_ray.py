@@ -144,6 +144,7 @@ def _ended(run: subprocess.Popen[str]) -> dict[str, Any]:
     out, err = run.communicate(timeout=300)
     assert run.returncode == 0, err
     assert "Traceback" not in err
+    assert "raylet" not in out
     return {**json.loads(out.splitlines()[-1]), "err": err}
 
 

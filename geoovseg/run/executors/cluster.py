@@ -130,10 +130,10 @@ def survey(address: str, folder: str, look: Callable[[], dict[str, Any]]) -> Ite
     """What every machine of a cluster says when it is asked to look; or its error. Raises UsageError."""
     ray, ours = connected(address)
     try:
-        asked = ray.remote(_looked).options(num_cpus=0)
+        asked = ray.remote(_looked)
         where = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         for node in (node for node in ray.nodes() if node["Alive"]):
-            there = asked.options(scheduling_strategy=where(node["NodeID"], soft=False))
+            there = asked.options(num_cpus=0, scheduling_strategy=where(node["NodeID"], soft=False))
             try:
                 found = ray.get(there.remote(folder, look), timeout=SURVEY)
             except ray.exceptions.RayError as error:
@@ -169,9 +169,24 @@ def connected(address: str) -> tuple[Any, bool]:
     try:
         with _same_signals():
             ray.init(address=address, **given)
+            _keep_stdout_ours()
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise UsageError(f"--ray {address}: there is no cluster that answers: {first_line(error)}") from error
     return ray, True
+
+
+def _keep_stdout_ours() -> None:
+    """Ray prints what fails in a cluster on stdout, also without its logs; it is for results: stderr instead."""
+    from ray._private import worker
+
+    shown = getattr(worker, "print_to_stdstream", None)
+    if shown is not None and not hasattr(shown, "elsewhere"):
+
+        def elsewhere(data: dict[str, Any], *args: Any, **more: Any) -> None:
+            shown({**data, "is_err": True}, *args, **more)
+
+        elsewhere.elsewhere = True  # type: ignore[attr-defined]
+        worker.print_to_stdstream = elsewhere
 
 
 @contextmanager
