@@ -178,6 +178,7 @@ def test_what_needs_outputs_here_is_refused(bucket: str, demo_scene: str) -> Non
 
 
 def test_without_obstore_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, demo_scene: str) -> None:
-    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    for name in ("obstore", "obstore.store"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UsageError, match=r"pip install 'geoovseg\[cloud\]'"):
         segment(demo_scene, "road", model="demo", output="s3://bucket/x.tif")

@@ -36,9 +36,9 @@ def store_of(url: str) -> tuple[Any, str]:
 
 def told(url: str) -> list[Any] | None:
     """ETag and size of an object; none where there is none, or none can be asked for."""
+    store, name = store_of(url)
     import obstore
 
-    store, name = store_of(url)
     try:
         found = obstore.head(store, name)
     except FileNotFoundError:
@@ -50,9 +50,9 @@ def told(url: str) -> list[Any] | None:
 
 def read(url: str) -> bytes:
     """An object. Raises FileNotFoundError where there is none, SceneError where it cannot be read."""
+    store, name = store_of(url)
     import obstore
 
-    store, name = store_of(url)
     try:
         return bytes(obstore.get(store, name).bytes())
     except FileNotFoundError:
@@ -66,11 +66,11 @@ def put_all(files: Iterable[tuple[Path, str]]) -> None:
 
     Raises OutputError.
     """
-    import obstore
-
     done: list[str] = []
     for file, url in files:
         store, name = store_of(url)
+        import obstore
+
         try:
             with file.open("rb") as content:
                 obstore.put(store, name, content)

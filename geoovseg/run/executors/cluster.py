@@ -9,6 +9,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -177,15 +178,14 @@ def connected(address: str) -> tuple[Any, bool]:
 
 def _keep_stdout_ours() -> None:
     """Ray prints what fails in a cluster on stdout, also without its logs; it is for results: stderr instead."""
-    from ray._private import worker
-
+    worker: Any = sys.modules.get("ray._private.worker")
     shown = getattr(worker, "print_to_stdstream", None)
     if shown is not None and not hasattr(shown, "elsewhere"):
 
         def elsewhere(data: dict[str, Any], *args: Any, **more: Any) -> None:
             shown({**data, "is_err": True}, *args, **more)
 
-        elsewhere.elsewhere = True  # type: ignore[attr-defined]
+        elsewhere.elsewhere = True  # type: ignore[attr-defined]  # once is enough
         worker.print_to_stdstream = elsewhere
 
 
