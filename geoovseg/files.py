@@ -95,12 +95,16 @@ def names_folder(output: StrPath | None) -> bool:
     return output is not None and os.fspath(output).endswith(("/", os.sep))
 
 
+def is_folder(output: StrPath) -> bool:
+    """Whether an output is a folder: one that is there, or one by its name."""
+    return os.path.isdir(output) or names_folder(output)
+
+
 def placed(given: StrPath, beside: Path, name: str) -> Path:
     """An output by what was given: a file, a folder that gets one of this name, or `beside` another output."""
     if given == BESIDE:
         return beside.with_name(name)
-    is_folder = (os.path.isdir(given) or names_folder(given)) and not names_store(given)
-    return Path(given, name) if is_folder else Path(given)
+    return Path(given, name) if is_folder(given) and not names_store(given) else Path(given)
 
 
 def made_folder(path: StrPath, option: str) -> None:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from geoovseg.errors import GeoOVSegError, UsageError
-from geoovseg.files import BESIDE, behind_link, is_object, is_store, made_folder, names_folder, sweep
+from geoovseg.files import BESIDE, behind_link, is_folder, is_object, is_store, made_folder, names_folder, sweep
 from geoovseg.labels.names import output_names
 from geoovseg.pipeline import EncodeResult, SegmentResult, encode_scene, segment_scene
 from geoovseg.run.checks import check_models, check_settings
@@ -214,12 +214,8 @@ def check_vectors(settings: Settings, scene: str | None = None) -> None:
         _make_folder(settings.vectors)
         labels = output_names(scene, settings.output).labels
         check_target(target_of(settings.vectors, labels), settings.overwrite or settings.goes_on)
-    elif not (settings.vectors == BESIDE or is_object(settings.vectors) or _is_folder(settings.vectors)):
+    elif not (settings.vectors == BESIDE or is_object(settings.vectors) or is_folder(settings.vectors)):
         check_target(Path(settings.vectors), settings.overwrite or settings.goes_on)
-
-
-def _is_folder(vectors: StrPath) -> bool:
-    return os.path.isdir(vectors) or names_folder(vectors)
 
 
 def _make_folder(vectors: StrPath) -> None:

@@ -25,7 +25,7 @@ from geoovseg.errors import (
     printable,
     some,
 )
-from geoovseg.files import BESIDE, StrPath, is_object, made_folder, names_folder
+from geoovseg.files import BESIDE, StrPath, is_folder, is_object, made_folder, names_folder
 from geoovseg.network import public
 from geoovseg.settings import Settings
 
@@ -180,7 +180,7 @@ def _check_folder(option: str, given: StrPath | None, labels: Sequence[Path], dr
     """Refuse what is no folder for an output of each of several scenes, or would get two of one name."""
     if given is None or given == BESIDE or is_object(given):
         return
-    if not (os.path.isdir(given) or names_folder(given)):
+    if not is_folder(given):
         raise UsageError(
             f"--{option} {given}: with several scenes give a folder, as in {given}/, or --{option} alone for files "
             "beside the labels"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from geoovseg.errors import GeoOVSegError, first_line, hushed
+from geoovseg.evaluation.figures import Comparison, figures
 from geoovseg.methods import METHODS, MethodCard, card
 from geoovseg.models.cards import DEFAULT_MODEL, DEMO, MODELS, ModelCard
 from geoovseg.models.weights import local_weights
@@ -128,9 +130,9 @@ def _miou(seen: NDArray[np.float32]) -> float:
     """Mean intersection over union of the classes, over the pixels that have one."""
     truth = crop()[1]
     drawn = truth > 0
-    given, true = seen.argmax(0)[drawn] + 1, truth[drawn]
-    each = [((given == c) & (true == c)).sum() / ((given == c) | (true == c)).sum() for c in range(1, len(CLASSES) + 1)]
-    return round(float(np.mean(each)), 4)
+    pairs = zip(truth[drawn] - 1, seen.argmax(0)[drawn], strict=True)
+    cells = Counter[tuple[str, str | None]]((CLASSES[true], CLASSES[given]) for true, given in pairs)
+    return round(figures(Comparison(order=CLASSES, cells=cells)).miou, 4)
 
 
 @cache

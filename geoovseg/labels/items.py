@@ -37,7 +37,7 @@ _WORLD = "EPSG:4326"
 
 
 def write_item(
-    folder: Path, name: str, labels: Path, others: Mapping[str, Path | None], source: Mapping[str, Any] | None = None
+    folder: Path, name: str, labels: Path, others: Mapping[str, Path], source: Mapping[str, Any] | None = None
 ) -> Path:
     """Write the item of a label raster and of what was made with it; `source` is the item of its scene, if any.
 
@@ -45,7 +45,7 @@ def write_item(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    said = _item(name, labels, {key: other for key, other in others.items() if other is not None}, folder, source)
+    said = _item(name, labels, others, folder, source)
     with whole(path) as part:
         part.write_text(json.dumps(said, indent=1, ensure_ascii=False), encoding="utf-8")
     return path

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from geoovseg.errors import GeoOVSegError, OutputError, SceneError, UsageError, first_line
-from geoovseg.files import StrPath, behind_link, names_folder, placed
+from geoovseg.files import StrPath, behind_link, is_folder, placed
 from geoovseg.labels.folders import stem_of
 from geoovseg.labels.parts import PartStore
 from geoovseg.labels.record import RUN_TAG
@@ -147,8 +147,7 @@ def output_names(
     """
     folder, stem = place_of(scene)
     target = Path(output) if output is not None else folder
-    is_folder = output is None or os.path.isdir(target) or names_folder(output)
-    labels = target / f"{stem}_labels.tif" if is_folder else target
+    labels = target / f"{stem}_labels.tif" if output is None or is_folder(output) else target
     named = [
         behind_link(placed(each, labels, f"{stem_of(str(labels))}_{name}.tif")) if each else None
         for name, each in (("confidence", confidence), ("scores", scores))
