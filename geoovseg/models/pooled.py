@@ -50,9 +50,7 @@ class PooledVit(ClipVit):
         rows, columns = self._trunk.patch_embed.grid_size
         self.native_grid: Grid = (int(rows), int(columns))
         self.dim = int(self.project(self._pool.latent.detach()[0]).shape[-1])
-        self._mean, self._std = (
-            torch.tensor(v, device=self.device, dtype=torch.float32).view(1, 3, 1, 1) for v in (mean, std)
-        )
+        self._keep_colours(mean, std)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -66,9 +64,8 @@ class PooledVit(ClipVit):
 
     def trunk(self, pixels: Tensor, positions: Positions = "offset") -> tuple[Tensor, Grid]:
         """Tokens (B, 1 + N, E) entering the pool, after the tower's norm, and the grid."""
-        grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
-        whole = pixels[..., : grid[0] * self.patch, : grid[1] * self.patch]
-        x = self._trunk.forward_features(self.normalise(whole).to(self.dtype))
+        whole, grid = self._patches_of(pixels)
+        x = self._trunk.forward_features(whole)
         first = x[:, :1] if self._trunk.num_prefix_tokens else x.mean(1, keepdim=True)
         return torch.cat([first, x[:, self._trunk.num_prefix_tokens :]], dim=1), grid
 

@@ -37,9 +37,7 @@ class TipsVit(ClipVit):
         side = int(config.image_size) // self.patch
         self.native_grid: Grid = (side, side)
         self.width = self.dim = int(config.hidden_size)
-        self._mean, self._std = (
-            torch.tensor(v, device=self.device, dtype=torch.float32).view(1, 3, 1, 1) for v in (mean, std)
-        )
+        self._keep_colours(mean, std)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -53,9 +51,8 @@ class TipsVit(ClipVit):
 
     def trunk(self, pixels: Tensor, positions: Positions = "offset") -> tuple[Tensor, Grid]:
         """Tokens (B, 1 + N, E) after the last norm, the first class token before the patches, and the grid."""
-        grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
-        whole = pixels[..., : grid[0] * self.patch, : grid[1] * self.patch]
-        x = self._model(pixel_values=self.normalise(whole).to(self.dtype)).last_hidden_state
+        whole, grid = self._patches_of(pixels)
+        x = self._model(pixel_values=whole).last_hidden_state
         return torch.cat([x[:, :1], x[:, 1 + self._model.config.num_register_tokens :]], dim=1), grid
 
     def block(self, i: int, x: Tensor, mix: Mix | None = None, bias: Tensor | None = None) -> Tensor:

@@ -75,11 +75,7 @@ class ClipVit:
         side = int((tokens - 1) ** 0.5)
         self.native_grid: Grid = (side, side)
         self.width, self.dim = int(width), int(self._tower.proj.shape[1])
-        weight = self._tower.conv1.weight
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        self._mean, self._std = (
-            torch.tensor(v, device=weight.device, dtype=dtype).view(1, 3, 1, 1) for v in (mean, std)
-        )
+        self._keep_colours(mean, std)
         self._positions: dict[tuple[Grid, Positions], Tensor] = {}
 
     @property
@@ -101,6 +97,17 @@ class ClipVit:
     def mean(self) -> Tensor:
         """The mean colour the tower was trained with, (1, 3, 1, 1) in 0..1."""
         return self._mean
+
+    def _keep_colours(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Have what `normalise` needs where the weights are, in float32 or finer."""
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        self._mean, self._std = (torch.tensor(v, device=self.device, dtype=dtype).view(1, 3, 1, 1) for v in (mean, std))
+
+    def _patches_of(self, pixels: Tensor) -> tuple[Tensor, Grid]:
+        """Normalised pixels in the tower's dtype without what fills no patch, and the grid of patches."""
+        grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
+        whole = pixels[..., : grid[0] * self.patch, : grid[1] * self.patch]
+        return self.normalise(whole).to(self.dtype), grid
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """RGB in 0..1 to what the tower was trained on: less the mean, by the standard deviation, in float32."""

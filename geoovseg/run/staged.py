@@ -14,6 +14,7 @@ from typing import Any
 from geoovseg.errors import OutputError, UsageError
 from geoovseg.features.store import moved
 from geoovseg.files import BESIDE, is_object
+from geoovseg.labels.folders import stem_of
 from geoovseg.labels.names import output_names
 from geoovseg.models.weights import cache_dir
 from geoovseg.rasters.objects import parted, put_all, refuse, told, tree
@@ -103,6 +104,7 @@ def _usual(scene: str, kind: str, features: bool) -> str:
     """What an output is called where only its folder is said."""
     if features:
         return feature_names(scene).labels.name
-    labels = output_names(scene).labels.name
-    stem = labels.removesuffix("_labels.tif")
-    return {"output": labels, "vectors": f"{stem}_classes.gpkg"}.get(kind, f"{stem}_{kind}.tif")
+    beside = output_names(scene, confidence=BESIDE, scores=BESIDE)
+    if kind == "vectors":
+        return f"{stem_of(str(beside.labels))}_classes.gpkg"
+    return str(getattr(beside, "labels" if kind == "output" else kind).name)
