@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from windows import random_batch
 
 from geoovseg.errors import MethodError
-from geoovseg.methods import METHODS, Method, load_method, read_settings
+from geoovseg.methods import METHODS, Method, direct, load_method, read_settings
 from geoovseg.methods.fields import Field
 from geoovseg.models.masks import MaskSet
 from geoovseg.models.sam import Sam
@@ -38,6 +38,12 @@ BESIDE |= dict.fromkeys(("refine", "coarse_thresh", "minimal_area", "sam_mask_co
 BESIDE["sam_iou_thresh"] = {"minimal_area": 1, "coarse_thresh": 0.1}
 BESIDE["distance"] = {"correct": False}
 """Settings that another setting needs beside it to matter."""
+
+
+@pytest.fixture(autouse=True)
+def _coarse_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is promised does not depend on how finely attention is looked at; the golden cases look at 32 patches."""
+    monkeypatch.setattr(direct, "LEAST_GRID", 8)
 
 
 @cache
