@@ -16,9 +16,9 @@ import pytest
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, UsageError
 from geoovseg.run.executors import pool, processes
-from geoovseg.run.executors.crew import LostError
 from geoovseg.run.executors.pool import in_processes
 from geoovseg.run.executors.processes import Processes
+from geoovseg.run.executors.round import LostError
 from geoovseg.run.job import Step
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import parse_classes

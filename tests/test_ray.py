@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import rasterio
+from safetensors.torch import save_file
 
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import SceneError, UsageError, WeightsMissingError
@@ -100,12 +102,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 class Two:
-    """A cluster of two machines with a core each."""
+    """A cluster of two machines with a core each; a folder may be missing on the second, `bare`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *missing: str) -> None:
         script = Path(__file__).with_name("ray_cluster.py")
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen([sys.executable, str(script)], text=True, **pipes)
+        self._process = subprocess.Popen([sys.executable, str(script), *missing], text=True, **pipes)
         self.address = self._said().readline().strip()
 
     def _said(self) -> Any:
@@ -226,6 +228,39 @@ def test_ctrl_c_keeps_finished_parts_of_a_cluster(two: Two, scene: str, plain: P
     assert "--resume goes on" in err
     assert _ended(_run(scene, tmp_path / "ray.tif", "--resume", "--ray", two.address))["parts_kept"] >= 1
     assert (tmp_path / "ray.tif").read_bytes() == plain.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def half(scene: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Two, Path]]:
+    """Two machines, and a folder of scene and weights that only the first one has."""
+    folder = tmp_path_factory.mktemp("half")
+    shutil.copy(scene, folder / "scene.tif")
+    save_file(open_clip.create_model("ViT-S-32").state_dict(), folder / "small.safetensors")
+    found = Two(str(folder))
+    yield found, folder
+    found.close()
+
+
+@pytest.mark.trial
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "--mount", "--uts", "true"], check=False, capture_output=True).returncode != 0,
+    reason="no machine can be pretended here: unshare is not allowed",
+)
+def test_what_a_machine_lacks_is_told_with_its_name(
+    half: tuple[Two, Path], scene: str, plain: Path, tmp_path: Path
+) -> None:
+    cluster, folder = half
+    output, more = tmp_path / "ray.tif", ("--ray", cluster.address)
+    for given, code, message in (
+        ((scene, output, "--model", f"ViT-S-32@{folder / 'small.safetensors'}"), 5, "on node bare: no weights at"),
+        ((str(folder / "scene.tif"), output), 4, "on node bare: cannot open"),
+    ):
+        run = _run(*given, *more)  # type: ignore[arg-type]
+        _, err = run.communicate(timeout=300)
+        assert (run.returncode, message in err, "Traceback" in err) == (code, True, False), err
+        assert not output.exists()
+    _ended(_run(str(folder / "scene.tif"), output, "--resume"))
+    np.testing.assert_array_equal(_labels(output), _labels(plain))
 
 
 def _wait(there: Any, run: subprocess.Popen[str]) -> None:

@@ -19,9 +19,10 @@ from geoovseg.errors import GeoOVSegError, UsageError, first_line
 from geoovseg.files import is_store
 from geoovseg.network import is_offline
 from geoovseg.rasters.open import adopt, gdal_settings
-from geoovseg.run.executors.crew import Crew, LostError
+from geoovseg.run.executors.crew import Crew
 from geoovseg.run.executors.member import Member
 from geoovseg.run.executors.pool import hear_warnings
+from geoovseg.run.executors.round import LostError
 from geoovseg.run.job import Job, Step
 from geoovseg.settings import Settings
 from geoovseg.usage import TELL, package_version

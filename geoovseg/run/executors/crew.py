@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import threading
-import warnings
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, InterruptedRunError
+from geoovseg.errors import GeoOVSegError, InterruptedRunError
 from geoovseg.files import is_store
 from geoovseg.run.executors.member import LOOK
+from geoovseg.run.executors.round import LostError, Round, repeat
 from geoovseg.run.job import Job, Step
 from geoovseg.settings import Settings, Stop
 from geoovseg.windows.plan import Part
-
-DEATHS = 2
-"""Of workers in a row without a finished part, after which it is no accident."""
-
-
-class LostError(Exception):
-    """A worker died with what it had in hand."""
 
 
 class Lane(Protocol):
@@ -40,34 +31,6 @@ class Lane(Protocol):
 
     def close(self) -> None:
         """End the worker at once."""
-
-
-@dataclass
-class Hand:
-    """Neighbouring parts of a group that a worker has in hand, the first of them under way."""
-
-    group: int
-    parts: list[Part]
-    lane: int = -1
-    windows: int = 0
-    """that were seen for them"""
-
-    def with_lane(self, lane: int) -> Hand:
-        """The same in a worker's hand, from the beginning."""
-        self.lane, self.windows = lane, 0
-        return self
-
-    def halved(self) -> Hand:
-        """What another worker takes over: the later half of what is not under way."""
-        keep = (len(self.parts) + 1) // 2
-        self.parts, taken = self.parts[:keep], self.parts[keep:]
-        return Hand(self.group, taken)
-
-
-def _most(busy: Mapping[Future[Any], Hand]) -> Hand | None:
-    """The hand with the most to give away; none where every one has only what is under way."""
-    found = max(busy.values(), key=lambda hand: len(hand.parts), default=None)
-    return found if found is not None and len(found.parts) > 1 else None
 
 
 class Crew:
@@ -117,24 +80,25 @@ class Crew:
         number: int | None = None
         answer: Future[Any] | None = None
         try:
-            while answer is None or not self._done([answer]):
+            while answer is None or not self.done([answer]):
                 if signal := stop():
                     self.close()
                     raise InterruptedRunError("stopped before the first part; nothing is lost", signal)
-                if answer is None and (number := self._take()) is not None:
-                    answer = self._submit(number, "answer", name, *args)
+                if answer is None and (number := self.take()) is not None:
+                    answer = self.submit(number, "answer", name, *args)
                 elif answer is None:
-                    self._done([])
+                    self.done([])
             found, said = answer.result()
         except LostError as error:
             self.close()
             raise GeoOVSegError("a worker died while it loaded the models; is there enough memory?") from error
         finally:
-            self._give_back(number)
-        _repeat(said)
+            if number is not None:
+                self.give_back(number)
+        repeat(said)
         return found
 
-    def _take(self) -> int | None:
+    def take(self) -> int | None:
         """A worker that is free and can be given work, for whoever asks; none if there is none now."""
         with self._news:
             for number in range(self.workers):
@@ -143,9 +107,10 @@ class Crew:
                     return number
         return None
 
-    def _give_back(self, number: int | None) -> None:
+    def give_back(self, number: int) -> None:
+        """It is free again."""
         with self._news:
-            self._taken.discard(-1 if number is None else number)
+            self._taken.discard(number)
             self._news.notify_all()
 
     def _lane(self, number: int) -> Lane:
@@ -155,13 +120,18 @@ class Crew:
             self._lanes[number] = self._begun(number)
         return self._lanes[number]
 
-    def _submit(self, number: int, what: str, *args: Any) -> Future[Any]:
+    def submit(self, number: int, what: str, *args: Any) -> Future[Any]:
+        """Have a worker do something."""
         with self._news:
             found = self._lane(number).submit(what, *args)
-        found.add_done_callback(lambda done: self._give_back(None))
+        found.add_done_callback(lambda done: self._tell())
         return found
 
-    def _done(self, futures: Iterable[Future[Any]]) -> list[Future[Any]]:
+    def _tell(self) -> None:
+        with self._news:
+            self._news.notify_all()
+
+    def done(self, futures: Iterable[Future[Any]]) -> list[Future[Any]]:
         """Those that are done, after a moment's wait for news if none is."""
         with self._news:
             if not any(future.done() for future in futures):
@@ -174,63 +144,19 @@ class Crew:
         A worker that has nothing to do takes over half of what another one has not begun. Raises GeoOVSegError when
         workers go on dying.
         """
-        left = {number: set(parts) for number, parts in enumerate(groups)}
-        waiting = deque(Hand(number, list(parts)) for number, parts in enumerate(groups))
-        busy: dict[Future[Any], Hand] = {}
-        seen: Counter[int] = Counter()
-        deaths, stopping = 0, bool(waiting and stop())
-        try:
-            while busy or (waiting and not stopping):
-                while not stopping and (waiting or _most(busy)) and (lane := self._take()) is not None:
-                    hand = waiting.popleft() if waiting else _most(busy).halved()  # type: ignore[union-attr]
-                    busy[self._submit(lane, "begin", job, hand.parts)] = hand.with_lane(lane)
-                for future in self._done(busy):
-                    hand = busy.pop(future)
-                    try:
-                        step, said = future.result()
-                    except LostError as error:
-                        deaths += 1
-                        self._bury(hand.lane, deaths, error)
-                        hand.parts = [part for part in hand.parts if part in left[hand.group]]
-                        if hand.parts:
-                            waiting.appendleft(hand)
-                        continue
-                    except BaseException:
-                        self._give_back(hand.lane)
-                        raise
-                    _repeat(said)
-                    self._peaks[hand.lane] = max(step.peak_mb, self._peaks.get(hand.lane, 0))
-                    whole = {done.part for done in step.finished}
-                    gone = whole & left[hand.group]  # the others were taken over, and are there
-                    hand.parts = [part for part in hand.parts if part not in whole]
-                    left[hand.group] -= gone
-                    deaths = 0 if gone else deaths
-                    seen[hand.group] += step.windows - hand.windows
-                    hand.windows = step.windows
-                    if step.ended or not hand.parts or (stopping and gone):
-                        self._give_back(hand.lane)
-                    else:
-                        busy[self._submit(hand.lane, "go_on")] = hand
-                    kept = tuple(done for done in step.finished if done.part in gone)
-                    ended = not left[hand.group]
-                    yield hand.group, step._replace(windows=seen[hand.group], finished=kept, ended=ended)
-                stopping = stopping or bool(stop())
-        finally:
-            for hand in busy.values():
-                self._give_back(hand.lane)
+        return Round(self, job, groups).steps(stop)
 
-    def _bury(self, number: int, deaths: int, error: Exception) -> None:
-        """Say that a worker died, or give up."""
+    def held(self, number: int, peak_mb: float) -> None:
+        """So much memory a worker has held."""
+        self._peaks[number] = max(peak_mb, self._peaks.get(number, 0))
+
+    def bury(self, number: int) -> str:
+        """Forget a worker that died; what it was called."""
         with self._news:
             lane = self._lanes.pop(number)
-            self._give_back(number)
+            self.give_back(number)
         lane.close()
-        if deaths > DEATHS * self.workers:
-            raise GeoOVSegError(
-                f"workers died {deaths} times without finishing a part; is there enough memory? Finished parts are "
-                "kept for --resume"
-            ) from error
-        warnings.warn(f"{lane.where} died; what it had in hand is computed again", GeoOVSegWarning, 4)
+        return lane.where
 
     def close(self) -> None:
         """End the workers at once: what they have in hand is not needed."""
@@ -239,8 +165,3 @@ class Crew:
             self._lanes.clear()
         for lane in lanes:
             lane.close()
-
-
-def _repeat(said: Sequence[str]) -> None:
-    for text in said:
-        warnings.warn(text, GeoOVSegWarning, 5)

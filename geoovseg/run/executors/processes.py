@@ -7,9 +7,10 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from geoovseg import machine
-from geoovseg.run.executors.crew import Crew, LostError
+from geoovseg.run.executors.crew import Crew
 from geoovseg.run.executors.member import Member
 from geoovseg.run.executors.pool import end_now, fresh_pool, submit
+from geoovseg.run.executors.round import LostError
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Vocabulary
 
