@@ -1,8 +1,8 @@
 """Open-vocabulary segmentation of geospatial rasters.
 
-`segment`, `encode`, `vectorize`, `evaluate`, `merge` and `preview` do what the commands of the same names do.
-`Segmenter` keeps its models loaded, for many scenes and for arrays. `Settings` lists every choice, `METHODS` every
-method.
+`segment`, `encode`, `vectorize`, `evaluate`, `sample`, `stats`, `merge` and `preview` do what the commands of the same
+names do, `evaluate_points` what `evaluate --points` does. `Segmenter` keeps its models loaded, for many scenes and for
+arrays. `Settings` lists every choice, `METHODS` every method.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geoovseg.errors import GeoOVSegError as GeoOVSegError
     from geoovseg.evaluation import evaluate as evaluate
+    from geoovseg.evaluation.points import evaluate_points as evaluate_points
+    from geoovseg.evaluation.sample import sample as sample
     from geoovseg.labels.preview import preview as preview
     from geoovseg.methods import METHODS as METHODS
     from geoovseg.methods import MethodCard as MethodCard
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from geoovseg.settings import Settings as Settings
     from geoovseg.vectors.info import info as info
     from geoovseg.vectors.vectorize import vectorize as vectorize
+    from geoovseg.vectors.zones import stats as stats
 
     __version__: str
 
@@ -34,11 +37,14 @@ _HOMES = {
     "Settings": "settings",
     "encode": "segmenter",
     "evaluate": "evaluation",
+    "evaluate_points": "evaluation.points",
     "info": "vectors.info",
     "merge": "pipeline",
     "open_features": "run.asked",
     "preview": "labels.preview",
+    "sample": "evaluation.sample",
     "segment": "segmenter",
+    "stats": "vectors.zones",
     "vectorize": "vectors.vectorize",
 }
 __all__ = sorted([*_HOMES, "__version__"])

@@ -76,7 +76,7 @@ def test_a_style_that_does_not_fit_on_the_disk_is_told(
     def full(*arguments: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(write, "_add_style", full)
+    monkeypatch.setattr(write, "add_style", full)
     with pytest.raises(OutputError, match="database or disk is full; is the disk full"):
         vectorize(labels, tmp_path / "out.gpkg")
 

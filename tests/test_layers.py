@@ -15,7 +15,8 @@ RANKS = (
     {"cli"},
     {"demo"},
     {"pipeline"},
-    {"vectors", "evaluation"},
+    {"evaluation"},
+    {"vectors"},
     {"run"},
     {"settings", "tiles"},
     {"methods", "labels"},
@@ -29,8 +30,8 @@ HOMES = {
     "torch": {"ops", "models", "methods", "windows", "features", "run", "pipeline", "segmenter", "demo"},
     "typer": {"cli"},
     "tqdm": {"cli"},
-    "shapely": {"scene", "vectors"},
-    "geopandas": {"scene", "vectors"},
+    "shapely": {"scene", "vectors", "evaluation"},
+    "geopandas": {"scene", "vectors", "evaluation"},
     "pyogrio": {"scene", "vectors"},
     "pyproj": {"rasters", "scene", "vectors", "evaluation"},
     "open_clip": {"models", "demo"},
@@ -42,6 +43,7 @@ HOMES = {
     "scipy": {"ops", "vectors"},
     "pyarrow": {"scene", "vectors"},
     "zarr": {"features"},
+    "exactextract": {"vectors"},
 }
 ROOMS = {"small": SMALL, "pipeline": {"segmenter"}, "cli": {"__main__"}}
 """Modules of the root that stand together."""

@@ -20,7 +20,9 @@ from geoovseg.cli import (
     methods,
     models,
     preview,
+    sample,
     segment,
+    stats,
     vectorize,
     vocabulary,
 )
@@ -48,6 +50,8 @@ app.command("merge", cls=Careful)(merge.command)
 app.command("demo", cls=Careful)(demo.command)
 app.command("vectorize", cls=Careful)(vectorize.command)
 app.command("evaluate", cls=Careful)(evaluate.command)
+app.command("sample", cls=Careful)(sample.command)
+app.command("stats", cls=Careful)(stats.command)
 app.command("preview", cls=Careful)(preview.command)
 app.command("info", cls=Careful)(info.command)
 app.command("methods", cls=Careful)(methods.command)

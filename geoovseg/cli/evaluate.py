@@ -10,25 +10,35 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.listing import named
 from geoovseg.cli.output import data, talk
+from geoovseg.errors import UsageError, some
 from geoovseg.network import access
 from geoovseg.prompts import colour_tables
 
 if TYPE_CHECKING:
     from geoovseg.evaluation import EvaluationResult
+    from geoovseg.evaluation.areas import AreaResult, Estimate
 
 NAMED = 8
 """How many classes that are not compared are named."""
 
 
 def command(
-    labels: o.ManyLabelsArg,
-    truth: Annotated[
-        str,
+    files: Annotated[
+        list[str],
         typer.Argument(
-            help="Ground truth: a raster of classes or colours, or a vector file; of several labels also a folder.",
-            metavar="TRUTH",
+            help="Label rasters, folders of them, or @FILE with a path in each line; last the ground truth: a raster "
+            "of classes or colours, or a vector file, of several labels also a folder.",
+            metavar="LABELS TRUTH",
         ),
     ],
+    points: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of TRUTH: points of `geoovseg sample` with their column truth filled in; prints areas and "
+            "accuracies with 95 % intervals.",
+            metavar="FILE",
+        ),
+    ] = None,
     map_: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,7 +68,7 @@ def command(
         ),
     ] = None,
     field: Annotated[
-        str | None, typer.Option(help="Column of class names, for vector truth; default class_name.")
+        str | None, typer.Option(help="Column of class names, for vector truth; default class_name, of --points truth.")
     ] = None,
     layer: Annotated[
         str | None, typer.Option(help="Layer of vector truth; default: its first.", metavar="NAME")
@@ -73,11 +83,21 @@ def command(
     geoovseg evaluate labels.tif truth.tif
 
     Of folders, files of the same name belong together: geoovseg evaluate labels/ truth/
+
+    Areas from a sample: geoovseg evaluate labels.tif --points sample.gpkg
     """
     from geoovseg.evaluation import evaluate
 
-    given = [path for argument in labels for path in named(argument)]
-    true = named(truth)
+    if points is not None:
+        others = {"map": map_, "outside": outside, "truth-nodata": truth_nodata, "colours": colours}
+        if said := [name for name, value in others.items() if value]:
+            raise UsageError(f"--{said[0]} is for TRUTH, not for --points")
+        _of_points(files, points, field, layer, offline=offline, json=json)
+        return
+    if len(files) < 2:
+        raise UsageError(f"{files[0]} alone: give LABELS and TRUTH, or LABELS and --points FILE")
+    *labels, truth = files
+    given, true = [path for argument in labels for path in named(argument)], named(truth)
     with access(offline=offline):
         result = evaluate(
             given if len(given) > 1 or truth.startswith("@") else given[0],
@@ -92,6 +112,43 @@ def command(
     data(*((result.to_json(),) if json else (*_of_files(result), *table(result))))
     for line in _remarks(result):
         talk(line)
+
+
+def _of_points(
+    files: list[str], points: str, field: str | None, layer: str | None, *, offline: bool, json: bool
+) -> None:
+    """Print areas and accuracies that follow from a sample. Raises UsageError."""
+    from geoovseg.evaluation.points import evaluate_points
+
+    if len(files) > 1:
+        raise UsageError(f"--points {points} takes the place of TRUTH: give one label raster, not {some(files)}")
+    with access(offline=offline):
+        result = evaluate_points(files[0], points, field=field, layer=layer)
+    data(*((result.to_json(),) if json else of_areas(result)))
+    for line in result.remarks:
+        talk(f"warning: {line}")
+    for count, what in (
+        (result.unlabelled, "have no truth yet"),
+        (result.outside, "lie where the labels have no data"),
+    ):
+        if count:
+            talk(f"not used: {count} points that {what}")
+
+
+def of_areas(result: AreaResult) -> list[str]:
+    """Areas and accuracies as lines of aligned text."""
+    width = max(16, *(len(name) + 1 for name in result.classes))
+    titles = (f"mapped, {result.unit}", f"area, {result.unit}", "user's", "producer's")
+    lines = [f"{'class':<{width}}{titles[0]:>16}{titles[1]:>26}{titles[2]:>16}{titles[3]:>16}{'points':>8}"]
+    for name, c in result.classes.items():
+        area = f"{c.area.value:,.2f} ± {c.area.margin:,.2f}"
+        accuracies = [_margin(each) for each in (c.users_accuracy, c.producers_accuracy)]
+        lines.append(f"{name:<{width}}{c.mapped:>16,.2f}{area:>26}{accuracies[0]:>16}{accuracies[1]:>16}{c.points:>8}")
+    return [*lines, f"accuracy {_margin(result.accuracy)}   points {result.points}   ± is a 95 % interval"]
+
+
+def _margin(found: Estimate | None) -> str:
+    return "-" if found is None else f"{found.value:.3f} ± {found.margin:.3f}"
 
 
 def table(result: EvaluationResult) -> list[str]:

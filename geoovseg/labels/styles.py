@@ -82,23 +82,40 @@ def label_qml(legend: Sequence[LegendEntry]) -> str:
 
 def vector_qml(legend: Sequence[LegendEntry]) -> str:
     """A QGIS style for polygons: one named colour a class, by the column class_id."""
-    root = Element("qgis", version="3.22", styleCategories="Symbology")
+    outline = (("style", "solid"), ("outline_color", "60,60,60,255"), ("outline_width", "0.1"))
+    return _text(_by_class(legend, "fill", "SimpleFill", outline, "Symbology"), doctype=True)
+
+
+def sample_qml(legend: Sequence[LegendEntry], field: str) -> str:
+    """A QGIS style for points of a sample: coloured by class_id, and a list of the classes to fill a field from."""
+    ring = (("name", "circle"), ("outline_color", "255,255,255,255"), ("outline_width", "0.4"), ("size", "3"))
+    root = _by_class(legend, "marker", "SimpleMarker", ring, "Symbology|Fields|Forms")
+    widget = SubElement(SubElement(SubElement(root, "fieldConfiguration"), "field", name=field), "editWidget")
+    widget.set("type", "ValueMap")
+    values = SubElement(SubElement(SubElement(widget, "config"), "Option", type="Map"), "Option")
+    values.attrib.update(name="map", type="List")
+    for entry in legend:
+        item = SubElement(values, "Option", type="Map")
+        SubElement(item, "Option", name=entry.name, value=entry.name, type="QString")
+    return _text(root, doctype=True)
+
+
+def _by_class(
+    legend: Sequence[LegendEntry], kind: str, layer_class: str, looks: Sequence[tuple[str, str]], categories: str
+) -> Element:
+    """A style with a symbol a class, by the column class_id."""
+    root = Element("qgis", version="3.22", styleCategories=categories)
     renderer = SubElement(root, "renderer-v2", type="categorizedSymbol", attr="class_id", enableorderby="0")
-    categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
+    listed, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
     for number, entry in enumerate(legend):
         said = {"value": str(entry.code), "label": entry.name, "symbol": str(number), "render": "true"}
-        SubElement(categories, "category", said)
-        symbol = SubElement(symbols, "symbol", type="fill", name=str(number), alpha="0.8")
-        layer = SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "pass": "0", "locked": "0"})
+        SubElement(listed, "category", said)
+        symbol = SubElement(symbols, "symbol", type=kind, name=str(number), alpha="0.8")
+        layer = SubElement(symbol, "layer", {"class": layer_class, "enabled": "1", "pass": "0", "locked": "0"})
         red, green, blue = entry.rgb
-        for key, value in (
-            ("color", f"{red},{green},{blue},255"),
-            ("style", "solid"),
-            ("outline_color", "60,60,60,255"),
-            ("outline_width", "0.1"),
-        ):
+        for key, value in (("color", f"{red},{green},{blue},255"), *looks):
             SubElement(layer, "prop", k=key, v=value)
-    return _text(root, doctype=True)
+    return root
 
 
 def measure_qml(band: int = 1) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from geoovseg.errors import OutputError, UsageError
@@ -55,9 +55,9 @@ def check_made_of(polygons: Path, labels: Path) -> None:
         raise OutputError(f"{polygons} is there, but was not made of {labels}; add --overwrite to replace it")
 
 
-def check_target(target: Path, overwrite: bool) -> None:
-    """Refuse a file for polygons that cannot be written. Raises UsageError, OutputError."""
-    driver_of(target)
+def check_target(target: Path, overwrite: bool, driver: Callable[[Path], str] = driver_of) -> None:
+    """Refuse a file for polygons, or of another `driver`'s, that cannot be written. Raises UsageError, OutputError."""
+    driver(target)
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists; add --overwrite to replace it")
     if target.is_dir():

@@ -90,16 +90,16 @@ def write_polygons(
                 held.check()
             check_complete(part, LAYER, held.rows)
             if driver == "GPKG":
-                _add_style(part, legend)
+                add_style(part, LAYER, vector_qml(legend))
         except FAILURES as error:
             raise OutputError(f"cannot write {path}: {first_line(error)}; is the disk full?") from error
         if driver != "GPKG":
-            _write_style(path, vector_qml(legend), overwrite=overwrite)
+            write_style(path, vector_qml(legend), overwrite=overwrite)
         to_disk(part)
         os.replace(part, path)
 
 
-def _write_style(path: Path, text: str, *, overwrite: bool) -> None:
+def write_style(path: Path, text: str, *, overwrite: bool) -> None:
     """Write a style beside a file of polygons, but not in the place of another file's. Warns where it is left out."""
     style = path.with_suffix(".qml")
     there = _start_of(style) if style.is_file() else None
@@ -204,7 +204,7 @@ def _geo(crs: Any, bounds: list[float]) -> dict[str, Any]:
     return {"version": "1.1.0", "primary_column": "geom", "columns": {"geom": column | {"orientation": _OUTWARD}}}
 
 
-def _add_style(path: Path, legend: Sequence[LegendEntry]) -> None:
+def add_style(path: Path, layer: str, style: str) -> None:
     """A default style in the table that QGIS looks for, registered so that other tools know the table."""
     with closing(sqlite3.connect(path)) as connection, connection as base:
         base.execute(
@@ -216,7 +216,7 @@ def _add_style(path: Path, legend: Sequence[LegendEntry]) -> None:
         base.execute(
             "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column, styleName, "
             "styleQML, styleSLD, useAsDefault, description, owner) VALUES ('', '', ?, 'geom', ?, ?, '', 1, '', '')",
-            (LAYER, LAYER, vector_qml(legend)),
+            (layer, layer, style),
         )
         base.execute(
             "INSERT INTO gpkg_contents (table_name, data_type, identifier, description, last_change, srs_id) "

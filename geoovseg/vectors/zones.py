@@ -1,0 +1,193 @@
+"""How much ground classes cover in zones such as districts or fields: hectares and shares.
+
+Zones are laid over the pixels, block by block, so that labels may be of any size and turned any way; how much of a
+pixel a zone covers is exact (exactextract).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from exactextract import exact_extract
+from exactextract.raster import NumPyRasterSource
+from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
+from rasterio.windows import Window
+
+from geoovseg.errors import OutputError, SceneError, UsageError, first_line, some
+from geoovseg.files import as_path
+from geoovseg.labels.areas import HECTARE
+from geoovseg.labels.contents import count, legend_of, named
+from geoovseg.labels.names import is_one_of
+from geoovseg.labels.read import Reader, check_codes, names_in, open_labels, raster_reader
+from geoovseg.rasters.ground import areas_of, ellipsoid_of
+from geoovseg.rasters.open import raster_env
+from geoovseg.scene.shapes import Choice, read_shapes
+from geoovseg.vectors.tables import table_driver, write_table
+from geoovseg.vectors.targets import check_target
+
+LAYER = "zones"
+BLOCK = 1024
+"""Side of what is read at a time, in pixels."""
+STEPS = 100
+"""Pieces that the longest side of a zone is cut into before it is brought to other coordinates, where it is no line."""
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZonesResult:
+    """What was written; `to_json` is what `geoovseg stats --json` prints."""
+
+    zones: str
+    count: int
+    unit: str
+    """ha, or pixels where the labels lie nowhere"""
+    total: dict[str, float]
+    """of all zones together, by class; what two zones share counts in both"""
+    empty: int
+    """zones without a pixel that has data"""
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def stats(
+    labels: str | os.PathLike[str],
+    zones: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    layer: str | None = None,
+    where: str | None = None,
+    overwrite: bool = False,
+) -> ZonesResult:
+    """Hectares and shares of every class in every zone, as columns beside those that the zones have.
+
+    Areas are those on the ellipsoid; of a pixel on a zone's border counts the part that is inside. A share is that of
+    the zone's pixels with data. Without a coordinate system the columns count pixels.
+
+    Args:
+        labels: a label raster of any size.
+        zones: a vector file of polygons, in any coordinates.
+        output: a vector file by its suffix, or `.csv` without shapes; columns `<class>_ha`, `<class>_share`,
+            `labelled_ha`, `nodata_ha`.
+        layer: the layer of the zones; default the first.
+        where: a condition on the zones, as in "county = 'Elk'".
+        overwrite: replace an existing file.
+
+    Raises:
+        SceneError: a file cannot be read. UsageError, OutputError: zones that are no polygons, files in the way.
+    """
+    target = as_path(output, "the output")
+    check_target(target, overwrite, table_driver)
+    if is_one_of(target, [os.fspath(labels), os.fspath(zones)]):
+        raise OutputError(f"{target} is read from; choose another name")
+    with raster_env(), open_labels(labels) as src:
+        check_codes(src)
+        counts = count(src)
+        legend = named(legend_of(src, counts, names_in(src, counts.pixels)))
+        names = {entry.code: name for name, entry in legend.items() if entry.pixels}
+        table = _zones(os.fspath(zones), Choice(layer, where))
+        found = _covered(src, raster_reader(src), _on_pixels(table, src, os.fspath(zones)), [-1, *names])
+        unit = "pixels" if ellipsoid_of(src.crs) is None else "ha"
+    table = _with_columns(table, found, list(names.values()), unit)
+    write_table(target, table, LAYER, overwrite=overwrite)
+    total = dict(zip(names.values(), found[:, 1:].sum(0).tolist(), strict=True))
+    empty = int((found[:, 1:].sum(1) == 0).sum())
+    return ZonesResult(zones=os.fspath(output), count=len(table), unit=unit, total=total, empty=empty)
+
+
+def _zones(name: str, choice: Choice) -> Any:
+    """A table of polygons. Raises SceneError, UsageError."""
+    table = read_shapes(name, choice)
+    wrong = sorted({str(kind) for kind in table.geom_type.dropna()} - {"Polygon", "MultiPolygon"})
+    if wrong or not len(table):
+        raise UsageError(f"{name} must hold polygons; it has {some(wrong) or 'no shapes'}")
+    return table.reset_index(drop=True)
+
+
+def _on_pixels(table: Any, src: Any, where: str) -> list[Any]:
+    """Zones in columns and negative rows of the labels. Raises UsageError."""
+    shapes = table.geometry
+    if src.crs is not None and table.crs is not None and table.crs != src.crs:
+        sides = shapes.bounds
+        longest = np.maximum(sides.maxx - sides.minx, sides.maxy - sides.miny)
+        cut = shapely.segmentize(shapes.to_numpy(), np.maximum(longest.fillna(0).to_numpy() / STEPS, 1e-12))
+        try:
+            shapes = type(shapes)(cut, crs=table.crs).to_crs(src.crs)
+        except ProjError as error:
+            raise UsageError(f"{where} cannot be brought to the grid of the labels: {first_line(error)}") from error
+    back = ~src.transform
+
+    def on_pixels(xy: Floats) -> Floats:
+        col, row = back @ (xy[:, 0], xy[:, 1])
+        return np.stack([col, -row], axis=1)
+
+    return [shapely.transform(shape, on_pixels) if shape is not None else None for shape in shapes]
+
+
+def _covered(src: Any, read: Reader, zones: list[Any], codes: list[int]) -> Floats:
+    """Areas (zones, codes): hectares, or pixels where they lie nowhere. Raises SceneError."""
+    found = np.zeros((len(zones), len(codes)))
+    places = np.array(sorted(codes))
+    back = np.array([codes.index(code) for code in places.tolist()])
+    ellipsoid = ellipsoid_of(src.crs)
+    tree = shapely.STRtree(zones)
+    for window in _windows(src):
+        near = np.sort(tree.query(shapely.box(*_sides(window)), predicate="intersects"))
+        if not len(near):
+            continue
+        kinds = back[np.searchsorted(places, read(window))]
+        sizes = np.ones(kinds.shape) if ellipsoid is None else areas_of(ellipsoid, src.transform, window) / HECTARE
+        for number, cells, parts in _parts(window, kinds, zones, near):
+            found[number] += np.bincount(kinds.ravel()[cells], parts * sizes.ravel()[cells], len(codes))
+    return found
+
+
+def _windows(src: Any) -> Iterator[Window]:
+    for row in range(0, src.height, BLOCK):
+        for col in range(0, src.width, BLOCK):
+            yield Window(col, row, min(BLOCK, src.width - col), min(BLOCK, src.height - row))
+
+
+def _sides(window: Window) -> tuple[int, int, int, int]:
+    """West, south, east, north of a window, in columns and negative rows."""
+    return window.col_off, -window.row_off - window.height, window.col_off + window.width, -window.row_off
+
+
+def _parts(window: Window, kinds: Any, zones: list[Any], near: Any) -> Iterator[tuple[int, Any, Floats]]:
+    """Of each zone its number, the pixels of a window that it covers, and how much of each (0..1).
+
+    Raises SceneError.
+    """
+    raster = NumPyRasterSource(kinds.astype(np.int32), *_sides(window))
+    features = [
+        {"type": "Feature", "properties": {"n": int(n)}, "geometry": shapely.geometry.mapping(zones[n])} for n in near
+    ]
+    try:
+        done = exact_extract(raster, features, ["cell_id", "coverage"], include_cols=["n"])
+    except RuntimeError as error:
+        raise SceneError(f"a zone cannot be laid over the labels: {first_line(error)}") from error
+    for each in done:
+        said = each["properties"]
+        yield said["n"], said["cell_id"], said["coverage"]
+
+
+def _with_columns(table: Any, found: Floats, names: list[str], unit: str) -> Any:
+    """The zones with what was found; a column of the same name that they had gets another one."""
+    end = "_ha" if unit == "ha" else "_px"
+    whole = found[:, 1:].sum(1)
+    with np.errstate(invalid="ignore"):
+        shares = found[:, 1:] / whole[:, None]
+    columns = {f"{name}{end}": found[:, k].round(6) for k, name in enumerate(names, start=1)}
+    columns |= {f"{name}_share": shares[:, k].round(6) for k, name in enumerate(names)}
+    columns |= {f"labelled{end}": whole.round(6), f"nodata{end}": found[:, 0].round(6)}
+    lower = {name.casefold() for name in columns}
+    taken = {name: f"{name}_of_zone" for name in table.columns if name.casefold() in lower}
+    return table.rename(columns=taken).assign(**columns)
