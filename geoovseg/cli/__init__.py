@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from geoovseg.cli import (
+    benchmark,
     demo,
     doctor,
     encode,
@@ -50,6 +51,7 @@ app.command("merge", cls=Careful)(merge.command)
 app.command("demo", cls=Careful)(demo.command)
 app.command("vectorize", cls=Careful)(vectorize.command)
 app.command("evaluate", cls=Careful)(evaluate.command)
+app.command("benchmark", cls=Careful)(benchmark.command)
 app.command("sample", cls=Careful)(sample.command)
 app.command("stats", cls=Careful)(stats.command)
 app.command("preview", cls=Careful)(preview.command)

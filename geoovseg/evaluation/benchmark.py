@@ -1,0 +1,206 @@
+"""Data sets of papers, image by image: what methods find on them, kept as it comes, and the tables that follow."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoovseg.errors import UsageError
+from geoovseg.evaluation.datasets import DataSet, Release, read_data_set
+from geoovseg.evaluation.prepared import Pair, check_classes, hash_of, image_of, pairs, truth_of
+from geoovseg.evaluation.results import Counted, Found, Kept, confusion
+from geoovseg.methods import card, read_settings
+from geoovseg.prompts import digest
+from geoovseg.settings import Settings
+from geoovseg.usage import package_version
+from geoovseg.vocabulary import read_vocabulary
+
+PROTOCOLS = ("paper", "tool")
+VERSIONS = ("geoovseg", "torch", "open_clip_torch", "timm", "numpy")
+
+
+class Looks(Protocol):
+    """What sees images: a release's protocol, or the tool's own pipeline."""
+
+    @property
+    def weights(self) -> dict[str, str | None]:
+        """Names and SHA-256 of the models."""
+
+    def see(self, images: Sequence[NDArray[np.uint8]]) -> list[Any]:
+        """Best classes and their probabilities of some images."""
+
+
+def benchmark(
+    name: str,
+    images: str,
+    truth: str,
+    output: str,
+    settings: Settings,
+    *,
+    protocol: str = "paper",
+    split: str | None = None,
+    limit: int | None = None,
+    sweep: Sequence[float] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Found:
+    """Run a method over a data set; what is there already of the same run is gone on with.
+
+    Args:
+        name: a data set by name, or a YAML file that describes one.
+        images: the folder of its images.
+        truth: the folder of its truth.
+        output: a folder, for `<data set>_<method>_<protocol>.jsonl` with the confusion of every image.
+        settings: method, model, `--set` and the like; what the release chooses on the data set comes before defaults.
+        protocol: `paper` as the release runs it, `tool` as `geoovseg segment` does.
+        split: a file with the names of the images to use, one a line.
+        limit: only so many images, the first.
+        sweep: thresholds to count with as well.
+        progress: called with images done and images in all.
+
+    Raises:
+        UsageError: a data set that is not prepared as it should be, a method whose release is not known. SceneError.
+    """
+    data = read_data_set(name)
+    both = pairs(data, images, truth, split)
+    if limit is None:
+        check_classes(data, both)
+    both = both[:limit]
+    release, own = chosen(data, settings, protocol)
+    header = _header(data, release, own, protocol, hash_of(both, (images, truth)), sweep)
+    kept = Kept(Path(output), data, own.method, protocol, header, overwrite=settings.overwrite)
+    left = [group for group in _groups(both, release.context) if not kept.has([pair.name for pair in group])]
+    if left:
+        looks = opened(data, release, own, protocol)
+        kept.weigh(looks.weights)
+        done = len(both) - sum(map(len, left))
+        for group in left:
+            kept.add([pair.name for pair in group], _counted(data, release, looks, group, sweep))
+            done += len(group)
+            progress(done, len(both))
+    return kept.found(data)
+
+
+def chosen(data: DataSet, settings: Settings, protocol: str) -> tuple[Release, Settings]:
+    """What the release does, and the settings of the run: the user's, then the release's, then the defaults."""
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"--protocol {protocol}: choose {' or '.join(PROTOCOLS)}")
+    words = None if settings.vocabulary is None else os.fspath(settings.vocabulary)
+    if "vfm" not in card(settings.method).needs:
+        settings = replace(settings, vfm=None)  # it is for others of the methods that are compared
+    if protocol == "tool":
+        known = data.runs.get("default") or next(iter(data.runs.values()))
+        return Release(classes=words or known["classes"]), settings
+    release = data.release(settings.method)
+    own = replace(
+        settings,
+        settings={**release.settings, **settings.settings},
+        upsample=release.upsample if settings.upsample == "auto" else settings.upsample,
+        vfm=settings.vfm or (release.vfm if "vfm" in card(settings.method).needs else None),
+    )
+    return replace(release, classes=words or release.classes), own
+
+
+def opened(data: DataSet, release: Release, settings: Settings, protocol: str) -> Looks:
+    """Loaded models. Raises UsageError for classes that are not those of the data set."""
+    words = read_vocabulary(release.classes)
+    if len(words.channels) != len(data.labels):
+        classes = f"{len(words.channels)} classes, {data.title} {len(data.labels)}"
+        raise UsageError(f"the list {release.classes} has {classes}")
+    # classes of a data set are complete: none is added to them
+    settings = replace(settings, background="auto" if words.own_background else "none", vocabulary=None)
+    if protocol == "tool":
+        return _Tool(words, settings)
+    from geoovseg.run.published import open_published
+
+    return open_published(words, settings, _way(data, release, settings.method))
+
+
+def _way(data: DataSet, release: Release, method: str) -> Any:
+    """The protocol of a release on a data set; baselines are run as the data set's own release ran them."""
+    from geoovseg.methods.published import RELEASES
+    from geoovseg.methods.published import Protocol as Way
+
+    way = RELEASES.get(method, Way()) if method in data.runs else Way()
+    same = ("resize", "keep_ratio", "crop", "stride", "scale", "area", "pamr_steps", "background")
+    return replace(way, **{name: getattr(release, name) for name in same})
+
+
+class _Tool:
+    """The tool's own pipeline on arrays."""
+
+    @property
+    def weights(self) -> dict[str, str | None]:
+        """Names and SHA-256 of the models."""
+        return dict(self._worker.predictor.facts.digests)
+
+    def __init__(self, words: Any, settings: Settings) -> None:
+        from geoovseg.run.worker import Worker
+
+        self._worker, self._settings, self._first = Worker(words, settings), settings, 0 if words.background else 1
+
+    def see(self, images: Sequence[NDArray[np.uint8]]) -> list[tuple[Any, Any]]:
+        """Classes and confidence of images."""
+        from geoovseg.run.arrays import predict
+
+        both = [predict(self._worker, self._settings, image, None) for image in images]
+        return [(codes - self._first, sure) for codes, sure in both]
+
+
+def _groups(both: Sequence[Pair], context: int) -> Iterator[Sequence[Pair]]:
+    return (both[start : start + context] for start in range(0, len(both), context))
+
+
+def _counted(data: DataSet, release: Release, looks: Looks, group: Sequence[Pair], sweep: Sequence[float]) -> Counted:
+    """Confusions of some images: at the release's threshold each, at the others together."""
+    images = [image_of(pair.image) for pair in group]
+    began = time.monotonic()
+    seen = looks.see(images)
+    seconds = time.monotonic() - began
+    each, swept = [], [np.zeros((len(data.labels), len(data.labels) + 1), np.int64) for _ in sweep]
+    for pair, (classes, sure) in zip(group, seen, strict=True):
+        truth = truth_of(data, pair.truth)
+        if truth.shape != classes.shape:
+            raise UsageError(f"{pair.image} has {classes.shape} pixels, and its truth {pair.truth} {truth.shape}")
+        each.append(confusion(truth, _decided(classes, sure, release.threshold, release), len(data.labels)))
+        for total, threshold in zip(swept, sweep, strict=True):
+            total += confusion(truth, _decided(classes, sure, threshold, release), len(data.labels))
+    return Counted(each, swept, seconds, sum(image.shape[0] * image.shape[1] for image in images))
+
+
+def _decided(classes: Any, sure: Any, threshold: float, release: Release) -> Any:
+    """Classes, those of too low a probability as the background (strictly below, as the releases compare)."""
+    return np.where(sure < np.float32(threshold), release.background, classes)
+
+
+def _header(
+    data: DataSet, release: Release, settings: Settings, protocol: str, files: str, sweep: Sequence[float]
+) -> dict[str, Any]:
+    """Everything that could change a number; digests of weights are added when these are loaded."""
+    words = read_vocabulary(release.classes)
+    return {
+        "data_set": data.name,
+        "labels": list(data.labels),
+        "method": settings.method,
+        "protocol": protocol,
+        "release": json.loads(json.dumps(asdict(release))) if protocol == "paper" else None,
+        "settings": read_settings(settings.method, settings.settings),
+        "model": settings.model,
+        "vfm": settings.vfm,
+        "upsample": settings.upsampled_by,
+        "words": [list(group) for group in words.groups],
+        "templates": settings.templates,
+        "templates_sha256": digest(settings.templates),
+        "files_sha256": files,
+        "precision": settings.precision,
+        "sweep": list(sweep),
+        "versions": {name: package_version(name) for name in VERSIONS},
+        "weights": None,
+    }

@@ -1,0 +1,126 @@
+"""The papers' data sets, a YAML file each: how they are laid out and coded, and what releases do on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from geoovseg.errors import UsageError, did_you_mean, first_line
+from geoovseg.files import LARGEST_TEXT, bytes_of, text_of
+
+FOLDER = Path(__file__).parent
+Code = Literal["index", "reduce_zero", "binary"]
+"""How truth says classes: by index; by index + 1, 0 being unknown; by dark and light (or 0 and 1)."""
+UNKNOWN = 255
+"""In truth: what is not compared."""
+CODES = ("index", "reduce_zero", "binary")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What a method's release does on a data set."""
+
+    classes: str
+    """class list, by name or file"""
+    threshold: float = 0.0
+    """least probability; below it a pixel is `background`"""
+    background: int = 0
+    """index of the class that unsure pixels get"""
+    scale: float = 50.0
+    crop: int = 224
+    stride: int = 112
+    resize: tuple[int, int] = (448, 448)
+    keep_ratio: bool = True
+    area: float | None = None
+    pamr_steps: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """of the method"""
+    upsample: str = "bilinear"
+    vfm: str | None = None
+    context: int = 1
+    """images that are corrected together"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """One data set: where its files are, how its truth is to be read, what releases did and found."""
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    """classes by index"""
+    image_suffix: str
+    truth_suffix: str
+    runs: Mapping[str, Mapping[str, Any]]
+    """by method, what its release chooses; `default` is for all"""
+    code: Code = "index"
+    colours: str | None = None
+    """table for truth that is in colours all the same"""
+    foreground: tuple[str, ...] = ()
+    """where classes are extracted from a background: those whose IoU is the figure"""
+    expect: Mapping[str, int] = field(default_factory=dict)
+    """`images`: how many there are; `classes`: how many occur in the truth, by default all"""
+    published: Mapping[str, float] = field(default_factory=dict)
+    """percent, by method"""
+    source: str = ""
+    licence: str = ""
+    layout: str = ""
+
+    def release(self, method: str) -> Release:
+        """What a method's release does. Raises UsageError where that is not known."""
+        if method not in self.runs and "default" not in self.runs:
+            raise UsageError(
+                f"what the release of {method} does on {self.name} is not known here; it is for "
+                f"{', '.join(self.runs)}: choose one of these, or --protocol tool"
+            )
+        given = {**self.runs.get("default", {}), **self.runs.get(method, {})}
+        if unknown := set(given) - {each.name for each in fields(Release)}:
+            raise UsageError(f"data set {self.name}: {method} has {sorted(unknown)[0]}, which means nothing here")
+        return Release(**{**given, "resize": tuple(given.get("resize", (448, 448)))})
+
+
+def names() -> list[str]:
+    """The data sets that are known."""
+    return sorted((path.stem for path in FOLDER.glob("*.yaml")), key=str.casefold)
+
+
+def file_of(name_or_file: str) -> Path:
+    """The file of a data set, by its name in any case or as a file. Raises UsageError."""
+    if Path(name_or_file).is_file():
+        return Path(name_or_file)
+    by_fold = {name.casefold(): name for name in names()}
+    if name_or_file.casefold() not in by_fold:
+        hint = did_you_mean(name_or_file, by_fold)
+        raise UsageError(
+            f"no data set named {name_or_file!r} and no such file{hint}; the names are {', '.join(names())}"
+        )
+    return FOLDER / f"{by_fold[name_or_file.casefold()]}.yaml"
+
+
+def read_data_set(name_or_file: str) -> DataSet:
+    """A data set by name or file. Raises UsageError for a file that says none."""
+    path = file_of(name_or_file)
+    try:
+        said = yaml.safe_load(text_of(bytes_of(path, LARGEST_TEXT)))
+        return _data_set(path.stem, said)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} does not describe a data set: {first_line(error)}") from error
+
+
+def _data_set(name: str, said: Any) -> DataSet:
+    """Raises TypeError and ValueError for what is not as it should be."""
+    if not isinstance(said, dict):
+        raise ValueError("it holds no names with values")
+    for key, kind in (("labels", list), ("runs", dict), ("image_suffix", str), ("truth_suffix", str)):
+        if not isinstance(said.get(key), kind):
+            raise ValueError(f"{key} is missing, or is no {kind.__name__}")
+    if said.get("code", "index") not in CODES:
+        raise ValueError(f"code {said['code']}: choose {', '.join(CODES)}")
+    lists = {key: tuple(map(str, said.get(key, ()))) for key in ("labels", "foreground")}
+    if strange := set(lists["foreground"]) - set(lists["labels"]):
+        raise ValueError(f"foreground {sorted(strange)[0]} is none of the labels")
+    return DataSet(**{"title": name, **said, **lists, "name": name})

@@ -1,0 +1,164 @@
+"""What methods found on a data set, image by image: in memory, and in files that grow while they run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoovseg.errors import OutputError, in_short
+from geoovseg.evaluation.datasets import UNKNOWN, DataSet
+from geoovseg.files import whole
+
+Counts = NDArray[np.int64]
+
+
+class Counted(NamedTuple):
+    """What was found on some images that were seen together."""
+
+    each: list[Counts]
+    """confusion of every image, at the release's threshold"""
+    swept: list[Counts]
+    """of all of them, at every other threshold"""
+    seconds: float
+    pixels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a method found on a data set; the table is made of several of these."""
+
+    method: str
+    protocol: str
+    header: dict[str, Any]
+    """everything that could change a number"""
+    confusions: Counts
+    """(images, classes, classes + 1): rows truth, columns labels, the last one for none of the classes"""
+    seconds: float
+    pixels: int
+    sweep: dict[float, Counts]
+    """by threshold: (classes, classes + 1) of all images"""
+
+
+def confusion(truth: NDArray[np.uint8], given: NDArray[Any], classes: int) -> Counts:
+    """Pixels (C, C + 1): rows truth, columns labels, the last one for what is none of the classes."""
+    known = truth != UNKNOWN
+    labels = np.minimum(given[known].astype(np.int64), classes)
+    pairs = truth[known].astype(np.int64) * (classes + 1) + labels
+    return np.bincount(pairs, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+
+
+class Kept:
+    """A file of results: a header, then a line for every group of images, which a later run goes on with."""
+
+    def __init__(
+        self, folder: Path, data: DataSet, method: str, protocol: str, header: dict[str, Any], *, overwrite: bool
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{data.name}_{method}_{protocol}.jsonl"
+        self._header = header
+        self._lines: dict[tuple[str, ...], dict[str, Any]] = {}
+        if self.path.exists() and not overwrite:
+            self._read()
+        self._write()
+
+    def _read(self) -> None:
+        """What an earlier run left. Raises OutputError for that of another one."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        try:
+            found = [json.loads(line) for line in lines]
+        except ValueError:  # the last line of a run that was killed
+            found = [json.loads(line) for line in lines[:-1]]
+        before = found[0] if found else self._header
+        if other := [key for key in self._header if key != "weights" and before.get(key) != self._header[key]]:
+            raise OutputError(
+                f"{self.path} is of another run: {other[0]} was {in_short(before.get(other[0]))}, and is now "
+                f"{in_short(self._header[other[0]])}; add --overwrite, or choose another -o"
+            )
+        self._header["weights"] = before.get("weights")
+        self._lines = {tuple(line["images"]): line for line in found[1:]}
+
+    def weigh(self, weights: dict[str, str | None]) -> None:
+        """Keep the digests of the weights. Raises OutputError where earlier images were seen with others."""
+        if self._lines and self._header["weights"] != weights:
+            raise OutputError(f"{self.path} was made with other weights; add --overwrite, or choose another -o")
+        self._header["weights"] = weights
+        self._write()
+
+    def _write(self) -> None:
+        with whole(self.path) as part:
+            part.write_text("".join(json.dumps(line) + "\n" for line in (self._header, *self._lines.values())))
+
+    def has(self, names: Sequence[str]) -> bool:
+        """Whether some images have been seen."""
+        return tuple(names) in self._lines
+
+    def add(self, names: Sequence[str], counted: Counted) -> None:
+        """Keep what was found of some images."""
+        line = {
+            "images": list(names),
+            "confusion": [_sparse(counts) for counts in counted.each],
+            "sweep": [_sparse(counts) for counts in counted.swept],
+            "seconds": round(counted.seconds, 3),
+            "pixels": counted.pixels,
+        }
+        self._lines[tuple(names)] = line
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def found(self, data: DataSet) -> Found:
+        """All of it."""
+        return _found(self._header, list(self._lines.values()), len(data.labels))
+
+
+def _sparse(counts: Counts) -> list[list[int]]:
+    """Rows, columns and numbers of what is not 0."""
+    rows, cols = np.nonzero(counts)
+    return [rows.tolist(), cols.tolist(), counts[rows, cols].tolist()]
+
+
+def _dense(sparse: Sequence[Sequence[int]], classes: int) -> Counts:
+    found = np.zeros((classes, classes + 1), np.int64)
+    found[sparse[0], sparse[1]] = sparse[2]
+    return found
+
+
+def _found(header: dict[str, Any], lines: Sequence[dict[str, Any]], classes: int) -> Found:
+    each = [_dense(sparse, classes) for line in lines for sparse in line["confusion"]]
+    swept = {
+        threshold: np.sum([_dense(line["sweep"][k], classes) for line in lines], axis=0)
+        for k, threshold in enumerate(header["sweep"])
+    }
+    return Found(
+        method=header["method"],
+        protocol=header["protocol"],
+        header=header,
+        confusions=np.array(each),
+        seconds=sum(line["seconds"] for line in lines),
+        pixels=sum(line["pixels"] for line in lines),
+        sweep=swept,
+    )
+
+
+def results(folder: str | os.PathLike[str], data: DataSet) -> list[Found]:
+    """What is there of a data set in a folder, of all methods."""
+    found = []
+    for path in sorted(Path(folder).glob(f"{data.name}_*.jsonl")):
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if len(lines) > 1 and lines[0]["labels"] == list(data.labels):
+            found.append(_found(lines[0], lines[1:], len(data.labels)))
+    return found
+
+
+def fingerprint(found: Found) -> str:
+    """A short name of everything that could change a number."""
+    return hashlib.sha256(json.dumps(found.header, sort_keys=True).encode()).hexdigest()[:12]
