@@ -20,6 +20,8 @@ import formats
 import typer
 
 from geoovseg.cli import app
+from geoovseg.evaluation.datasets import names as data_sets
+from geoovseg.evaluation.datasets import read_data_set
 from geoovseg.methods.cards import OWN as METHODS
 from geoovseg.prompts import class_lists
 
@@ -68,6 +70,25 @@ def record_table() -> str:
     return "\n".join(lines)
 
 
+def datasets_table() -> str:
+    """What the data sets' own files say of them."""
+    lines = [
+        "| name | data set | files | truth | classes | images | laid out | licence |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    codes = {"index": "index, 255 unknown", "reduce_zero": "index + 1, 0 unknown", "binary": "0 and 255, or 0 and 1"}
+    for name in data_sets():
+        d = read_data_set(name)
+        files = f"`*{d.image_suffix}`, `*{d.truth_suffix}`"
+        coded = codes[d.code] + (", or the published colours" if d.colours else "")
+        count = d.expect.get("images", "")
+        title = f"[{d.title}]({d.source})"
+        lines.append(
+            f"| `{name}` | {title} | {files} | {coded} | {len(d.labels)} | {count} | {d.layout} | {d.licence} |"
+        )
+    return "\n".join(lines)
+
+
 def lists_line() -> str:
     own = [name for name in class_lists() if not name.endswith("-coninfer")]
     return "Lists in the package: " + ", ".join(f"`{name}`" for name in own) + "; and ConInfer's as `NAME-coninfer`."
@@ -108,6 +129,7 @@ def targets() -> dict[Path, str]:
     """Files and what they should hold, but for docs/formats.md. Every part must have its marks in one page."""
     whole = {ROOT / "docs" / "cli.md": cli_reference()}
     parts = {"methods": methods_table(), "scenes": scenes_table(), "lists": lists_line(), "record": record_table()}
+    parts["datasets"] = datasets_table()
     parts |= {f"settings {name}": settings_table(name) for name in METHODS}
     pages = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
     for name in parts:

@@ -29,14 +29,16 @@ def test_unsure_pixels_take_the_first_word() -> None:
 
 
 def _expected(labels: list[int], grid: tuple[int, int], sigma: float) -> torch.Tensor:
-    """The formula pair by pair, in plain Python."""
+    """The formula pair by pair, with the release's samples: shares of the way in float32, as torch.linspace has them."""
     count, longest = len(labels), max(grid[0], grid[1]) - 1
+    shares = torch.linspace(0, 1, longest + 1)
     same = torch.zeros(count, count)
     for i in range(count):
         for j in range(count):
             (a, b), (c, d) = divmod(i, grid[1]), divmod(j, grid[1])
             steps = max(abs(a - c), abs(b - d))
-            way = [(round(a + k / longest * (c - a)), round(b + k / longest * (d - b))) for k in range(steps + 1)]
+            ends = torch.tensor([[a, b], [c, d]], dtype=torch.float32)
+            way = (ends[0] + shares[: steps + 1, None] * (ends[1] - ends[0])).round().int().tolist()
             broken = any(labels[row * grid[1] + col] != labels[i] for row, col in way)
             same[i, j] = float(labels[i] == labels[j]) * (math.exp(-steps / longest) if broken else 1)
     size = min(count, int(6 * sigma + 1))
@@ -50,7 +52,7 @@ def _expected(labels: list[int], grid: tuple[int, int], sigma: float) -> torch.T
     return F.pad(smooth / (smooth.sum(1, keepdim=True) + 1e-8), (1, 0, 1, 0))
 
 
-@pytest.mark.parametrize("grid", [(3, 5), (4, 4), (7, 2)])
+@pytest.mark.parametrize("grid", [(3, 5), (4, 4), (7, 2), (7, 7), (8, 13)])
 @pytest.mark.parametrize("sigma", [0.5, 5.0])
 def test_feedback_equals_its_formula(grid: tuple[int, int], sigma: float) -> None:
     labels = torch.randint(0, 2, (grid[0] * grid[1],), generator=torch.Generator().manual_seed(4))

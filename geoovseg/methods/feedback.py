@@ -61,26 +61,28 @@ def _smooth(rows: Tensor, sigma: float) -> Tensor:
 def _places(grid: Grid) -> Tensor:
     """Row and column of every patch, (N, 2)."""
     rows, cols = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
-    return torch.stack([rows.flatten(), cols.flatten()], -1).double()
+    return torch.stack([rows.flatten(), cols.flatten()], -1).float()
 
 
 def _steps(grid: Grid) -> Tensor:
     """Steps between patches (N, N), diagonal ones counting one."""
     place = _places(grid)
-    return (place[:, None] - place[None]).abs().amax(-1).float()
+    return (place[:, None] - place[None]).abs().amax(-1)
 
 
 def _broken(labels: Tensor, grid: Grid) -> Tensor:
     """Whether another word lies on the way between patches (B, N, N), in the leading part of it.
 
     The segment from i to j is sampled at k / K, K being the longest way in the grid, and rounded half to even; of these
-    K + 1 samples the release looks at the first `steps` + 1 only.
+    K + 1 samples the release looks at the first `steps` + 1 only. Halves are rare and fall as float32 has them there
+    (torch.linspace): in a grid of 7 x 7 a share of k / K in double precision looks at another patch now and then.
     """
     place, steps = _places(grid), _steps(grid)
     longest = int(steps.max())
+    shares = torch.linspace(0, 1, longest + 1)
     found = torch.zeros(len(labels), *steps.shape, dtype=torch.bool, device=labels.device)
     for k in range(1, longest + 1):
-        way = (place[:, None] + k / longest * (place[None] - place[:, None])).round().long()
+        way = (place[:, None] + shares[k] * (place[None] - place[:, None])).round().long()
         index = torch.where(k <= steps, way[..., 0] * grid[1] + way[..., 1], torch.arange(len(place))[:, None])
         found |= labels[:, index.to(labels.device)] != labels[:, :, None]
     return found
