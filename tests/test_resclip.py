@@ -29,7 +29,7 @@ def test_unsure_pixels_take_the_first_word() -> None:
 
 
 def _expected(labels: list[int], grid: tuple[int, int], sigma: float) -> torch.Tensor:
-    """The formula pair by pair, with the release's samples: shares of the way in float32, as torch.linspace has them."""
+    """The formula pair by pair, with the release's samples of the way, in float32."""
     count, longest = len(labels), max(grid[0], grid[1]) - 1
     shares = torch.linspace(0, 1, longest + 1)
     same = torch.zeros(count, count)
@@ -38,7 +38,8 @@ def _expected(labels: list[int], grid: tuple[int, int], sigma: float) -> torch.T
             (a, b), (c, d) = divmod(i, grid[1]), divmod(j, grid[1])
             steps = max(abs(a - c), abs(b - d))
             ends = torch.tensor([[a, b], [c, d]], dtype=torch.float32)
-            way = (ends[0] + shares[: steps + 1, None] * (ends[1] - ends[0])).round().int().tolist()
+            share = shares[: steps + 1, None]
+            way = (ends[0] * (1 - share) + ends[1] * share).round().int().tolist()
             broken = any(labels[row * grid[1] + col] != labels[i] for row, col in way)
             same[i, j] = float(labels[i] == labels[j]) * (math.exp(-steps / longest) if broken else 1)
     size = min(count, int(6 * sigma + 1))

@@ -74,15 +74,15 @@ def _broken(labels: Tensor, grid: Grid) -> Tensor:
     """Whether another word lies on the way between patches (B, N, N), in the leading part of it.
 
     The segment from i to j is sampled at k / K, K being the longest way in the grid, and rounded half to even; of these
-    K + 1 samples the release looks at the first `steps` + 1 only. Halves are rare and fall as float32 has them there
-    (torch.linspace): in a grid of 7 x 7 a share of k / K in double precision looks at another patch now and then.
+    K + 1 samples the release looks at the first `steps` + 1 only. Halves fall as they do there, where a point is
+    i (1 - t) + j t in float32: in double precision other patches are looked at now and then.
     """
     place, steps = _places(grid), _steps(grid)
     longest = int(steps.max())
     shares = torch.linspace(0, 1, longest + 1)
     found = torch.zeros(len(labels), *steps.shape, dtype=torch.bool, device=labels.device)
     for k in range(1, longest + 1):
-        way = (place[:, None] + shares[k] * (place[None] - place[:, None])).round().long()
+        way = (place[:, None] * (1 - shares[k]) + place[None] * shares[k]).round().long()
         index = torch.where(k <= steps, way[..., 0] * grid[1] + way[..., 1], torch.arange(len(place))[:, None])
         found |= labels[:, index.to(labels.device)] != labels[:, :, None]
     return found
