@@ -152,3 +152,37 @@ def test_scores_have_the_class_tokens_share_taken_off(tiny_clip: open_clip.CLIP)
     cls = plain.features(pixels).cls
     expected = plain.score(pixels) - 0.3 * cosines(cls, text)[:, :, None, None]
     torch.testing.assert_close(biased.score(pixels), expected)
+
+
+def _own(encoder: ReAttn, x: torch.Tensor) -> torch.Tensor:
+    q, k, _ = encoder.clip.qkv(encoder.clip.depth - 1, x)
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1).mean(1)
+
+
+def test_without_its_parts_attention_is_the_last_blocks_own(encoder: ReAttn) -> None:
+    none = replace(encoder, patches=False, class_row=False, zero_column=False)
+    attention, x, _ = none.refined(_pixels(32, 40))
+    torch.testing.assert_close(attention, _own(encoder, x))
+
+
+@pytest.mark.parametrize("off", ["patches", "class_row", "zero_column"])
+def test_each_part_alone_can_be_the_last_blocks_own(encoder: ReAttn, off: str) -> None:
+    whole, x, _ = encoder.refined(_pixels(32, 40))
+    found, own = replace(encoder, **{off: False}).refined(_pixels(32, 40))[0], _own(encoder, x)
+    expected = whole.clone()
+    if off == "class_row":
+        expected[:, 0] = own[:, 0]
+    elif off == "patches":
+        expected[:, 1:, 1:] = own[:, 1:, 1:] / own[:, 1:, 1:].sum(-1, keepdim=True)
+    else:
+        expected[:, 1:, :1] = own[:, 1:, :1]
+        expected[:, 1:, 1:] *= 1 - own[:, 1:, :1]
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.sum(-1), torch.ones(found.shape[:2]))
+
+
+def test_the_blocks_that_are_compared_can_be_chosen(encoder: ReAttn) -> None:
+    alone = [replace(encoder, compared_first=k, compared_count=1) for k in (0, 1)]
+    both = replace(encoder, compared_first=0, compared_count=2)
+    mean = sum(each._turned(_pixels(32, 32))[0] for each in alone) / 2
+    torch.testing.assert_close(both._turned(_pixels(32, 32))[0], mean)

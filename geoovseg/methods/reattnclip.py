@@ -17,9 +17,6 @@ from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import full, summing
 
-TURNED = (9, 10, 11)
-"""Blocks whose inputs are compared in four rotations, from 0, the same in deeper towers."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReAttn:
@@ -33,21 +30,30 @@ class ReAttn:
     middle_count: int
     temperature: float
     exclude_self: bool
+    compared_first: int
+    compared_count: int
+    patches: bool
+    class_row: bool
+    zero_column: bool
 
     @property
     def notes(self) -> tuple[str, ...]:
         """For the run record: which blocks stand for the published ones in another tower."""
-        found = (self.middle, self.compared)
-        if found == (self._published_middle, TURNED):
+        found, published = (self.middle, self.compared), (self._published_middle, self._published_compared)
+        if found == published:
             return ()
         return (
             f"middle blocks {self.middle} and compared blocks {self.compared} of {self.clip.depth} for "
-            f"{self._published_middle} and {TURNED} of {PAPER_DEPTH}",
+            f"{published[0]} and {published[1]} of {PAPER_DEPTH}",
         )
 
     @property
     def _published_middle(self) -> tuple[int, ...]:
         return tuple(range(self.middle_first, min(self.middle_first + self.middle_count, PAPER_DEPTH - 1)))
+
+    @property
+    def _published_compared(self) -> tuple[int, ...]:
+        return tuple(range(self.compared_first, min(self.compared_first + self.compared_count, PAPER_DEPTH)))
 
     @property
     def middle(self) -> tuple[int, ...]:
@@ -56,8 +62,8 @@ class ReAttn:
 
     @property
     def compared(self) -> tuple[int, ...]:
-        """Blocks whose inputs are compared."""
-        return blocks_of(TURNED, self.clip.depth, before_last=False)
+        """Blocks whose inputs are compared in four rotations."""
+        return blocks_of(self._published_compared, self.clip.depth, before_last=False)
 
     def __call__(self, pixels: Tensor) -> Features:
         """Features of the windows (sec. 3.3): Y = A V, without skip connection and feed-forward part."""
@@ -71,14 +77,24 @@ class ReAttn:
         """The map of attention (B, 1 + N, 1 + N), rows adding to 1; the last block's input; the grid (eq. 11 to 15).
 
         A = [[a00, a0], [0, S]], S ~ alpha S_rot + beta A_middle between patches, a of the middle blocks: patches see
-        nothing of the class token.
+        nothing of the class token. Each of the three parts may be the last block's own attention, mean over heads;
+        where patches see the class token, S has the rest of their rows.
         """
         similar, x, grid, middle = self._turned(pixels)
-        between = self.alpha * similar + self.beta * middle[:, 1:, 1:]
+        own = middle if self.patches and self.class_row and self.zero_column else self._own(x)
+        between = self.alpha * similar + self.beta * middle[:, 1:, 1:] if self.patches else own[:, 1:, 1:]
         attention = torch.zeros_like(middle)
-        attention[:, 0] = middle[:, 0]
-        attention[:, 1:, 1:] = between / between.sum(-1, keepdim=True)
+        attention[:, 0] = (middle if self.class_row else own)[:, 0]
+        if not self.zero_column:
+            attention[:, 1:, :1] = own[:, 1:, :1]
+        attention[:, 1:, 1:] = (1 - attention[:, 1:, :1]) * between / between.sum(-1, keepdim=True)
         return attention, x, grid
+
+    def _own(self, x: Tensor) -> Tensor:
+        """The last block's attention for its input (B, 1 + N, E): (B, 1 + N, 1 + N), mean over heads."""
+        found: list[Tensor] = []
+        summing(found, heads=False)(*self.clip.qkv(self.clip.depth - 1, x))
+        return found[0]
 
     def _turned(self, pixels: Tensor) -> tuple[Tensor, Tensor, Grid, Tensor]:
         """S_rot (B, N, N); tokens entering the last block; the grid; mean attention of the middle blocks."""

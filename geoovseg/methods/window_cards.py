@@ -264,6 +264,29 @@ WINDOW_METHODS: dict[str, MethodCard] = {
                 at_most=10_000,
             ),
             Field("exclude_self", False, "leave out the similarity of a patch with itself (ours)"),
+            Field(
+                "compared_first",
+                9,
+                "first of the blocks that are compared in rotations, from 0 (paper)",
+                at_least=0,
+                at_most=11,
+            ),
+            Field(
+                "compared_count",
+                3,
+                "how many blocks are compared, up to the last (paper: 9 to 11)",
+                at_least=1,
+                at_most=12,
+            ),
+            Field("patches", True, "patches attend as told; false: as in the last block (ablation)"),
+            Field(
+                "class_row", True, "the class token attends as in the middle blocks; false: as in the last (ablation)"
+            ),
+            Field(
+                "zero_column",
+                True,
+                "patches see nothing of the class token; false: as much as in the last block (ablation)",
+            ),
         ),
         build="geoovseg.methods.reattnclip:build",
     ),
