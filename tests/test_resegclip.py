@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from golden_cases import Case, assert_close, build, case_id, find
 from torch.nn import functional as F
 
 from geoovseg.methods.dense import cosines
-from geoovseg.methods.resegclip import ReSegClip, layers, region_bias, shares_at_pixels
+from geoovseg.methods.resegclip import ReSegClip, plan_of, region_bias, shares_at_pixels
+from geoovseg.models.vit import ClipVit
 from geoovseg.ops.regions import painted, patch_ids
 
 
@@ -100,7 +102,23 @@ def test_images_get_the_labels_of_the_release(case: Case) -> None:
 
 
 def test_the_last_quarter_of_a_tower_has_masks() -> None:
-    assert layers(24, "code") == (0, 1, 2, 3, None, None)
-    assert layers(24, "paper") == (3, 2, 1, 0, None, None)
-    assert layers(12, "code") == (0, 3, None)
-    assert len(layers(32, "code")) == 8
+    assert plan_of(24, "code") == (0, 1, 2, 3, None, None)
+    assert plan_of(24, "paper") == (3, 2, 1, 0, None, None)
+    assert plan_of(12, "code") == (0, 3, None)
+    assert len(plan_of(32, "code")) == 8
+    assert plan_of(24, "code", 3) == (0, 3, None)
+    assert plan_of(24, "code", 1) == (0,)
+    assert plan_of(24, "code", 0) == plan_of(12, "paper", 0) == ()
+    assert [len(plan_of(24, "code", last)) for last in (12, 18, 24)] == [12, 18, 24]
+
+
+def test_without_masks_it_is_clip_itself(tiny_clip: open_clip.CLIP) -> None:
+    """No block is held to regions, so that whatever these are, features are those of the tower as trained."""
+    vit = ClipVit(tiny_clip.visual)
+    pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    x, _ = vit.embed(pixels)
+    for i in range(vit.depth):
+        x = vit.block(i, x)
+    method = build(vit, "resegclip", regions="none", layers=0)
+    found = method.unit_features(pixels, torch.zeros(1, 1, 32, 32, dtype=torch.long))
+    torch.testing.assert_close(found.flatten(2).mT, F.normalize(vit.readout(x)[:, 1:], dim=-1))

@@ -168,6 +168,14 @@ REGION_METHODS: dict[str, MethodCard] = {
                 choices=("code", "paper"),
             ),
             Field(
+                "layers",
+                6,
+                "how many of the last blocks of 24 have masks, in other towers as large a part; a third of them leave "
+                "each patch to itself (paper: 6 is best of 0, 1, 3, 6, 12, 18)",
+                at_least=0,
+                at_most=24,
+            ),
+            Field(
                 "output",
                 "paper",
                 "paper: cosines of patches brought to pixels; code: features brought to pixels, then shares of bare "

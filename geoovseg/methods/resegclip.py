@@ -45,14 +45,15 @@ Layers = tuple[int | None, ...]
 """For the last blocks of a tower: the set whose regions hold attention together; None: each patch keeps to itself."""
 
 
-def layers(depth: int, order: str) -> Layers:
-    """The plan for a tower: two thirds of its last quarter by regions, then patches by themselves.
+def plan_of(depth: int, order: str, last: int = LAST) -> Layers:
+    """The plan for a tower: two thirds of its last blocks by regions, then patches by themselves.
 
-    `order` is that of the sets: `code` as released, `paper` the other way round.
+    `order` is that of the sets: `code` as released, `paper` the other way round. `last` blocks of 24 have masks, a
+    quarter, and as large a part of other towers; 0 is none.
     """
-    quarter = max(1, round(depth * LAST / DEPTH))
-    alone = max(1, round(quarter / 3)) if quarter > 1 else 0
-    masked = quarter - alone
+    count = max(1, round(depth * last / DEPTH)) if last else 0
+    alone = max(1, round(count / 3)) if count > 1 else 0
+    masked = count - alone
     sets = [round(n * (len(SETS) - 1) / max(1, masked - 1)) for n in range(masked)]
     return (*(sets if order == "code" else [len(SETS) - 1 - n for n in sets]), *([None] * alone))
 
@@ -192,10 +193,10 @@ def shares_at_pixels(patches: Tensor, text: Tensor, size: tuple[int, int]) -> Te
 
 def _make(
     clip: ClipVit, text: Tensor, *, vocabulary: Vocabulary, cut: Cut | None, regions: Regions, scale: float, order: str,
-    output: str, exact: bool, iou: float, stability: float, mask_order: Order,
+    layers: int, output: str, exact: bool, iou: float, stability: float, mask_order: Order,
 ) -> ReSegClip:  # fmt: skip
-    published = layers(clip.depth, order)
-    used = sorted({level for level in published if level is not None})
+    published = plan_of(clip.depth, order, layers)
+    used = sorted({level for level in published if level is not None}) or [0]  # regions are asked for in any case
     sets = [_changed(SETS[level], iou, stability, mask_order) for level in used]
     said = f"masks in the last {len(published)} of {clip.depth} blocks: sets {published}"
     return ReSegClip(
