@@ -156,3 +156,20 @@ def test_the_command_prints_margins_and_weights(tmp_path: Path, geoovseg: Callab
     assert text.count("weight 0.500") == 2
     with pytest.raises(UsageError, match="margins need two classes or more, and two prompts"):
         compose(["demo", "demo"], out, read_classes(None, "demo"), count=1)
+
+
+def test_weights_may_be_given(tmp_path: Path, geoovseg: Callable[..., Any]) -> None:
+    """The other model's projection is one and a half times the demo's."""
+    demo, _ = load_whole(model_card("demo"))
+    for said, share in ((".3,.1", 0.25), ("equal", 0.5), ("0,1", 1.0)):
+        out = tmp_path / f"{said}.safetensors"
+        code, _, err = geoovseg("models", "compose", "demo", _other(tmp_path), "-o", out, "--weights", said)
+        assert code == 0, err
+        fused, _ = load_whole(model_card(str(out)))
+        torch.testing.assert_close(fused.visual.proj, (1 + share / 2) * demo.visual.proj)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0]])
+def test_weights_that_cannot_be_are_refused(tmp_path: Path, words: Vocabulary, weights: list[float]) -> None:
+    with pytest.raises(UsageError, match="give 2 numbers of at least 0"):
+        compose(["demo", "demo"], tmp_path / "x.safetensors", words, weights=weights)

@@ -18,6 +18,7 @@ from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
 from geoovseg.models.weights import bundle as copy_weights
 from geoovseg.models.weights import fetch_weights, local_weights, verify
 from geoovseg.network import access
+from geoovseg.numerals import number
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_classes
 
@@ -135,6 +136,10 @@ def compose_models(
     vocabulary: Annotated[str, typer.Option(help="Classes whose words are told apart: a name or a file.")] = "loveda",
     variants: Annotated[int, typer.Option(help="Sentences for each class.")] = 20,
     seed: Annotated[int, typer.Option(help="For the choice of sentences.")] = 0,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Instead of margins: a weight for each model, as in .37,.63; or equal.", metavar="W,W|equal"),
+    ] = None,
     overwrite: Annotated[bool, o.of("overwrite")] = False,
     json: o.JsonOpt = False,
 ) -> None:
@@ -145,13 +150,24 @@ def compose_models(
     from geoovseg.models.compose import compose
 
     words = read_classes(None, vocabulary)
-    members = compose(names, output, words, count=variants, seed=seed, overwrite=overwrite)
+    shares = _weights(weights, len(names))
+    members = compose(names, output, words, count=variants, seed=seed, weights=shares, overwrite=overwrite)
     if json:
         data(jsonlib.dumps({"path": str(output), "members": [asdict(member) for member in members]}))
         return
     for member in members:
         data(f"{member.name:<28}margin {member.margin:.4f}  weight {member.weight:.3f}")
     data(str(output), names=True)
+
+
+def _weights(said: str | None, count: int) -> list[float] | None:
+    """`.37,.63` or `equal` as numbers. Raises UsageError."""
+    if said is None or said == "equal":
+        return None if said is None else [1.0] * count
+    try:
+        return [number(part) for part in said.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--weights {said}: {error}; write numbers with commas between, or equal") from error
 
 
 @app.command("verify", cls=o.Careful)

@@ -110,13 +110,17 @@ def compose(
     *,
     count: int = 20,
     seed: int = 0,
+    weights: Sequence[float] | None = None,
     overwrite: bool = False,
 ) -> list[Member]:
     """Average models into one file of weights, with a card (.json) beside it, for `--model FILE`.
 
+    Models count by their margins, or by `weights`, whose sum is made 1.
+
     Raises UsageError, OutputError, WeightsMissingError, and ModelError for models that cannot be averaged.
     """
     cards = _checked(names, output, vocabulary, count, overwrite)
+    _check_weights(weights, len(names))
     prompts = prompt_variants(vocabulary, count, seed)
     states: list[dict[str, Tensor]] = []
     found: list[float] = []
@@ -126,14 +130,21 @@ def compose(
             embeddings = torch.stack([model.encode_text(tokenize(sentences)) for sentences in prompts])
         found.append(margins(embeddings).margin)
         states.append({k: v for k, v in model.state_dict().items() if not k.endswith(BUFFERS)})
-    weights = weigh(found)
-    fused = average(states, weights)
+    shares = weigh(found) if weights is None else [weight / sum(weights) for weight in weights]
+    fused = average(states, shares)
     members = [
         Member(name=card.name, sha256=file_sha256(find_weights(card)), margin=margin, weight=weight)
-        for card, margin, weight in zip(cards, found, weights, strict=True)
+        for card, margin, weight in zip(cards, found, shares, strict=True)
     ]
     _write(output, fused, cards[0], members, {"classes": len(vocabulary.classes), "variants": count, "seed": seed})
     return members
+
+
+def _check_weights(weights: Sequence[float] | None, count: int) -> None:
+    """Refuse weights that are not one a model, or none of which counts. Raises UsageError."""
+    if weights is not None and (len(weights) != count or min(weights) < 0 or not 0 < sum(weights) < float("inf")):
+        given = ",".join(f"{weight:g}" for weight in weights)
+        raise UsageError(f"--weights {given}: give {count} numbers of at least 0, one for each model, as in .37,.63")
 
 
 def _checked(
