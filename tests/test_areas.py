@@ -17,7 +17,7 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine, from_origin
 
 from geoovseg import evaluate_points, sample, stats
-from geoovseg.errors import OutputError, UsageError
+from geoovseg.errors import OutputError, SceneError, UsageError
 from geoovseg.evaluation.areas import allocation, estimate
 
 OLOFSSON = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
@@ -58,13 +58,14 @@ def test_too_few_points_of_a_class_are_refused() -> None:
     n=st.integers(1, 3000),
     way=st.sampled_from(["neyman", "proportional", "equal"]),
     least=st.integers(0, 100),
+    expected=st.lists(st.sampled_from([0.0, 0.5, 0.8, 1.0]), min_size=8, max_size=8),
 )
 @settings(max_examples=150, deadline=None)
 def test_points_are_shared_out_whole_and_never_more_than_there_are_pixels(
-    pixels: list[int], n: int, way: str, least: int
+    pixels: list[int], n: int, way: str, least: int, expected: list[float]
 ) -> None:
     classes = {str(k): count for k, count in enumerate(pixels)}
-    found = allocation(classes, n, way, dict.fromkeys(classes, 0.8), least)
+    found = allocation(classes, n, way, dict(zip(classes, expected, strict=False)), least)
     assert sum(found.values()) == min(n, sum(pixels))
     assert all(0 <= found[name] <= count for name, count in classes.items())
     floor = min(least, n // (2 * len(pixels)))
@@ -80,12 +81,13 @@ def test_points_follow_areas_and_expected_errors() -> None:
     assert allocation({"a": 990_000, "b": 10_000}, 200, "proportional", {}, 50) == {"a": 150, "b": 50}
 
 
-def _labels(path: Path, codes: np.ndarray, crs: str | None, transform: Affine) -> Path:
+def _labels(
+    path: Path, codes: np.ndarray, crs: str | None, transform: Affine, names: Any = ("background", "field", "pond")
+) -> Path:
     profile = {"driver": "GTiff", "height": codes.shape[0], "width": codes.shape[1], "count": 1, "dtype": "uint8"}
     with rasterio.open(path, "w", **profile, crs=crs, transform=transform, nodata=255, tiled=True) as dst:
         dst.write(codes.astype(np.uint8), 1)
         dst.update_tags(1)
-    names = ["background", "field", "pond"]
     listed = "".join(f"<Category>{name}</Category>" for name in names)
     text = f'<PAMDataset><PAMRasterBand band="1"><CategoryNames>{listed}</CategoryNames></PAMRasterBand></PAMDataset>'
     Path(f"{path}.aux.xml").write_text(text)
@@ -188,6 +190,60 @@ def test_names_of_truth_may_be_in_any_case_and_in_other_coordinates(labels: Path
     table.to_crs(4326).to_file(tmp_path / "degrees.geojson", driver="GeoJSON", COORDINATE_PRECISION=12)
     found = evaluate_points(labels, tmp_path / "degrees.geojson")
     assert (found.accuracy.value, found.points, found.order) == (1.0, 90, ["background", "field", "pond"])
+
+
+def test_truth_may_be_a_code_and_empty_in_any_way(labels: Path, tmp_path: Path) -> None:
+    path = _filled(labels, tmp_path)
+    table = geopandas.read_file(path)
+    table["truth"] = table.class_id.astype("Int64")
+    table.loc[table.index[:3], "truth"] = None
+    table.to_parquet(tmp_path / "codes.parquet")
+    found = evaluate_points(labels, tmp_path / "codes.parquet")
+    assert (found.accuracy.value, found.points, found.unlabelled) == (1.0, 87, 3)
+
+
+def test_names_that_differ_in_case_are_classes_of_their_own(tmp_path: Path) -> None:
+    codes = np.repeat([[1, 2]], 30, 0).repeat(15, 1)
+    path = _labels(tmp_path / "l.tif", codes, *UTM, names=("none", "Tree", "tree"))
+    assert evaluate_points(path, _filled(path, tmp_path)).accuracy.value == 1
+    geopandas.GeoDataFrame({"n": [1]}, geometry=[_whole(path)], crs=UTM[0]).to_file(tmp_path / "z.gpkg")
+    stats(path, tmp_path / "z.gpkg", tmp_path / "o.gpkg")
+    found = geopandas.read_file(tmp_path / "o.gpkg")
+    assert found["Tree (1)_ha"][0] == pytest.approx(found["tree (2)_ha"][0], rel=1e-3)
+
+
+def _whole(path: Path) -> Any:
+    with rasterio.open(path) as src:
+        return shapely.box(*src.bounds)
+
+
+def test_points_that_are_the_same_and_labels_that_lost_theirs_are_told(labels: Path, tmp_path: Path) -> None:
+    path = _filled(labels, tmp_path)
+    table = geopandas.read_file(path)
+    geopandas.GeoDataFrame(np.repeat(table.to_numpy(), 2, 0), columns=table.columns, crs=table.crs).to_file(path)
+    assert "90 points lie where others do" in evaluate_points(labels, path).remarks[0]
+    codes = np.full((1200, 1100), 255)
+    codes[600:] = 1
+    with pytest.raises(UsageError, match="was drawn in .*, and .* has no data there"):
+        evaluate_points(_labels(tmp_path / "other.tif", codes, *UTM), path)
+
+
+def test_codes_below_0_and_labels_without_data_are_refused(tmp_path: Path, labels: Path) -> None:
+    path = tmp_path / "negative.tif"
+    profile = {"driver": "GTiff", "height": 4, "width": 4, "count": 1, "dtype": "int16", "crs": UTM[0]}
+    with rasterio.open(path, "w", **profile, transform=UTM[1]) as dst:
+        dst.write(np.full((1, 4, 4), -1, np.int16))
+    geopandas.GeoDataFrame({"n": [1]}, geometry=[_whole(path)], crs=UTM[0]).to_file(tmp_path / "z.gpkg")
+    for run in (
+        lambda: sample(path, tmp_path / "n.gpkg", n=3),
+        lambda: stats(path, tmp_path / "z.gpkg", tmp_path / "n.csv"),
+        lambda: evaluate_points(path, _filled(labels, tmp_path)),
+    ):
+        with pytest.raises(SceneError, match="has the code -1; classes are coded 0 and up"):
+            run()
+    empty = _labels(tmp_path / "empty.tif", np.full((4, 4), 255), *UTM)
+    with pytest.raises(UsageError, match="has no pixel with data"):
+        evaluate_points(empty, _filled(labels, tmp_path))
 
 
 def test_the_commands_tell_what_the_functions_do(geoovseg: Any, labels: Path, tmp_path: Path) -> None:
@@ -314,3 +370,38 @@ def test_zones_must_be_polygons_and_outputs_free(labels: Path, tmp_path: Path) -
     with pytest.raises(OutputError, match="exists; add --overwrite"):
         stats(labels, tmp_path / "p.gpkg", tmp_path / "o.csv")
     assert (tmp_path / "o.csv").read_text() == "mine"
+
+
+def test_zones_that_cross_or_repeat_themselves_count_once_and_are_told(
+    geoovseg: Any, labels: Path, tmp_path: Path
+) -> None:
+    """A bow-tie has its two triangles; a polygon twice in one zone is there once."""
+    x, y = 504_000, 4_992_000
+    bow = shapely.Polygon([(x, y), (x + 1000, y + 1000), (x + 1000, y), (x, y + 1000)])
+    twice = shapely.MultiPolygon([shapely.box(x, y, x + 1000, y + 1000)] * 2)
+    geopandas.GeoDataFrame({"n": [1, 2]}, geometry=[bow, twice], crs=UTM[0]).to_file(tmp_path / "z.gpkg")
+    code, _, err = geoovseg("stats", str(labels), str(tmp_path / "z.gpkg"), str(tmp_path / "o.gpkg"))
+    assert (code, "2 of 2 zones are no valid polygons" in err) == (0, True)
+    assert geopandas.read_file(tmp_path / "o.gpkg").field_ha.tolist() == pytest.approx([50, 100], rel=0.003)
+
+
+def test_zones_as_large_as_the_earth_are_measured_where_the_labels_are(labels: Path, tmp_path: Path) -> None:
+    worlds = [shapely.box(-180, -90, 180, 90), shapely.box(-81, -80, 99, 84), shapely.box(-180, -60, 180, 60)]
+    geopandas.GeoDataFrame({"n": [1, 2, 3]}, geometry=worlds, crs=4326).to_file(tmp_path / "z.gpkg")
+    stats(labels, tmp_path / "z.gpkg", tmp_path / "o.gpkg")
+    found = geopandas.read_file(tmp_path / "o.gpkg")
+    assert found.pond_ha.tolist() == pytest.approx([418] * 3, rel=0.002)
+    assert found.labelled_ha.tolist() == pytest.approx([1160 * 1100 / 100] * 3, rel=0.002)
+
+
+def test_classes_may_be_called_as_our_own_columns(tmp_path: Path) -> None:
+    codes = np.repeat([[0, 1, 2]], 30, 0).repeat(10, 1)
+    path = _labels(tmp_path / "l.tif", codes, *UTM, names=("labelled", "nodata", "x"))
+    table = geopandas.GeoDataFrame({"x_ha": [7], "x_ha_of_zone": [8]}, geometry=[_whole(path)], crs=UTM[0])
+    table.to_file(tmp_path / "z.gpkg")
+    stats(path, tmp_path / "z.gpkg", tmp_path / "o.gpkg")
+    found = geopandas.read_file(tmp_path / "o.gpkg")
+    for name in ("labelled_ha", "nodata_ha", "x_ha"):
+        assert found[name][0] == pytest.approx(3, rel=0.002)
+    assert found["labelled_ha_all"][0] == pytest.approx(9, rel=0.002)
+    assert (found["nodata_ha_all"][0], found["x_ha_of_zone"][0], found["x_ha_of_zone_all"][0]) == (0, 8, 7)

@@ -34,5 +34,9 @@ def command(
     with access(offline=offline):
         result = stats(labels, zones, output, layer=layer, where=where, overwrite=overwrite)
     data(result.to_json() if json else result.zones, names=not json)
+    if result.mended:
+        talk(
+            f"{result.mended} of {result.count} zones are no valid polygons and were mended; what overlaps counts once"
+        )
     if result.empty:
         talk(f"{result.empty} of {result.count} zones have no pixel with data; their shares are empty")

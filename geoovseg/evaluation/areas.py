@@ -21,6 +21,7 @@ Z = 1.96
 """Standard errors to either side of an estimate within which the truth lies in 95 of 100 samples."""
 LEAST = 2
 """Points of a class of the map, without which nothing is known of how they vary."""
+HALVINGS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,22 +182,19 @@ def allocation(
 def _shared(
     weights: Mapping[str, float], lower: Mapping[str, int], upper: Mapping[str, int], n: int
 ) -> dict[str, float]:
-    """N in proportion to weights, but within bounds: what a bound takes or leaves is shared among the others."""
-    fixed: dict[str, float] = {}
-    while free := {name: w for name, w in weights.items() if name not in fixed}:
-        left = n - sum(fixed.values())
-        shares = {name: left * w / sum(free.values()) for name, w in free.items()}
-        low = {name: float(lower[name]) for name, share in shares.items() if share < lower[name]}
-        high = {name: float(upper[name]) for name, share in shares.items() if share > upper[name]}
-        if not (low or high):
-            return {**fixed, **shares}
-        fixed |= low or high
-    return fixed
+    """Points in proportion to weights, but within bounds: the factor is found by halving."""
+    names, wanted = list(weights), min(n, sum(upper.values()))
+    w, least, most = (np.array([each[name] for name in names], np.float64) for each in (weights, lower, upper))
+    low, high = 0.0, float((most / w).max())
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.clip(middle * w, least, most).sum() < wanted else (low, middle)
+    return dict(zip(names, np.clip(high * w, least, most).tolist(), strict=True))
 
 
 def _rounded(shares: Mapping[str, float], upper: Mapping[str, int], n: int) -> dict[str, int]:
     """Whole numbers that add up to n, if there are so many pixels, by the largest remainders."""
-    found = {name: int(share) for name, share in shares.items()}
+    found = {name: int(share + 1e-9) for name, share in shares.items()}
     left = min(n, sum(upper.values())) - sum(found.values())
     by_rest = sorted((name for name in found if found[name] < upper[name]), key=lambda k: found[k] - shares[k])
     for name in by_rest[:left]:

@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from geoovseg.errors import UsageError, first_line, some
 from geoovseg.evaluation.areas import AreaResult, estimate
 from geoovseg.labels.areas import HECTARE
-from geoovseg.labels.contents import count, legend_of
+from geoovseg.labels.contents import check_not_negative, count, legend_of
 from geoovseg.labels.read import Reader, check_codes, names_in, open_labels, raster_reader
 from geoovseg.rasters.ground import areas_of, ellipsoid_of
 from geoovseg.rasters.open import raster_env
@@ -63,18 +63,23 @@ def evaluate_points(
         check_codes(src)
         read, where = raster_reader(src), os.fspath(points)
         mapped, names = _mapped(src)
+        if not names:
+            raise UsageError(f"{os.fspath(labels)} has no pixel with data")
         table = _on_grid(read_shapes(where, Choice(layer)), src, where)
         found = _points(table, _column(table, field, where), read, src, names, os.fspath(labels))
     order = [*mapped.areas, *sorted({true for _, true in found.pairs} - {*mapped.areas})]
     counts = np.array([[found.pairs[row, col] for col in order] for row in order], np.int64)
     areas = [mapped.areas.get(name, 0.0) for name in order]
     result = estimate(order, counts, areas, unit=mapped.unit)
-    return replace(result, unlabelled=found.unlabelled, outside=found.outside, remarks=_remarks(result, mapped))
+    remarks = _remarks(result, mapped, len(table) - len(set(table.geometry.to_wkb())))
+    return replace(result, unlabelled=found.unlabelled, outside=found.outside, remarks=remarks)
 
 
-def _remarks(result: AreaResult, mapped: Mapped) -> tuple[str, ...]:
+def _remarks(result: AreaResult, mapped: Mapped, twice: int) -> tuple[str, ...]:
     """What a person should know."""
     said, strange = [], [name for name in result.order if name not in mapped.areas]
+    if twice:
+        said.append(f"{twice} points lie where others do: if they are the same ones, intervals are too narrow")
     if strange:
         said.append(
             f"the labels have no class {some(strange)}, which the points know; its area is estimated all the same"
@@ -93,6 +98,7 @@ def _mapped(src: Any) -> tuple[Mapped, dict[int, str]]:
     """Areas of the classes of open labels, and their names by code."""
     ellipsoid = ellipsoid_of(src.crs)
     counts = count(src, None if ellipsoid is None else partial(areas_of, ellipsoid, src.transform))
+    check_not_negative(counts, src.name)
     names = {entry.code: entry.name for entry in legend_of(src, counts, names_in(src, counts.pixels)) if entry.pixels}
     areas: dict[str, float] = {}
     for code, name in names.items():
@@ -125,27 +131,43 @@ def _on_grid(table: Any, src: Any, where: str) -> Any:
 
 def _points(table: Any, field: str, read: Reader, src: Any, names: Mapping[int, str], labels: str) -> Points:
     """Pairs of mapped and true class. Raises UsageError where the labels are not those that were drawn from."""
-    known = {name.casefold(): name for name in names.values()}
+    called = _Names(names)
     pairs: Counter[tuple[str, str]] = Counter()
     unlabelled = outside = 0
     drawn = table[DRAWN] if DRAWN in table.columns and field != DRAWN else [None] * len(table)
-    for number, (point, true, was) in enumerate(zip(table.geometry, table[field], drawn, strict=True), start=1):
+    said = table[field].astype(object).where(table[field].notna(), None)
+    for number, (point, true, was) in enumerate(zip(table.geometry, said, drawn, strict=True), start=1):
         code = _code(point, read, src)
-        if code < 0:
-            outside += 1
-            continue
-        name = names.get(code, f"class {code}")
+        name = names.get(code, f"class {code}") if code >= 0 else "no data"
         if isinstance(was, str) and was != name:
             raise UsageError(
                 f"point {number} was drawn in {was}, and {labels} has {name} there: areas need the labels that the "
                 "sample was drawn from"
             )
-        text = "" if true is None or true != true else str(true).strip()
-        if text:
-            pairs[name, known.get(text.casefold(), text)] += 1
+        text = called.of(true)
+        if code < 0:
+            outside += 1
+        elif text:
+            pairs[name, text] += 1
         else:
             unlabelled += 1
     return Points(pairs, unlabelled, outside)
+
+
+class _Names:
+    """What a person may write for a class: its name, in any case where that is clear, or its code."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        self._by_code, self._exact = names, set(names.values())
+        folds = Counter(name.casefold() for name in self._exact)
+        self._folded = {name.casefold(): name for name in self._exact if folds[name.casefold()] == 1}
+
+    def of(self, said: Any) -> str:
+        """The class that is meant; another name as it is, nothing for nothing."""
+        if isinstance(said, int | float | np.number) and float(said).is_integer():
+            return self._by_code.get(int(said), str(int(said)))
+        text = "" if said is None else str(said).strip()
+        return text if text in self._exact else self._folded.get(text.casefold(), text)
 
 
 def _code(point: Any, read: Reader, src: Any) -> int:

@@ -20,7 +20,7 @@ from geoovseg.errors import OutputError, SceneError, UsageError, did_you_mean, s
 from geoovseg.evaluation.areas import allocation
 from geoovseg.evaluation.points import DRAWN, TRUTH
 from geoovseg.files import as_path
-from geoovseg.labels.contents import chunks, count, legend_of, read_codes
+from geoovseg.labels.contents import check_not_negative, chunks, count, legend_of, read_codes
 from geoovseg.labels.names import is_one_of
 from geoovseg.labels.read import check_codes, names_in, open_labels
 from geoovseg.labels.styles import LegendEntry, sample_qml
@@ -90,6 +90,7 @@ def sample(
     with raster_env(), open_labels(labels) as src:
         check_codes(src)
         counts = count(src)
+        check_not_negative(counts, src.name)
         names = names_in(src, counts.pixels)
         legend = [entry for entry in legend_of(src, counts, names) if entry.pixels]
         rng = np.random.default_rng(seed)

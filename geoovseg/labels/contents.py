@@ -64,6 +64,12 @@ def count(src: Any, areas: Areas | None = None) -> Counts:
     return Counts(pixels=pixels, area_m2=measured, nodata=nodata)
 
 
+def check_not_negative(counts: Counts, name: str) -> None:
+    """Refuse codes below 0, which elsewhere stand for no data. Raises SceneError."""
+    if (least := min(counts.pixels, default=0)) < 0:
+        raise SceneError(f"{name} has the code {least}; classes are coded 0 and up: recode it")
+
+
 def _is_plain(src: Any) -> bool:
     """Whether codes of one byte and a nodata value say all of an open raster, as of ours."""
     flags = set(src.mask_flag_enums[0])

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import geopandas
 import numpy as np
 import shapely
 from exactextract import exact_extract
 from exactextract.raster import NumPyRasterSource
 from numpy.typing import NDArray
 from pyproj.exceptions import ProjError
+from rasterio.crs import CRS
+from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line, some
 from geoovseg.files import as_path
 from geoovseg.labels.areas import HECTARE
-from geoovseg.labels.contents import count, legend_of, named
+from geoovseg.labels.contents import check_not_negative, count, legend_of, named
 from geoovseg.labels.names import is_one_of
 from geoovseg.labels.read import Reader, check_codes, names_in, open_labels, raster_reader
 from geoovseg.rasters.ground import areas_of, ellipsoid_of
-from geoovseg.rasters.open import raster_env
+from geoovseg.rasters.open import GDAL_ERRORS, raster_env
 from geoovseg.scene.shapes import Choice, read_shapes
 from geoovseg.vectors.tables import table_driver, write_table
 from geoovseg.vectors.targets import check_target
@@ -52,6 +56,8 @@ class ZonesResult:
     """of all zones together, by class; what two zones share counts in both"""
     empty: int
     """zones without a pixel that has data"""
+    mended: int = 0
+    """zones that were no valid polygons, as those that cross themselves, and were measured as valid ones"""
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -91,16 +97,18 @@ def stats(
     with raster_env(), open_labels(labels) as src:
         check_codes(src)
         counts = count(src)
+        check_not_negative(counts, src.name)
         legend = named(legend_of(src, counts, names_in(src, counts.pixels)))
-        names = {entry.code: name for name, entry in legend.items() if entry.pixels}
+        names = _told_apart({entry.code: name for name, entry in legend.items() if entry.pixels})
         table = _zones(os.fspath(zones), Choice(layer, where))
-        found = _covered(src, raster_reader(src), _on_pixels(table, src, os.fspath(zones)), [-1, *names])
+        shapes, mended = _valid(table.geometry.to_numpy())
+        found = _covered(src, raster_reader(src), _on_pixels(shapes, table.crs, src, os.fspath(zones)), [-1, *names])
         unit = "pixels" if ellipsoid_of(src.crs) is None else "ha"
     table = _with_columns(table, found, list(names.values()), unit)
     write_table(target, table, LAYER, overwrite=overwrite)
     total = dict(zip(names.values(), found[:, 1:].sum(0).tolist(), strict=True))
     empty = int((found[:, 1:].sum(1) == 0).sum())
-    return ZonesResult(zones=os.fspath(output), count=len(table), unit=unit, total=total, empty=empty)
+    return ZonesResult(zones=os.fspath(output), count=len(table), unit=unit, total=total, empty=empty, mended=mended)
 
 
 def _zones(name: str, choice: Choice) -> Any:
@@ -109,20 +117,29 @@ def _zones(name: str, choice: Choice) -> Any:
     wrong = sorted({str(kind) for kind in table.geom_type.dropna()} - {"Polygon", "MultiPolygon"})
     if wrong or not len(table):
         raise UsageError(f"{name} must hold polygons; it has {some(wrong) or 'no shapes'}")
-    return table.reset_index(drop=True)
+    others = [name for name, kind in table.dtypes.items() if str(kind) == "geometry" and name != table.geometry.name]
+    table = table.drop(columns=others).reset_index(drop=True)
+    return table if "geometry" in table.columns else table.rename_geometry("geometry")
 
 
-def _on_pixels(table: Any, src: Any, where: str) -> list[Any]:
+def _told_apart(names: dict[int, str]) -> dict[int, str]:
+    """Names by code that differ in more than their case, as columns of a table have to."""
+    folds = Counter(name.casefold() for name in names.values())
+    return {code: name if folds[name.casefold()] == 1 else f"{name} ({code})" for code, name in names.items()}
+
+
+def _valid(shapes: Any) -> tuple[Any, int]:
+    """Shapes as valid ones, what overlaps itself counting once, and how many were none."""
+    wrong = ~shapely.is_valid(shapes) & ~shapely.is_missing(shapes)
+    shapes = shapes.copy()
+    shapes[wrong] = shapely.make_valid(shapes[wrong], method="structure")
+    return shapes, int(wrong.sum())
+
+
+def _on_pixels(shapes: Any, crs: Any, src: Any, where: str) -> list[Any]:
     """Zones in columns and negative rows of the labels. Raises UsageError."""
-    shapes = table.geometry
-    if src.crs is not None and table.crs is not None and table.crs != src.crs:
-        sides = shapes.bounds
-        longest = np.maximum(sides.maxx - sides.minx, sides.maxy - sides.miny)
-        cut = shapely.segmentize(shapes.to_numpy(), np.maximum(longest.fillna(0).to_numpy() / STEPS, 1e-12))
-        try:
-            shapes = type(shapes)(cut, crs=table.crs).to_crs(src.crs)
-        except ProjError as error:
-            raise UsageError(f"{where} cannot be brought to the grid of the labels: {first_line(error)}") from error
+    if src.crs is not None and crs is not None and crs != src.crs:
+        shapes = _in_labels_crs(_near(shapes, crs, src), crs, src.crs, where)
     back = ~src.transform
 
     def on_pixels(xy: Floats) -> Floats:
@@ -130,6 +147,35 @@ def _on_pixels(table: Any, src: Any, where: str) -> list[Any]:
         return np.stack([col, -row], axis=1)
 
     return [shapely.transform(shape, on_pixels) if shape is not None else None for shape in shapes]
+
+
+def _near(shapes: Any, crs: Any, src: Any) -> Any:
+    """The parts of zones that may lie on the labels: coordinates far from them may lead nowhere."""
+    corners = [src.transform @ corner for corner in ((0, 0), (src.width, 0), (0, src.height), (src.width, src.height))]
+    (west, east), (south, north) = ((min(side), max(side)) for side in zip(*corners, strict=True))
+    try:
+        box = transform_bounds(src.crs, CRS.from_user_input(crs), west, south, east, north, densify_pts=100)
+    except GDAL_ERRORS:
+        return shapes
+    if not np.isfinite(box).all() or box[0] >= box[2]:  # over the antimeridian
+        return shapes
+    more = max(box[2] - box[0], box[3] - box[1])
+    return shapely.intersection(shapes, shapely.box(box[0] - more, box[1] - more, box[2] + more, box[3] + more))
+
+
+def _in_labels_crs(shapes: Any, crs: Any, target: Any, where: str) -> Any:
+    """Shapes in other coordinates, their sides cut where they are no lines there. Raises UsageError."""
+    sides = shapely.bounds(shapes)
+    longest = np.nan_to_num(np.maximum(sides[:, 2] - sides[:, 0], sides[:, 3] - sides[:, 1]))
+    cut = shapely.segmentize(shapes, np.maximum(longest / STEPS, 1e-12))
+    try:
+        found = geopandas.GeoSeries(cut, crs=crs).to_crs(target).to_numpy()
+    except ProjError as error:
+        raise UsageError(f"{where} cannot be brought to the grid of the labels: {first_line(error)}") from error
+    whole = ~shapely.is_missing(found) & ~shapely.is_empty(found)
+    if (lost := np.flatnonzero(whole & ~np.isfinite(shapely.bounds(found)).all(1))).size:
+        raise UsageError(f"zone {int(lost[0]) + 1} of {where} reaches where the labels' coordinate system does not")
+    return found
 
 
 def _covered(src: Any, read: Reader, zones: list[Any], codes: list[int]) -> Floats:
@@ -187,7 +233,15 @@ def _with_columns(table: Any, found: Floats, names: list[str], unit: str) -> Any
         shares = found[:, 1:] / whole[:, None]
     columns = {f"{name}{end}": found[:, k].round(6) for k, name in enumerate(names, start=1)}
     columns |= {f"{name}_share": shares[:, k].round(6) for k, name in enumerate(names)}
-    columns |= {f"labelled{end}": whole.round(6), f"nodata{end}": found[:, 0].round(6)}
-    lower = {name.casefold() for name in columns}
-    taken = {name: f"{name}_of_zone" for name in table.columns if name.casefold() in lower}
+    columns |= {_free(f"labelled{end}", columns): whole.round(6), _free(f"nodata{end}", columns): found[:, 0].round(6)}
+    taken: dict[str, str] = {}
+    for name in table.columns:
+        if name != table.geometry.name and name.casefold() in {each.casefold() for each in columns}:
+            taken[name] = _free(f"{name}_of_zone", [*table.columns, *columns, *taken.values()])
     return table.rename(columns=taken).assign(**columns)
+
+
+def _free(name: str, others: Iterable[str]) -> str:
+    """A name that no other one is, in any case."""
+    known = {each.casefold() for each in others}
+    return name if name.casefold() not in known else _free(f"{name}_all", known)
