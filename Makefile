@@ -31,7 +31,7 @@ test: $(DONE) ## run the tests: no network, no GPU, no downloaded weights
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 fuzz: $(DONE) ## try 2,000 damaged files of each kind that is read; GEOOVSEG_FUZZ says how many
-	GEOOVSEG_FUZZ=$(GEOOVSEG_FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py
+	GEOOVSEG_FUZZ=$(GEOOVSEG_FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py -n $(JOBS) --dist worksteal
 
 trials: $(DONE) ## kill commands and fill disks 40 times each (GEOOVSEG_TRIALS), and run the tests that take long
 	GEOOVSEG_TRIALS=$(GEOOVSEG_TRIALS) $(BIN)/python -m pytest tests/test_trials.py tests/test_pretend.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +17,13 @@ import test_golden_published as golden
 import torch
 import yaml
 from golden_cases import find
+from PIL import Image
 
-from geoovseg.errors import OutputError, UsageError
+from geoovseg.errors import GeoOVSegError, OutputError, SceneError, UsageError
 from geoovseg.evaluation import benchmark as bench
 from geoovseg.evaluation import datasets, tables
-from geoovseg.evaluation.results import Found, confusion
+from geoovseg.evaluation.prepared import image_of
+from geoovseg.evaluation.results import Found, confusion, results
 from geoovseg.methods import METHODS, read_settings, upsampled
 from geoovseg.run.published import Published
 from geoovseg.settings import Settings
@@ -281,7 +284,7 @@ def test_tables_say_what_was_found_and_what_it_is_made_of(tmp_path: Path, monkey
     assert float(line["mIoU"]) == round(row.miou.value, 2)
     assert line["IoU of building"] == f"{row.ious[1]:.2f}" == line["building"]
     assert (line["published"], line["difference"]) == ("28.40", f"{row.ious[1] - 28.4:+.2f}")
-    assert f"files {found.header['files_sha256'][:12]}" in text
+    assert f"files {found.files[:12]}" in text
     assert "weights 000000000000" in text
     assert "mIoU by threshold: 0.1 " in text
     assert r"\bottomrule" in (tmp_path / "out" / "whu_sat_II.tex").read_text()
@@ -302,6 +305,115 @@ def test_the_command_runs_a_release_and_the_tool_on_real_models(geoovseg: Any, t
     code, out, err = geoovseg(*usual, "--protocol", "tool")
     assert code == 0, err
     assert {json.loads(line)["protocol"] for line in out.splitlines()} == {"paper", "tool"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"runs": {"default": 3}}, "runs must be methods"),
+        ({"runs": {"default": {}}}, "needs classes"),
+        ({"runs": {}}, "runs must be methods"),
+        ({"runs": {1: {"classes": "loveda"}}}, "names of methods"),
+        ({"runs": {"clip": {"classes": "loveda", "threshold": "abc"}}}, "threshold 'abc' is no number from 0 to 1"),
+        ({"runs": {"clip": {"classes": "loveda", "resize": 5}}}, r"resize as \[height, width\]"),
+        ({"runs": {"clip": {"classes": "loveda", "context": 0}}}, "context 0 is no number from 1"),
+        ({"runs": {"clip": {"classes": 5}}}, "classes, upsample and vfm are names"),
+        ({"runs": {"clip": {"classes": "loveda", "background": 7}}}, "there are 7 classes, from 0"),
+        ({"runs": {"clip": {"classes": "loveda", "colour": 7}}}, "has colour, which means nothing here"),
+        ({"expect": 5}, "expect must be names with numbers"),
+        ({"published": {"clip": "x"}}, "published must be names with numbers"),
+        ({"labels": ["a", "a"]}, "each of them once"),
+        ({"colours": "none"}, "no table of colours named 'none'"),
+        ({"code": "letters"}, "choose index"),
+        ([1], "it holds no names with values"),
+    ],
+)
+def test_files_that_describe_no_data_set_are_refused(change: Any, message: str, tmp_path: Path) -> None:
+    said = yaml.safe_load(datasets.file_of("loveda").read_text())
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**said, **change} if isinstance(change, dict) else change))
+    with pytest.raises(GeoOVSegError, match=message):
+        datasets.read_data_set(str(tmp_path / "my.yaml"))
+
+
+def test_files_that_break_off_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = _ready(tmp_path, monkeypatch)
+    path = tmp_path / "img" / "tile_0.png"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SceneError, match=r"cannot read .*tile_0\.png"):
+        _run(file, tmp_path)
+
+
+def test_palettes_grey_and_transparency_are_seen_in_colours(tmp_path: Path) -> None:
+    blue = Image.new("RGB", (3, 2), (0, 0, 255))
+    for name, picture in (("p", blue.quantize(4)), ("a", blue.convert("RGBA")), ("g", Image.new("L", (3, 2), 7))):
+        picture.save(tmp_path / f"{name}.png")
+    assert image_of(str(tmp_path / "p.png")).tolist() == [[[0, 0, 255]] * 3] * 2
+    assert image_of(str(tmp_path / "a.png")).tolist() == [[[0, 0, 255]] * 3] * 2
+    assert image_of(str(tmp_path / "g.png")).tolist() == [[[7, 7, 7]] * 3] * 2
+
+
+def test_other_data_sets_in_a_folder_are_no_rows_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = _ready(tmp_path, monkeypatch)
+    other = tmp_path / "loveda_too.yaml"
+    other.write_text(file.read_text())
+    _run(file, tmp_path)
+    _run(other, tmp_path)
+    found = results(tmp_path / "out", datasets.read_data_set(str(file)))
+    assert [each.header["data_set"] for each in found] == ["loveda"]
+
+
+def test_what_is_damaged_is_told_and_what_has_no_result_yet_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _ = _ready(tmp_path, monkeypatch)
+    _run(file, tmp_path)
+    path = tmp_path / "out" / "loveda_segearth_paper.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    for damaged in (lines[0] + "{}\n", "[1]\n", "\xff", lines[0] + lines[1][:20] + "\n" + lines[2]):
+        path.write_text(damaged, encoding="latin-1")
+        if damaged.endswith("\n"):
+            with pytest.raises(OutputError, match="is damaged, or not ours"):
+                _run(file, tmp_path)
+    path.write_text(lines[0].replace('"loveda"', '"another"'))
+    assert len(_run(file, tmp_path).confusions) == 3
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot make this folder"):
+        bench.benchmark(str(file), str(tmp_path / "img"), str(tmp_path / "ann"), str(tmp_path / "file"), Settings())
+
+
+def test_a_start_that_fails_leaves_results_alone(geoovseg: Any, tmp_path: Path) -> None:
+    file = _small("loveda", tmp_path)
+    _miniature(datasets.read_data_set(str(file)), tmp_path)
+    places = ["--images", str(tmp_path / "img"), "--truth", str(tmp_path / "ann"), "-o", str(tmp_path / "out")]
+    usual = ["benchmark", str(file), *places, "--upsample", "bilinear", "--limit", "1", "-m", "clip"]
+    assert geoovseg(*usual, "--model", "demo")[0] == 0
+    before = (tmp_path / "out" / "loveda_clip_paper.jsonl").read_bytes()
+    assert geoovseg(*usual, "--model", "nonsense", "--overwrite")[0] == 2
+    assert geoovseg(*usual[:-1], "clip,nonsense", "--model", "demo", "--overwrite")[0] == 2
+    assert (tmp_path / "out" / "loveda_clip_paper.jsonl").read_bytes() == before
+
+
+def test_images_of_which_nothing_is_known_do_not_spoil_an_interval() -> None:
+    some = np.stack([confusion(*_pair(np.random.default_rng(k)), 2) for k in range(9)])
+    with_empty = np.concatenate([some, np.zeros_like(some[:3])])
+    assert tables.interval(with_empty) == tables.interval(some)
+
+
+def test_a_difference_is_told_only_of_what_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = _ready(tmp_path, monkeypatch)
+    data = datasets.read_data_set(str(file))
+    found = _run(file, tmp_path)
+    assert "difference" in tables.markdown(data, [tables.row(data, found)])
+    assert tables._comparable(data, found)
+    for key, value in (
+        ("model", "demo"),
+        ("limit", 3),
+        ("templates", "plain"),
+        ("settings", {}),
+        ("upsample", "guided"),
+    ):
+        other = replace(found, header={**found.header, key: value})
+        assert not tables._comparable(data, other), key
 
 
 @pytest.mark.parametrize(

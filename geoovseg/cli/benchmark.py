@@ -70,24 +70,28 @@ def command(
         return
     if images is None or truth is None or output is None:
         raise UsageError("say where images and truth are, and where results go: --images DIR --truth DIR -o DIR")
-    from geoovseg.evaluation.benchmark import benchmark
+    from geoovseg.evaluation.benchmark import benchmark, check
     from geoovseg.evaluation.results import results
     from geoovseg.evaluation.tables import row, write_tables
 
     thresholds, own_settings = _thresholds(sweep), read_pairs(set_ or [], "--set", "name=value")
+    known = read_data_set(name)
     with access(offline=offline):
-        for each in dict.fromkeys(method.split(",")):
-            own = Settings(
-                method=each.strip(), model=model, vfm=vfm, settings=own_settings, upsample=upsample,
-                templates=templates, vocabulary=vocabulary, device=device, model_dir=model_dir, offline=offline,
-                overwrite=overwrite,
-            )  # fmt: skip
-            with progress_bar(quiet, "image", each) as progress:
+        runs = [
+            Settings(
+                method=each, model=model, vfm=vfm, settings=own_settings, upsample=upsample, templates=templates,
+                vocabulary=vocabulary, device=device, model_dir=model_dir, offline=offline, overwrite=overwrite,
+            )
+            for each in dict.fromkeys(part.strip() for part in method.split(","))
+        ]  # fmt: skip
+        for own in runs:
+            check(known, own, protocol)
+        for own in runs:
+            with progress_bar(quiet, "image", own.method) as progress:
                 benchmark(
                     name, images, truth, output, own, protocol=protocol, split=split, limit=limit, sweep=thresholds,
                     progress=progress,
                 )  # fmt: skip
-    known = read_data_set(name)
     found = results(output, known)
     text = write_tables(output, known, found)
     data(*((row(known, each).to_json(known) for each in found) if json else text.splitlines()))

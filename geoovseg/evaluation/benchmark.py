@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from geoovseg.errors import UsageError
 from geoovseg.evaluation.datasets import DataSet, Release, read_data_set
-from geoovseg.evaluation.prepared import Pair, check_classes, hash_of, image_of, pairs, truth_of
+from geoovseg.evaluation.prepared import Pair, check_classes, digest_of, hash_of, image_of, pairs, truth_of
 from geoovseg.evaluation.results import Counted, Found, Kept, confusion
 from geoovseg.methods import card, read_settings
 from geoovseg.prompts import digest
+from geoovseg.run.checks import check_models, check_settings
 from geoovseg.settings import Settings
 from geoovseg.usage import package_version
-from geoovseg.vocabulary import read_vocabulary
+from geoovseg.vocabulary import Vocabulary, read_vocabulary
 
 PROTOCOLS = ("paper", "tool")
 VERSIONS = ("geoovseg", "torch", "open_clip_torch", "timm", "numpy")
@@ -69,12 +70,11 @@ def benchmark(
         UsageError: a data set that is not prepared as it should be, a method whose release is not known. SceneError.
     """
     data = read_data_set(name)
-    both = pairs(data, images, truth, split)
-    if limit is None:
-        check_classes(data, both)
-    both = both[:limit]
     release, own = chosen(data, settings, protocol)
+    both = pairs(data, images, truth, split)[:limit]
+    check_classes(data, both, all_of_it=limit is None)
     header = _header(data, release, own, protocol, hash_of(both, (images, truth)), sweep)
+    header |= {"limit": limit, "split": split is not None}
     kept = Kept(Path(output), data, own.method, protocol, header, overwrite=settings.overwrite)
     left = [group for group in _groups(both, release.context) if not kept.has([pair.name for pair in group])]
     if left:
@@ -108,12 +108,32 @@ def chosen(data: DataSet, settings: Settings, protocol: str) -> tuple[Release, S
     return replace(release, classes=words or release.classes), own
 
 
-def opened(data: DataSet, release: Release, settings: Settings, protocol: str) -> Looks:
-    """Loaded models. Raises UsageError for classes that are not those of the data set."""
+def check(data: DataSet, settings: Settings, protocol: str) -> None:
+    """Refuse what can be refused before anything is read. Raises UsageError, WeightsMissingError."""
+    release, own = chosen(data, settings, protocol)
+    if protocol == "paper":
+        from geoovseg.run.published import check_able
+
+        check_able(own.method)
+    own = replace(own, background="none")
+    with own.access():
+        check_settings(own)
+        check_models(own)
+    _words(data, release)
+
+
+def _words(data: DataSet, release: Release) -> Vocabulary:
+    """The words of a data set. Raises UsageError for classes that are not its own."""
     words = read_vocabulary(release.classes)
     if len(words.channels) != len(data.labels):
         classes = f"{len(words.channels)} classes, {data.title} {len(data.labels)}"
         raise UsageError(f"the list {release.classes} has {classes}")
+    return words
+
+
+def opened(data: DataSet, release: Release, settings: Settings, protocol: str) -> Looks:
+    """Loaded models. Raises UsageError for classes that are not those of the data set."""
+    words = _words(data, release)
     # classes of a data set are complete: none is added to them
     settings = replace(settings, background="auto" if words.own_background else "none", vocabulary=None)
     if protocol == "tool":
@@ -161,6 +181,7 @@ def _groups(both: Sequence[Pair], context: int) -> Iterator[Sequence[Pair]]:
 def _counted(data: DataSet, release: Release, looks: Looks, group: Sequence[Pair], sweep: Sequence[float]) -> Counted:
     """Confusions of some images: at the release's threshold each, at the others together."""
     images = [image_of(pair.image) for pair in group]
+    digests = [digest_of(pair) for pair in group]
     began = time.monotonic()
     seen = looks.see(images)
     seconds = time.monotonic() - began
@@ -172,7 +193,7 @@ def _counted(data: DataSet, release: Release, looks: Looks, group: Sequence[Pair
         each.append(confusion(truth, _decided(classes, sure, release.threshold, release), len(data.labels)))
         for total, threshold in zip(swept, sweep, strict=True):
             total += confusion(truth, _decided(classes, sure, threshold, release), len(data.labels))
-    return Counted(each, swept, seconds, sum(image.shape[0] * image.shape[1] for image in images))
+    return Counted(each, swept, seconds, sum(image.shape[0] * image.shape[1] for image in images), digests)
 
 
 def _decided(classes: Any, sure: Any, threshold: float, release: Release) -> Any:

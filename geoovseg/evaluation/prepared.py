@@ -6,9 +6,11 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
 from geoovseg.errors import SceneError, UsageError, first_line, hushed, some
@@ -79,27 +81,35 @@ def _laid_out(data: DataSet) -> str:
     return f"{data.title} is to be laid out so: {data.layout or 'see its file'}"
 
 
-def image_of(path: str) -> NDArray[np.uint8]:
-    """Red, green, blue of an image (H, W, 3), as bytes. Raises SceneError."""
-    with hushed(NotGeoreferencedWarning), opened(path, f"{path} as an image") as src:
-        if src.count not in (1, 3, 4) or src.dtypes[0] != "uint8":
-            raise SceneError(
-                f"{path} has {src.count} bands of {src.dtypes[0]}; images have red, green, blue of a byte each"
-            )
+def _pixels(path: str, what: str, *, colours: bool = False) -> NDArray[Any]:
+    """Bands (C, H, W) of a file; of a palette its codes, or `colours`. Raises SceneError, also where it breaks off."""
+    if path.lower().endswith((".png", ".jpg", ".jpeg")):  # GDAL takes a PNG that breaks off for a whole one
         try:
-            bands = src.read([1, 1, 1] if src.count == 1 else [1, 2, 3])
+            with Image.open(path) as picture:
+                palette = colours and picture.mode == "P"
+                bands = np.atleast_3d(np.asarray(picture.convert("RGB") if palette else picture))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise SceneError(f"cannot read {path}: {first_line(error)}") from error
+        return np.moveaxis(bands, -1, 0)
+    with hushed(NotGeoreferencedWarning), opened(path, f"{path} as {what}") as src:
+        try:
+            return np.asarray(src.read())
         except GDAL_ERRORS as error:
             raise SceneError(f"cannot read {path}: {first_line(error)}") from error
-    return np.ascontiguousarray(np.moveaxis(bands, 0, -1))
+
+
+def image_of(path: str) -> NDArray[np.uint8]:
+    """Red, green, blue of an image (H, W, 3), as bytes. Raises SceneError."""
+    bands = _pixels(path, "an image", colours=True)
+    if len(bands) not in (1, 3, 4) or bands.dtype != np.uint8:
+        has = f"{len(bands)} bands of {bands.dtype}"
+        raise SceneError(f"{path} has {has}; images have red, green, blue of a byte each")
+    return np.ascontiguousarray(np.moveaxis(bands[[0, 0, 0] if len(bands) == 1 else [0, 1, 2]], 0, -1))
 
 
 def truth_of(data: DataSet, path: str) -> NDArray[np.uint8]:
     """Classes (H, W) by index, 255 where nothing is known. Raises SceneError, UsageError for what has other codes."""
-    with hushed(NotGeoreferencedWarning), opened(path, f"{path} as truth") as src:
-        try:
-            bands = src.read()
-        except GDAL_ERRORS as error:
-            raise SceneError(f"cannot read {path}: {first_line(error)}") from error
+    bands = _pixels(path, "truth")
     if len(bands) >= 3 and data.code != "binary":
         return _from_colours(data, path, bands[:3])
     codes = bands[0].astype(np.int64)
@@ -109,17 +119,16 @@ def truth_of(data: DataSet, path: str) -> NDArray[np.uint8]:
         codes = np.where((codes == 0) | (codes == UNKNOWN), UNKNOWN, codes - 1)
     strange = np.setdiff1d(codes, [*range(len(data.labels)), UNKNOWN])
     if len(strange):
-        code = int(strange[0]) + (data.code == "reduce_zero")
+        first, unknown = (1, 0) if data.code == "reduce_zero" else (0, UNKNOWN)
         raise UsageError(
-            f"{path} has the code {code}, and {data.title} has {len(data.labels)} classes, coded "
-            f"{'1' if data.code == 'reduce_zero' else '0'} and on, {'0' if data.code == 'reduce_zero' else '255'} for "
-            "unknown; was it converted?"
+            f"{path} has the code {int(strange[0]) + first}, and {data.title} has {len(data.labels)} classes, coded "
+            f"{first} and on, {unknown} for unknown; was it converted?"
         )
     return codes.astype(np.uint8)
 
 
 def _from_colours(data: DataSet, path: str, bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Truth in colours, by the published table. Raises UsageError."""
+    """Truth in colours, by the published table; unknown where that has none. Raises UsageError."""
     if data.colours is None:
         raise UsageError(
             f"{path} has {len(bands)} bands; truth of {data.title} is one band of codes: was it converted?"
@@ -133,15 +142,28 @@ def _from_colours(data: DataSet, path: str, bands: NDArray[np.uint8]) -> NDArray
     return found
 
 
-def check_classes(data: DataSet, both: Sequence[Pair]) -> None:
-    """Refuse truth in which classes never occur, as of another coding. Raises UsageError."""
+def check_classes(data: DataSet, both: Sequence[Pair], *, all_of_it: bool) -> None:
+    """Refuse truth in which nothing is known, or, of a whole set, classes never occur, as of another coding.
+
+    Raises UsageError.
+    """
+    wanted = data.expect.get("classes", len(data.labels)) if all_of_it else 1
     there: set[int] = set()
     for pair in both:
-        there |= set(np.unique(truth_of(data, pair.truth)).tolist())
-        if len(there - {UNKNOWN}) >= data.expect.get("classes", len(data.labels)):
+        there |= set(np.unique(truth_of(data, pair.truth)).tolist()) - {UNKNOWN}
+        if len(there) >= wanted:
             return
     missing = [name for k, name in enumerate(data.labels) if k not in there]
     raise UsageError(f"no truth has a pixel of {some(missing)}: is it coded as {data.title} is ({data.code})?")
+
+
+def digest_of(pair: Pair) -> str:
+    """SHA-256 of an image and its truth, as files."""
+    said = hashlib.sha256()
+    for path in (pair.image, pair.truth):
+        with open(path, "rb") as file:
+            said.update(hashlib.file_digest(file, "sha256").digest())
+    return said.hexdigest()
 
 
 def hash_of(both: Sequence[Pair], roots: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from geoovseg.errors import OutputError, in_short
 from geoovseg.evaluation.datasets import UNKNOWN, DataSet
-from geoovseg.files import whole
+from geoovseg.files import made_folder, whole
 
 Counts = NDArray[np.int64]
 
@@ -29,6 +30,8 @@ class Counted(NamedTuple):
     """of all of them, at every other threshold"""
     seconds: float
     pixels: int
+    digests: list[str]
+    """SHA-256 of every image and its truth, as read"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ class Found:
     pixels: int
     sweep: dict[float, Counts]
     """by threshold: (classes, classes + 1) of all images"""
+    files: str = ""
+    """SHA-256 of what all images and truths hold"""
 
 
 def confusion(truth: NDArray[np.uint8], given: NDArray[Any], classes: int) -> Counts:
@@ -61,22 +66,18 @@ class Kept:
     def __init__(
         self, folder: Path, data: DataSet, method: str, protocol: str, header: dict[str, Any], *, overwrite: bool
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        made_folder(folder, "-o")
         self.path = folder / f"{data.name}_{method}_{protocol}.jsonl"
         self._header = header
         self._lines: dict[tuple[str, ...], dict[str, Any]] = {}
         if self.path.exists() and not overwrite:
-            self._read()
-        self._write()
+            self._take(read_lines(self.path))
 
-    def _read(self) -> None:
-        """What an earlier run left. Raises OutputError for that of another one."""
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        try:
-            found = [json.loads(line) for line in lines]
-        except ValueError:  # the last line of a run that was killed
-            found = [json.loads(line) for line in lines[:-1]]
-        before = found[0] if found else self._header
+    def _take(self, found: list[dict[str, Any]]) -> None:
+        """Go on with what an earlier run found, if it found anything. Raises OutputError for another run's."""
+        if len(found) < 2:
+            return
+        before = found[0]
         if other := [key for key in self._header if key != "weights" and before.get(key) != self._header[key]]:
             raise OutputError(
                 f"{self.path} is of another run: {other[0]} was {in_short(before.get(other[0]))}, and is now "
@@ -86,7 +87,10 @@ class Kept:
         self._lines = {tuple(line["images"]): line for line in found[1:]}
 
     def weigh(self, weights: dict[str, str | None]) -> None:
-        """Keep the digests of the weights. Raises OutputError where earlier images were seen with others."""
+        """Keep the digests of loaded weights; what was there of another run is replaced only now.
+
+        Raises OutputError where earlier images were seen with others.
+        """
         if self._lines and self._header["weights"] != weights:
             raise OutputError(f"{self.path} was made with other weights; add --overwrite, or choose another -o")
         self._header["weights"] = weights
@@ -108,6 +112,7 @@ class Kept:
             "sweep": [_sparse(counts) for counts in counted.swept],
             "seconds": round(counted.seconds, 3),
             "pixels": counted.pixels,
+            "digests": counted.digests,
         }
         self._lines[tuple(names)] = line
         with self.path.open("a", encoding="utf-8") as file:
@@ -146,19 +151,34 @@ def _found(header: dict[str, Any], lines: Sequence[dict[str, Any]], classes: int
         seconds=sum(line["seconds"] for line in lines),
         pixels=sum(line["pixels"] for line in lines),
         sweep=swept,
+        files=hashlib.sha256("".join(d for line in lines for d in line["digests"]).encode()).hexdigest(),
     )
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What a file of results holds, header first; a last line that a killed run left is not. Raises OutputError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        found = [json.loads(line) for line in lines if line.endswith("\n")]
+        wrong = not all(isinstance(each, dict) for each in found) or not all("images" in each for each in found[1:])
+    except (OSError, ValueError):
+        wrong = True
+    if wrong:
+        raise OutputError(f"{path} is damaged, or not ours; remove it, or choose another -o")
+    return found
+
+
 def results(folder: str | os.PathLike[str], data: DataSet) -> list[Found]:
-    """What is there of a data set in a folder, of all methods."""
+    """What is there of a data set in a folder, of all methods. Raises OutputError."""
     found = []
-    for path in sorted(Path(folder).glob(f"{data.name}_*.jsonl")):
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if len(lines) > 1 and lines[0]["labels"] == list(data.labels):
+    for path in sorted(Path(folder).glob(f"{glob.escape(data.name)}_*.jsonl")):
+        lines = read_lines(path)
+        same = len(lines) > 1 and lines[0].get("data_set") == data.name
+        if same and lines[0].get("labels") == list(data.labels):
             found.append(_found(lines[0], lines[1:], len(data.labels)))
     return found
 
 
 def fingerprint(found: Found) -> str:
     """A short name of everything that could change a number."""
-    return hashlib.sha256(json.dumps(found.header, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{json.dumps(found.header, sort_keys=True)}{found.files}".encode()).hexdigest()[:12]

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,14 @@ from numpy.typing import NDArray
 from geoovseg.evaluation.datasets import DataSet
 from geoovseg.evaluation.results import Counts, Found, fingerprint
 from geoovseg.files import write_whole
+from geoovseg.methods import read_settings
 from geoovseg.models.cards import DEFAULT_MODEL
+from geoovseg.settings import Settings
 
 DRAWS = 1000
 """Samples of images, with repetition, that an interval is made of."""
+TEX = str.maketrans({**{c: f"\\{c}" for c in "%_&#{}$"}, "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"})
+"""What LaTeX reads as something else."""
 Floats = NDArray[np.float64]
 
 
@@ -81,13 +86,14 @@ def ious(counts: Counts) -> Floats:
 
 def interval(confusions: Counts, seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of the pooled mIoU, by drawing the images again with repetition (bootstrap, percentiles)."""
+    confusions = confusions[confusions.sum((1, 2)) > 0]  # images of which nothing is known say nothing
     images, classes = confusions.shape[:2]
     hit = np.diagonal(confusions, axis1=1, axis2=2)
     union = confusions.sum(2) + confusions[:, :, :-1].sum(1) - hit
     drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), DRAWS)
     hits, unions = drawn @ hit, drawn @ union
     shares = np.divide(hits, unions, out=np.full((DRAWS, classes), np.nan), where=unions > 0)
-    low, high = np.percentile(100 * np.nanmean(shares, axis=1), [2.5, 97.5])
+    low, high = np.nanpercentile(100 * np.nanmean(shares, axis=1), [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -136,8 +142,13 @@ def _cells(data: DataSet, r: Row) -> list[str]:
 
 
 def _comparable(data: DataSet, found: Found) -> bool:
-    """Whether a published figure is of the same model and images, as far as that is known."""
-    return found.header["model"] == DEFAULT_MODEL and data.expect.get("images") in (None, len(found.confusions))
+    """Whether a published figure is of the same model, images, words and settings, as far as that is known."""
+    said, usual = found.header, Settings()
+    release = json.loads(json.dumps(asdict(data.release(found.method))))
+    own = read_settings(found.method, release["settings"])
+    same = said["release"] == release and said["settings"] == own and said["upsample"] == release["upsample"]
+    whole = said["limit"] is None and data.expect.get("images") in (None, len(found.confusions))
+    return same and whole and (said["model"], said["templates"]) == (usual.model, usual.templates)
 
 
 def _titles(data: DataSet) -> list[str]:
@@ -148,13 +159,13 @@ def _titles(data: DataSet) -> list[str]:
 
 def markdown(data: DataSet, rows: Sequence[Row]) -> str:
     """For reading: the table, thresholds if they were tried, and what the numbers are of."""
-    titles = _titles(data)
+    titles = [title.replace("|", r"\|") for title in _titles(data)]
     lines = [f"# {data.title}", "", f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     lines += [f"| {' | '.join(_cells(data, r))} |" for r in rows]
     lines += [
         "",
         "Percent, of the pixels of all images together; intervals by drawing images again. Published figures are of",
-        f"{DEFAULT_MODEL}; without a difference where model or images are others.",
+        f"{DEFAULT_MODEL}; without a difference where images, model, words or settings are others.",
         "",
     ]
     for r in rows:
@@ -172,7 +183,7 @@ def _made_of(found: Found) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in said["versions"].items())
     return (
         f"- {found.method} ({found.protocol}) {fingerprint(found)}: {len(found.confusions)} images, files "
-        f"{said['files_sha256'][:12]}; {said['model']}{' with ' + said['vfm'] if said['vfm'] else ''}, "
+        f"{found.files[:12]}; {said['model']}{' with ' + said['vfm'] if said['vfm'] else ''}, "
         f"{said['upsample']}, {words} words, {said['templates']} {said['templates_sha256'][:8]}, weights "
         f"{_weights(said)}; {versions}"
     )
@@ -195,8 +206,7 @@ def latex(data: DataSet, rows: Sequence[Row]) -> str:
     """For papers (booktabs)."""
 
     def line(cells: Sequence[str]) -> str:
-        escaped = (cell.replace("%", r"\%").replace("_", r"\_").replace("&", r"\&") for cell in cells)
-        return " & ".join(escaped) + r" \\"
+        return " & ".join(cell.translate(TEX) for cell in cells) + r" \\"
 
     body = [line(_cells(data, r)) for r in rows]
     columns = "l" + "r" * (len(_titles(data)) - 1)

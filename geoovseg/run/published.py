@@ -89,13 +89,18 @@ def _seen(labels: torch.Tensor, shares: torch.Tensor) -> Seen:
     return Seen(labels.to(torch.uint8).cpu().numpy(), shares.amax(0).float().cpu().numpy())
 
 
+def check_able(method: str) -> None:
+    """Refuse a method that this protocol is not for. Raises UsageError."""
+    if method not in ABLE:
+        raise UsageError(
+            f"the way {method}'s release runs an image is not built in; it is for {', '.join(ABLE)}: choose one of "
+            "these, or --protocol tool"
+        )
+
+
 def open_published(words: Vocabulary, settings: Settings, protocol: Protocol) -> Published:
     """Load the models. Raises UsageError for a method that this protocol is not for, and what loading raises."""
-    if settings.method not in ABLE:
-        raise UsageError(
-            f"the way {settings.method}'s release runs an image is not built in; it is for {', '.join(ABLE)}: choose "
-            "one of these, or --protocol tool"
-        )
+    check_able(settings.method)
     with settings.access():
         check_settings(settings)
         check_models(settings)

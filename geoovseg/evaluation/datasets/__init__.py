@@ -11,6 +11,7 @@ import yaml
 
 from geoovseg.errors import UsageError, did_you_mean, first_line
 from geoovseg.files import LARGEST_TEXT, bytes_of, text_of
+from geoovseg.prompts import find_colours
 
 FOLDER = Path(__file__).parent
 Code = Literal["index", "reduce_zero", "binary"]
@@ -18,6 +19,11 @@ Code = Literal["index", "reduce_zero", "binary"]
 UNKNOWN = 255
 """In truth: what is not compared."""
 CODES = ("index", "reduce_zero", "binary")
+RANGES: dict[str, tuple[type, float, float]] = {
+    "threshold": (float, 0, 1), "background": (int, 0, 254), "scale": (float, 1e-6, 1e6), "crop": (int, 0, 100_000),
+    "stride": (int, 1, 100_000), "area": (float, 0, 1), "pamr_steps": (int, 0, 1000), "context": (int, 1, 10_000),
+}  # fmt: skip
+"""Of what a release chooses: whole numbers or others, and within what."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +86,8 @@ class DataSet:
         given = {**self.runs.get("default", {}), **self.runs.get(method, {})}
         if unknown := set(given) - {each.name for each in fields(Release)}:
             raise UsageError(f"data set {self.name}: {method} has {sorted(unknown)[0]}, which means nothing here")
+        if "classes" not in given or not isinstance(given.get("resize", []), list | tuple):
+            raise UsageError(f"data set {self.name}: {method} needs classes, and resize as [height, width]")
         return Release(**{**given, "resize": tuple(given.get("resize", (448, 448)))})
 
 
@@ -118,9 +126,49 @@ def _data_set(name: str, said: Any) -> DataSet:
     for key, kind in (("labels", list), ("runs", dict), ("image_suffix", str), ("truth_suffix", str)):
         if not isinstance(said.get(key), kind):
             raise ValueError(f"{key} is missing, or is no {kind.__name__}")
+    if not all(isinstance(method, str) for method in said["runs"]):
+        raise ValueError("runs have names of methods, or default")
     if said.get("code", "index") not in CODES:
         raise ValueError(f"code {said['code']}: choose {', '.join(CODES)}")
     lists = {key: tuple(map(str, said.get(key, ()))) for key in ("labels", "foreground")}
     if strange := set(lists["foreground"]) - set(lists["labels"]):
         raise ValueError(f"foreground {sorted(strange)[0]} is none of the labels")
-    return DataSet(**{"title": name, **said, **lists, "name": name})
+    data = DataSet(**{"title": name, **said, **lists, "name": name})
+    _check(data)
+    return data
+
+
+def _check(data: DataSet) -> None:
+    """Raises ValueError for values that nothing could be done with."""
+    if not data.labels or len(set(data.labels)) < len(data.labels):
+        raise ValueError("labels must be classes, each of them once")
+    tables: tuple[tuple[str, Any, type], ...] = (("expect", data.expect, int), ("published", data.published, float))
+    for name, table, kind in tables:
+        if not isinstance(table, Mapping) or not all(_is(value, kind) for value in table.values()):
+            raise ValueError(f"{name} must be names with numbers")
+    if data.colours is not None:
+        find_colours(data.colours)
+    if not data.runs or not all(isinstance(run, Mapping) for run in data.runs.values()):
+        raise ValueError("runs must be methods, or default, with what is chosen for each")
+    for method in data.runs:
+        _check_release(data, method)
+
+
+def _check_release(data: DataSet, method: str) -> None:
+    """Raises ValueError for a choice that is none."""
+    release = data.release(method)
+    for each, (kind, low, high) in RANGES.items():
+        value = getattr(release, each)
+        if (value is not None or each not in ("area",)) and not (_is(value, kind) and low <= value <= high):
+            raise ValueError(f"{method}: {each} {value!r} is no number from {low:g} to {high:g}")
+    if len(release.resize) != 2 or not all(_is(side, int) and side > 0 for side in release.resize):
+        raise ValueError(f"{method}: resize {list(release.resize)} is no height and width")
+    texts = (release.classes, release.upsample, *([release.vfm] if release.vfm is not None else []))
+    if not all(isinstance(text, str) for text in texts) or not isinstance(release.settings, Mapping):
+        raise ValueError(f"{method}: classes, upsample and vfm are names, settings are names with values")
+    if release.background >= len(data.labels):
+        raise ValueError(f"{method}: background {release.background}: there are {len(data.labels)} classes, from 0")
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
