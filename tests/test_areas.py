@@ -379,10 +379,16 @@ def test_zones_that_cross_or_repeat_themselves_count_once_and_are_told(
     x, y = 504_000, 4_992_000
     bow = shapely.Polygon([(x, y), (x + 1000, y + 1000), (x + 1000, y), (x, y + 1000)])
     twice = shapely.MultiPolygon([shapely.box(x, y, x + 1000, y + 1000)] * 2)
-    geopandas.GeoDataFrame({"n": [1, 2]}, geometry=[bow, twice], crs=UTM[0]).to_file(tmp_path / "z.gpkg")
+    spike = shapely.Polygon(
+        [(x, y), (x + 1000, y), (x + 1000, y + 1000), (x + 2000, y + 1000), (x + 1000, y + 1000), (x, y + 1000)]
+    )
+    flat = shapely.Polygon([(x, y), (x + 1000, y), (x, y)])
+    zones = [bow, twice, spike, flat]
+    geopandas.GeoDataFrame({"n": [1, 2, 3, 4]}, geometry=zones, crs=UTM[0]).to_file(tmp_path / "z.gpkg")
     code, _, err = geoovseg("stats", str(labels), str(tmp_path / "z.gpkg"), str(tmp_path / "o.gpkg"))
-    assert (code, "2 of 2 zones are no valid polygons" in err) == (0, True)
-    assert geopandas.read_file(tmp_path / "o.gpkg").field_ha.tolist() == pytest.approx([50, 100], rel=0.003)
+    assert (code, "4 of 4 zones are no valid polygons" in err) == (0, True)
+    found = geopandas.read_file(tmp_path / "o.gpkg").field_ha.tolist()
+    assert found == pytest.approx([50, 100, 100, 0], rel=0.003)
 
 
 def test_zones_as_large_as_the_earth_are_measured_where_the_labels_are(labels: Path, tmp_path: Path) -> None:

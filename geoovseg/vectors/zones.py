@@ -41,6 +41,7 @@ BLOCK = 1024
 """Side of what is read at a time, in pixels."""
 STEPS = 100
 """Pieces that the longest side of a zone is cut into before it is brought to other coordinates, where it is no line."""
+AREAL = ("Polygon", "MultiPolygon")
 Floats = NDArray[np.float64]
 
 
@@ -114,7 +115,7 @@ def stats(
 def _zones(name: str, choice: Choice) -> Any:
     """A table of polygons. Raises SceneError, UsageError."""
     table = read_shapes(name, choice)
-    wrong = sorted({str(kind) for kind in table.geom_type.dropna()} - {"Polygon", "MultiPolygon"})
+    wrong = sorted({str(kind) for kind in table.geom_type.dropna()} - {*AREAL})
     if wrong or not len(table):
         raise UsageError(f"{name} must hold polygons; it has {some(wrong) or 'no shapes'}")
     others = [name for name, kind in table.dtypes.items() if str(kind) == "geometry" and name != table.geometry.name]
@@ -146,7 +147,14 @@ def _on_pixels(shapes: Any, crs: Any, src: Any, where: str) -> list[Any]:
         col, row = back @ (xy[:, 0], xy[:, 1])
         return np.stack([col, -row], axis=1)
 
-    return [shapely.transform(shape, on_pixels) if shape is not None else None for shape in shapes]
+    return [None if shape is None else shapely.transform(_areal(shape), on_pixels) for shape in shapes]
+
+
+def _areal(shape: Any) -> Any:
+    """The polygons of a shape: mending and cutting may leave lines and points, which cover nothing."""
+    if shape.geom_type in AREAL:
+        return shape
+    return shapely.union_all([part for part in shapely.get_parts(shape) if part.geom_type in AREAL])
 
 
 def _near(shapes: Any, crs: Any, src: Any) -> Any:
