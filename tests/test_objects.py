@@ -172,7 +172,7 @@ server.serve_forever()
 
 def test_what_needs_outputs_here_is_refused(bucket: str, demo_scene: str) -> None:
     with pytest.raises(UsageError, match="--skip-finished needs outputs on this machine"):
-        segment(demo_scene, "road", model="demo", output=f"{bucket}/x.tif", skip_finished=True)
+        encode(demo_scene, model="demo", output=f"{bucket}/x.zarr", skip_finished=True)
     with pytest.raises(UsageError, match="--work-dir s3://.*only a file or folder on this machine"):
         segment(demo_scene, "road", model="demo", work_dir=f"{bucket}/parts")
 
@@ -182,3 +182,22 @@ def test_without_obstore_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, dem
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UsageError, match=r"pip install 'geoovseg\[cloud\]'"):
         segment(demo_scene, "road", model="demo", output="s3://bucket/x.tif")
+
+
+def test_finished_labels_on_a_store_are_not_made_again(bucket: str, demo_scene: str, geoovseg: Run) -> None:
+    args = (*COMMAND, demo_scene, "-o", f"{bucket}/out/labels.tif", "--skip-finished")
+
+    def put() -> dict[str, Any]:
+        return {found["path"]: found["last_modified"] for page in obstore.list(from_url(bucket)) for found in page}
+
+    assert json.loads(geoovseg(*args)[1])["was_there"] is False
+    before = put()
+    code, out, err = geoovseg(*args, "--vectors", f"{bucket}/out/classes.gpkg")
+    assert code == 0, err
+    assert json.loads(out)["was_there"] is True
+    after = put()
+    assert after.pop("out/classes.gpkg")
+    assert after == before
+    code, _, err = geoovseg(*args, "--threshold", ".5")
+    assert (code != 0, "is not what this run would make: threshold was" in err) == (True, True)
+    assert not [*(cache_dir() / "staged").rglob("*.tif")] or code

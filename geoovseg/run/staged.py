@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from geoovseg.errors import OutputError, UsageError
 from geoovseg.features.store import moved
 from geoovseg.files import BESIDE, is_object
 from geoovseg.labels.folders import stem_of
-from geoovseg.labels.names import output_names
+from geoovseg.labels.names import output_names, side_files
 from geoovseg.models.weights import cache_dir
-from geoovseg.rasters.objects import parted, put_all, refuse, told, tree
+from geoovseg.rasters.objects import parted, put_all, read, refuse, told, tree
 from geoovseg.run.feature_run import feature_names
 from geoovseg.run.result import EncodeResult, SegmentResult
 from geoovseg.settings import Settings
@@ -34,6 +34,8 @@ class Stage:
     """with names here in place of addresses"""
     places: dict[Path, str] = field(default_factory=dict)
     """folders on stores by folders here"""
+    fetched: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    """what was there already, and is here to be looked at; with the time and size it came with"""
 
     def published(self, result: SegmentResult) -> SegmentResult:
         """Put all outputs that belong on stores there; the labels last, whose name stands for all."""
@@ -41,6 +43,7 @@ class Stage:
             return result
         labels = Path(result.labels)
         files = [(path, f"{url}/{path.name}") for folder, url in self.places.items() for path in _files(folder)]
+        files = [(path, url) for path, url in files if self.fetched.get(path) != _stamp(path)]
         put_all(sorted(files, key=lambda file: file[0] == labels))
         named: dict[str, Any] = {key: getattr(result, key) for key in ("labels", "confidence", "scores", "vectors")}
         return replace(result, **{key: self._there(path) for key, path in named.items()})
@@ -59,6 +62,18 @@ class Stage:
         url = None if path is None else self.places.get(Path(path).parent)
         return path if url is None or path is None else f"{url}/{Path(path).name}"
 
+    def fetch(self, here: Path, url: str) -> None:
+        """Bring an output of an earlier run here, with what lies beside it: whether it is done is for the run to see."""
+        for path in (here, *side_files(here)[:2]):
+            with suppress(FileNotFoundError):
+                path.write_bytes(read(f"{url}/{path.name}"))
+                self.fetched[path] = _stamp(path)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_mtime_ns, about.st_size
+
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.is_file())
@@ -75,15 +90,18 @@ def staged(scene: str, settings: Settings, *, features: bool = False) -> Iterato
     if not there:
         yield Stage(settings)
         return
-    _check(settings)
+    _check(settings, features=features)
     home = cache_dir() / "staged" / hashlib.sha256(repr(sorted(there.items())).encode()).hexdigest()[:16]
     stage = Stage(settings)
     own: dict[str, Any] = {}
     for kind, url in there.items():
         folder, name = parted(url) if Path(url).suffix else (url.rstrip("/"), _usual(scene, kind, features))
-        if not settings.overwrite and told(f"{folder}/{name}/zarr.json" if features else f"{folder}/{name}"):
+        exists = not settings.overwrite and told(f"{folder}/{name}/zarr.json" if features else f"{folder}/{name}")
+        if exists and not settings.skip_finished:
             raise OutputError(f"{folder}/{name} exists; add --overwrite, or choose another name")
         (home / kind).mkdir(parents=True, exist_ok=True)
+        if exists:
+            stage.fetch(home / kind / name, folder)
         stage.places[home / kind] = folder
         own[kind] = str(home / kind / name)
     stage.settings = replace(settings, **own)
@@ -91,10 +109,10 @@ def staged(scene: str, settings: Settings, *, features: bool = False) -> Iterato
     shutil.rmtree(home, ignore_errors=True)
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, *, features: bool) -> None:
     """Refuse ways of going on that need the outputs here. Raises UsageError."""
-    if settings.skip_finished or settings.shard is not None:
-        option = "--skip-finished" if settings.skip_finished else "--shard"
+    if settings.shard is not None or (features and settings.skip_finished):
+        option = "--shard" if settings.shard is not None else "--skip-finished"
         raise UsageError(f"{option} needs outputs on this machine, and these are to go to an object store")
     if settings.features is not None and settings.features != BESIDE:
         refuse("--features", settings.features)
