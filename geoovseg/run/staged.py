@@ -63,7 +63,7 @@ class Stage:
         return path if url is None or path is None else f"{url}/{Path(path).name}"
 
     def fetch(self, here: Path, url: str) -> None:
-        """Bring an output of an earlier run here, with what lies beside it: whether it is done is for the run to see."""
+        """Bring an output of an earlier run here, with what lies beside it, for the run to see whether it is done."""
         for path in (here, *side_files(here)[:2]):
             with suppress(FileNotFoundError):
                 path.write_bytes(read(f"{url}/{path.name}"))
