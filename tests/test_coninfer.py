@@ -275,3 +275,15 @@ def test_blocks_mapped_to_another_tower_are_noted() -> None:
     short = open_clip.CLIP(embed_dim=16, vision_cfg=vision, text_cfg=text).eval().requires_grad_(False)
     assert "of 4 for (1, 4, 7, 10) of 12" in _method(short).notes[0]
     assert "of 4 for (6, 7, 8, 9)" in _method(short, base="reattnclip", attn_lambda=0).notes[0]
+
+
+def test_a_temperature_by_length_is_that_of_features_of_1024(tiny_clip: open_clip.CLIP) -> None:
+    """Log-likelihoods are sums over the features' length."""
+    vit = ClipVit(tiny_clip.visual)
+    vfm, pixels = ClipVfm("clip", vit), torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    text = F.normalize(torch.randn(3, vit.dim, generator=torch.Generator().manual_seed(2)), dim=-1)
+    length = vfm.features(pixels, (4, 4)).shape[-1]
+    by_length = build(vit, "coninfer", text, vfm=vfm, temperature=50.0, by_length=True).together(pixels, pixels)
+    scaled = build(vit, "coninfer", text, vfm=vfm, temperature=50.0 * length / 1024).together(pixels, pixels)
+    torch.testing.assert_close(by_length, scaled)
+    assert not torch.equal(by_length, build(vit, "coninfer", text, vfm=vfm).together(pixels, pixels))

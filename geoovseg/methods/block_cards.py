@@ -99,6 +99,12 @@ BLOCK_METHODS: dict[str, MethodCard] = {
                 at_most=100_000,
             ),
             Field(
+                "by_length",
+                False,
+                "the temperature follows the vision model's features: times their length / 1024, for which it was set "
+                "(ours)",
+            ),
+            Field(
                 "context",
                 "group",
                 "group: a mixture for every block, as the release for 50 images; scene: one for the whole scene, so "

@@ -32,6 +32,8 @@ WINDOWS = 7
 """Windows on a side of a block: 49, where the release has 50 images in a context."""
 LOOKS = 20_000
 """Windows that are looked at to find some with data, at most."""
+LENGTH = 1024
+"""Of the features that the temperature was set for (DINOv3 ViT-L)."""
 FEATURES = 1280
 """Length of the features of the largest vision model, to tell how much memory a block takes."""
 
@@ -70,6 +72,7 @@ class ConInfer(BlockMethod):
     scorer: DenseMethod
     vfm: Any
     temperature: float
+    by_length: bool
     context: str
     sample: int
     notes: tuple[str, ...] = ()
@@ -109,14 +112,18 @@ class ConInfer(BlockMethod):
         """Posteriors (B, Q, h, w) of what was seen (B, Q + D, h, w), all of it one context."""
         shares, features = self._split(values.movedim(1, -1).flatten(0, 2))
         if self.mixture is not None:
-            z = posterior(features, shares, self.mixture, self.temperature, unseen_below=FIRST)
+            z = posterior(features, shares, self.mixture, self._heat(features), unseen_below=FIRST)
         elif self.context == "scene":  # nothing of it was found to have data
             z = shares.exp()
         else:
             here = known.flatten()
-            mixture = fit(features[here], shares[here.to(shares.device)], self.temperature)
-            z = posterior(features, shares, mixture, self.temperature)
+            mixture = fit(features[here], shares[here.to(shares.device)], self._heat(features))
+            z = posterior(features, shares, mixture, self._heat(features))
         return z.unflatten(0, known.shape).movedim(-1, 1).float().to(self.clip.device)
+
+    def _heat(self, features: Tensor) -> float:
+        """What log-likelihoods, sums over the features' length, are divided by."""
+        return self.temperature * (features.shape[1] / LENGTH if self.by_length else 1.0)
 
     def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Log-shares of the words (N, Q), unit features (N, D)."""
@@ -132,7 +139,7 @@ class ConInfer(BlockMethod):
         if not seen:
             return {}
         shares, features = self._split(torch.cat(seen))
-        return {k: v.cpu() for k, v in fit(features, shares, self.temperature)._asdict().items()}
+        return {k: v.cpu() for k, v in fit(features, shares, self._heat(features))._asdict().items()}
 
     def _known(self, batch: TileBatch) -> Tensor:
         """What is seen of all patches with data in a batch of windows (N, Q + D)."""
@@ -167,7 +174,7 @@ def sample_windows(shape: tuple[int, int], blocks: Blocks, most: int) -> list[Wi
 
 def _make(
     clip: ClipVit, text: Tensor, *, vocabulary: Vocabulary, cut: Cut | None, vfm: Any, base: Any, attn_lambda: float,
-    temperature: float, context: str, sample: int,
+    temperature: float, by_length: bool, context: str, sample: int,
 ) -> ConInfer:  # fmt: skip
     scorer, notes = _fused(base, attn_lambda)
     return ConInfer(
@@ -176,6 +183,7 @@ def _make(
         scorer=scorer,
         vfm=vfm,
         temperature=temperature,
+        by_length=by_length,
         context=context,
         sample=sample,
         notes=notes,
