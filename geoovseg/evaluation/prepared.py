@@ -86,7 +86,7 @@ def _pixels(path: str, what: str, *, colours: bool = False) -> NDArray[Any]:
     if path.lower().endswith((".png", ".jpg", ".jpeg")):  # GDAL takes a PNG that breaks off for a whole one
         try:
             with Image.open(path) as picture:
-                palette = colours and picture.mode == "P"
+                palette = colours and picture.mode in ("P", "PA", "LA", "CMYK", "1")
                 bands = np.atleast_3d(np.asarray(picture.convert("RGB") if palette else picture))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise SceneError(f"cannot read {path}: {first_line(error)}") from error
