@@ -17,7 +17,7 @@ import pytest
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, UsageError
 from geoovseg.run.executors import pool, processes
 from geoovseg.run.executors.pool import in_processes
-from geoovseg.run.executors.processes import Processes
+from geoovseg.run.executors.processes import Processes, as_lost
 from geoovseg.run.executors.round import LostError
 from geoovseg.run.job import Step
 from geoovseg.settings import Settings
@@ -178,3 +178,12 @@ def test_who_is_done_takes_over_half_of_what_another_has_not_begun(lanes: type[F
     assert sorted(_parts(steps), key=lambda p: p.row_off) == parts
     assert len(executor._lanes) == 2
     assert [step.ended for _, step in steps] == [False] * (len(steps) - 1) + [True]
+
+
+def test_what_is_cancelled_when_workers_end_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody waits for it any more; concurrent.futures would log what goes wrong in a callback."""
+    waiting: Future[Any] = Future()
+    found = as_lost(waiting, ValueError)
+    waiting.cancel()
+    assert not caplog.records
+    assert not found.done()

@@ -61,6 +61,8 @@ def as_lost(future: Future[Any], *died: type[Exception]) -> Future[Any]:
     found: Future[Any] = Future()
 
     def tell(done: Future[Any]) -> None:
+        if done.cancelled():  # the workers were ended, and nobody waits for it
+            return
         error = done.exception()
         if error is None:
             found.set_result(done.result())
