@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from geoovseg.errors import UsageError, some
 
 Floats = NDArray[np.float64]
+Key = TypeVar("Key", int, str)
+"""A class, by its code or name."""
 Z = 1.96
 """Standard errors to either side of an estimate within which the truth lies in 95 of 100 samples."""
 LEAST = 2
@@ -159,8 +162,8 @@ def _maybe(figures: tuple[Floats, Floats], k: int) -> Estimate:
 
 
 def allocation(
-    pixels: Mapping[str, int], n: int, way: str, expected: Mapping[str, float], least: int
-) -> dict[str, int]:
+    pixels: Mapping[Key, int], n: int, way: str, expected: Mapping[Key, float], least: int
+) -> dict[Key, int]:
     """How many of n points each class of a map gets (Olofsson et al. 2014, sec. 5.1).
 
     `equal` shares them alike, `proportional` by area, `neyman` by area times how much being right varies, the square
@@ -180,8 +183,8 @@ def allocation(
 
 
 def _shared(
-    weights: Mapping[str, float], lower: Mapping[str, int], upper: Mapping[str, int], n: int
-) -> dict[str, float]:
+    weights: Mapping[Key, float], lower: Mapping[Key, int], upper: Mapping[Key, int], n: int
+) -> dict[Key, float]:
     """Points in proportion to weights, but within bounds: the factor is found by halving."""
     names, wanted = list(weights), min(n, sum(upper.values()))
     w, least, most = (np.array([each[name] for name in names], np.float64) for each in (weights, lower, upper))
@@ -192,7 +195,7 @@ def _shared(
     return dict(zip(names, np.clip(high * w, least, most).tolist(), strict=True))
 
 
-def _rounded(shares: Mapping[str, float], upper: Mapping[str, int], n: int) -> dict[str, int]:
+def _rounded(shares: Mapping[Key, float], upper: Mapping[Key, int], n: int) -> dict[Key, int]:
     """Whole numbers that add up to n, if there are so many pixels, by the largest remainders."""
     found = {name: int(share + 1e-9) for name, share in shares.items()}
     left = min(n, sum(upper.values())) - sum(found.values())

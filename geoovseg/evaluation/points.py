@@ -10,17 +10,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from pyproj.exceptions import ProjError
 from rasterio.windows import Window
 
-from geoovseg.errors import UsageError, first_line, some
+from geoovseg.errors import UsageError, some
 from geoovseg.evaluation.areas import AreaResult, estimate
 from geoovseg.labels.areas import HECTARE
-from geoovseg.labels.contents import check_not_negative, count, legend_of
-from geoovseg.labels.read import Reader, check_codes, names_in, open_labels, raster_reader
+from geoovseg.labels.contents import classes_of
+from geoovseg.labels.read import Reader, open_labels, raster_reader
 from geoovseg.rasters.ground import areas_of, ellipsoid_of
 from geoovseg.rasters.open import raster_env
-from geoovseg.scene.shapes import Choice, read_shapes
+from geoovseg.scene.shapes import Choice, brought_to, read_shapes
 
 TRUTH, DRAWN = "truth", "class_name"
 """Columns of a sample: what is there, filled in by a person, and what the labels say there."""
@@ -60,7 +59,6 @@ def evaluate_points(
         SceneError: a file cannot be read. UsageError: the points are none, or not of these labels, or too few.
     """
     with raster_env(), open_labels(labels) as src:
-        check_codes(src)
         read, where = raster_reader(src), os.fspath(points)
         mapped, names = _mapped(src)
         if not names:
@@ -97,9 +95,8 @@ def _is_sure(points: list[int]) -> bool:
 def _mapped(src: Any) -> tuple[Mapped, dict[int, str]]:
     """Areas of the classes of open labels, and their names by code."""
     ellipsoid = ellipsoid_of(src.crs)
-    counts = count(src, None if ellipsoid is None else partial(areas_of, ellipsoid, src.transform))
-    check_not_negative(counts, src.name)
-    names = {entry.code: entry.name for entry in legend_of(src, counts, names_in(src, counts.pixels)) if entry.pixels}
+    legend, counts = classes_of(src, None if ellipsoid is None else partial(areas_of, ellipsoid, src.transform))
+    names = {entry.code: entry.name for entry in legend}
     areas: dict[str, float] = {}
     for code, name in names.items():
         own = counts.pixels[code] if ellipsoid is None else counts.area_m2[code] / HECTARE
@@ -123,10 +120,7 @@ def _on_grid(table: Any, src: Any, where: str) -> Any:
         raise UsageError(f"{where} must hold points, as `geoovseg sample` draws them; it has {some(wrong) or 'none'}")
     if src.crs is None or table.crs is None:
         return table
-    try:
-        return table.to_crs(src.crs)
-    except ProjError as error:
-        raise UsageError(f"{where} cannot be brought to the grid of the labels: {first_line(error)}") from error
+    return brought_to(table, src.crs, where)
 
 
 def _points(table: Any, field: str, read: Reader, src: Any, names: Mapping[int, str], labels: str) -> Points:

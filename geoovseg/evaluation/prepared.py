@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from geoovseg.errors import SceneError, UsageError, first_line, hushed, some
 from geoovseg.evaluation.colours import read_colours
 from geoovseg.evaluation.datasets import UNKNOWN, DataSet
+from geoovseg.models.download import file_sha256
 from geoovseg.rasters.open import GDAL_ERRORS, opened
 
 LIGHT = 128
@@ -161,8 +163,7 @@ def digest_of(pair: Pair) -> str:
     """SHA-256 of an image and its truth, as files."""
     said = hashlib.sha256()
     for path in (pair.image, pair.truth):
-        with open(path, "rb") as file:
-            said.update(hashlib.file_digest(file, "sha256").digest())
+        said.update(bytes.fromhex(file_sha256(Path(path))))
     return said.hexdigest()
 
 

@@ -20,9 +20,9 @@ from geoovseg.errors import OutputError, SceneError, UsageError, did_you_mean, s
 from geoovseg.evaluation.areas import allocation
 from geoovseg.evaluation.points import DRAWN, TRUTH
 from geoovseg.files import as_path
-from geoovseg.labels.contents import check_not_negative, chunks, count, legend_of, read_codes
+from geoovseg.labels.contents import chunks, classes_of, read_codes
 from geoovseg.labels.names import is_one_of
-from geoovseg.labels.read import check_codes, names_in, open_labels
+from geoovseg.labels.read import open_labels
 from geoovseg.labels.styles import LegendEntry, sample_qml
 from geoovseg.rasters.ground import wkt_of
 from geoovseg.rasters.open import raster_env
@@ -88,11 +88,7 @@ def sample(
     target = as_path(output, "the output")
     _check(target, labels, n, by, least, seed, overwrite)
     with raster_env(), open_labels(labels) as src:
-        check_codes(src)
-        counts = count(src)
-        check_not_negative(counts, src.name)
-        names = names_in(src, counts.pixels)
-        legend = [entry for entry in legend_of(src, counts, names) if entry.pixels]
+        legend, _ = classes_of(src)
         rng = np.random.default_rng(seed)
         found = _drawn(src, _picks(legend, n, by, _expected(expected or {}, legend), least, rng))
         table = _table(src, found, legend, rng)
@@ -145,9 +141,7 @@ def _picks(
         of = np.searchsorted(ends, rng.choice(total, min(n, total), replace=False), side="right")
         sizes = dict(zip(pixels, np.bincount(of, minlength=len(pixels)).tolist(), strict=True))
     else:
-        accuracy = {str(entry.code): expected[entry.name] for entry in legend}
-        shared = allocation({str(code): count for code, count in pixels.items()}, n, by, accuracy, least)
-        sizes = {code: shared[str(code)] for code in pixels}
+        sizes = allocation(pixels, n, by, {entry.code: expected[entry.name] for entry in legend}, least)
     return {code: np.sort(rng.choice(pixels[code], size, replace=False)) for code, size in sizes.items()}
 
 
@@ -158,8 +152,9 @@ def _drawn(src: Any, picks: Picks) -> Iterator[tuple[int, NDArray[np.int64], NDA
         codes = np.ma.filled(read_codes(src, window).astype(np.int64), -1).ravel()
         for code in np.unique(codes).tolist():
             if code in picks:
-                yield _in_window(window, np.flatnonzero(codes == code), picks[code] - seen[code], code)
-                seen[code] += int((codes == code).sum())
+                places = np.flatnonzero(codes == code)
+                yield _in_window(window, places, picks[code] - seen[code], code)
+                seen[code] += len(places)
 
 
 def _in_window(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj.exceptions import ProjError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
@@ -31,7 +30,7 @@ from geoovseg.evaluation.colours import (
 )
 from geoovseg.labels.read import Reader, category_names, check_unscaled, open_labels, raster_reader
 from geoovseg.rasters.open import GDAL_ERRORS
-from geoovseg.scene.shapes import VECTORS, Choice, read_shapes, suffix_of
+from geoovseg.scene.shapes import VECTORS, Choice, brought_to, read_shapes, suffix_of
 
 FIELD = "class_name"
 """The column of class names in polygons that `geoovseg vectorize` made."""
@@ -214,10 +213,7 @@ def _vector_truth(src: Any, name: str, how: How) -> Truth:
     table = read_shapes(name, Choice(how.layer))
     field = _names_column(name, [c for c in table.columns if c != table.geometry.name], how.field)
     if src.crs is not None and table.crs is not None:
-        try:
-            table = table.to_crs(src.crs)
-        except ProjError as error:
-            raise UsageError(f"{name} cannot be brought to the grid of the labels: {first_line(error)}") from error
+        table = brought_to(table, src.crs, name)
     table = table[table[field].notna() & table.geometry.notna() & ~table.geometry.is_empty]
     values = [_text(value) for value in table[field]]
     codes = {name: code for code, name in enumerate(sorted(set(values)), start=1)}

@@ -17,6 +17,7 @@ from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
 from geoovseg.errors import SceneError, first_line, hushed
+from geoovseg.labels.read import check_codes, names_in
 from geoovseg.labels.styles import LegendEntry
 from geoovseg.rasters.open import GDAL_ERRORS
 
@@ -64,10 +65,16 @@ def count(src: Any, areas: Areas | None = None) -> Counts:
     return Counts(pixels=pixels, area_m2=measured, nodata=nodata)
 
 
-def check_not_negative(counts: Counts, name: str) -> None:
-    """Refuse codes below 0, which elsewhere stand for no data. Raises SceneError."""
+def classes_of(src: Any, areas: Areas | None = None) -> tuple[list[LegendEntry], Counts]:
+    """The classes with pixels of an open raster of codes, and how often each occurs.
+
+    Raises SceneError for what holds no codes, and for codes below 0, which elsewhere stand for no data.
+    """
+    check_codes(src)
+    counts = count(src, areas)
     if (least := min(counts.pixels, default=0)) < 0:
-        raise SceneError(f"{name} has the code {least}; classes are coded 0 and up: recode it")
+        raise SceneError(f"{src.name} has the code {least}; classes are coded 0 and up: recode it")
+    return [entry for entry in legend_of(src, counts, names_in(src, counts.pixels)) if entry.pixels], counts
 
 
 def _is_plain(src: Any) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 import geopandas
 import pyogrio
 from pyogrio.errors import CRSError, DataLayerError, DataSourceError
+from pyproj.exceptions import ProjError
 from rasterio._path import _parse_path, _vsi_path
 
 from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, SceneError, UsageError, did_you_mean, first_line
@@ -89,6 +90,14 @@ def read_shapes(name: str, choice: Choice) -> Any:
     if not isinstance(table, geopandas.GeoDataFrame):
         raise SceneError(f"{name} holds no shapes")
     return table
+
+
+def brought_to(shapes: Any, crs: Any, name: str) -> Any:
+    """Shapes of a file in the coordinates of labels. Raises UsageError where nothing leads there."""
+    try:
+        return shapes.to_crs(crs)
+    except ProjError as error:
+        raise UsageError(f"{name} cannot be brought to the grid of the labels: {first_line(error)}") from error
 
 
 def read_table(name: str) -> Any:

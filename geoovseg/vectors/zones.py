@@ -19,7 +19,6 @@ import shapely
 from exactextract import exact_extract
 from exactextract.raster import NumPyRasterSource
 from numpy.typing import NDArray
-from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
@@ -27,12 +26,12 @@ from rasterio.windows import Window
 from geoovseg.errors import OutputError, SceneError, UsageError, first_line, some
 from geoovseg.files import as_path
 from geoovseg.labels.areas import HECTARE
-from geoovseg.labels.contents import check_not_negative, count, legend_of, named
+from geoovseg.labels.contents import classes_of, named
 from geoovseg.labels.names import is_one_of
-from geoovseg.labels.read import Reader, check_codes, names_in, open_labels, raster_reader
+from geoovseg.labels.read import Reader, open_labels, raster_reader
 from geoovseg.rasters.ground import areas_of, ellipsoid_of
 from geoovseg.rasters.open import GDAL_ERRORS, raster_env
-from geoovseg.scene.shapes import Choice, read_shapes
+from geoovseg.scene.shapes import Choice, brought_to, read_shapes
 from geoovseg.vectors.tables import table_driver, write_table
 from geoovseg.vectors.targets import check_target
 
@@ -96,11 +95,8 @@ def stats(
     if is_one_of(target, [os.fspath(labels), os.fspath(zones)]):
         raise OutputError(f"{target} is read from; choose another name")
     with raster_env(), open_labels(labels) as src:
-        check_codes(src)
-        counts = count(src)
-        check_not_negative(counts, src.name)
-        legend = named(legend_of(src, counts, names_in(src, counts.pixels)))
-        names = _told_apart({entry.code: name for name, entry in legend.items() if entry.pixels})
+        legend, _ = classes_of(src)
+        names = _told_apart({entry.code: name for name, entry in named(legend).items()})
         table = _zones(os.fspath(zones), Choice(layer, where))
         shapes, mended = _valid(table.geometry.to_numpy())
         found = _covered(src, raster_reader(src), _on_pixels(shapes, table.crs, src, os.fspath(zones)), [-1, *names])
@@ -176,10 +172,7 @@ def _in_labels_crs(shapes: Any, crs: Any, target: Any, where: str) -> Any:
     sides = shapely.bounds(shapes)
     longest = np.nan_to_num(np.maximum(sides[:, 2] - sides[:, 0], sides[:, 3] - sides[:, 1]))
     cut = shapely.segmentize(shapes, np.maximum(longest / STEPS, 1e-12))
-    try:
-        found = geopandas.GeoSeries(cut, crs=crs).to_crs(target).to_numpy()
-    except ProjError as error:
-        raise UsageError(f"{where} cannot be brought to the grid of the labels: {first_line(error)}") from error
+    found = brought_to(geopandas.GeoSeries(cut, crs=crs), target, where).to_numpy()
     whole = ~shapely.is_missing(found) & ~shapely.is_empty(found)
     if (lost := np.flatnonzero(whole & ~np.isfinite(shapely.bounds(found)).all(1))).size:
         raise UsageError(f"zone {int(lost[0]) + 1} of {where} reaches where the labels' coordinate system does not")
