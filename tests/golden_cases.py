@@ -195,12 +195,13 @@ def build(
     sam: Any = None,
     regions: Any = None,
     cut: Any = None,
+    vocabulary: Any = None,
     **settings: Any,
 ) -> Any:
     """A method as the tool builds it, with its published settings unless given."""
     words = torch.eye(1, vit.dim) if text is None else text
-    vocabulary = parse_classes([",".join(f"word{n}" for n in range(len(words)))])
-    return load_method(name, vit, words, vocabulary, vfm=vfm, sam=sam, regions=regions, cut=cut, settings=settings)
+    named = vocabulary or parse_classes([",".join(f"word{n}" for n in range(len(words)))])
+    return load_method(name, vit, words, named, vfm=vfm, sam=sam, regions=regions, cut=cut, settings=settings)
 
 
 def loaded(model: nn.Module, case: Case, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,15 +11,12 @@ from golden_cases import Case, build, case_id, check, clip_model, find, vision_m
 from torch.nn import functional as F
 from windows import Largest
 
+from geoovseg.methods import releases
 from geoovseg.methods.corrclip import CorrClip, CorrClipBlocks, merge_regions, reconstructed, spatial_blocks
 from geoovseg.methods.published import Protocol, predict, slide
 from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
-from geoovseg.ops.regions import vote
 from geoovseg.windows.plan import origins
-
-PAD = 10_000
-"""What stands for a region beyond the image in the release."""
 
 
 def _method(case: Case) -> tuple[CorrClipBlocks, dict[str, Any]]:
@@ -28,9 +26,14 @@ def _method(case: Case) -> tuple[CorrClipBlocks, dict[str, Any]]:
     return build(clip_model(case), "corrclip", text, vfm=vfm, regions="none", **settings), hyper
 
 
-def _released(ids: torch.Tensor) -> torch.Tensor:
-    """Ids as the release reads them: the smallest there is stands for no region, whatever it is."""
-    return ids.long() - int(ids.min())
+def _watched(image: torch.Tensor, see: Any, windows: list[torch.Tensor], more: dict[str, Any]) -> torch.Tensor:
+    """The release's windows, which are kept."""
+
+    def watching(window: torch.Tensor) -> torch.Tensor:
+        windows.append(window)
+        return see(window)
+
+    return slide(image, watching, **more)
 
 
 def test_patches_that_are_all_alike_attend_to_each_other_or_to_themselves() -> None:
@@ -42,28 +45,22 @@ def test_patches_that_are_all_alike_attend_to_each_other_or_to_themselves() -> N
 
 @pytest.mark.golden
 @pytest.mark.parametrize("case", find("corrclip"), ids=case_id)
-def test_images_get_the_labels_of_the_release(case: Case) -> None:
+def test_images_get_the_labels_of_the_release(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     method, hyper = _method(case)
     clip, encoder = method.clip, method.encoder
-    image = case.inputs["image_u8"].permute(2, 0, 1)[None].float() / 255
-    ids = F.interpolate(case.inputs["instance_mask"][None, None].float(), size=image.shape[2:], mode="nearest")
-    fill = torch.cat([clip.mean, torch.full((1, 1, 1, 1), float(PAD))], dim=1)
+    resized, ids = case.inputs["image_u8"].numpy(), case.inputs["instance_mask"][None, None]
     windows: list[torch.Tensor] = []
-
-    def logits(window: torch.Tensor) -> torch.Tensor:
-        windows.append(window)
-        return method.see(window[:, :3], _released(window[:, 3:]))
-
-    crop, stride, multiple = hyper["slide_crop"], hyper["slide_stride"], hyper["pad_multiple"]
-    found = slide(torch.cat([image, ids], dim=1), logits, crop=crop, stride=stride, patch=multiple, fill=fill)
-    cosines = F.interpolate(found, size=hyper["ori_shape"], mode="bilinear", align_corners=False)
+    monkeypatch.setattr(releases, "slide", lambda image, see, **more: _watched(image, see, windows, more))
+    crop, stride = hyper["slide_crop"], hyper["slide_stride"]
+    protocol = Protocol(crop=crop, stride=stride, multiple=hyper["pad_multiple"], scale=hyper["logit_scale"])
+    protocol = replace(protocol, threshold=hyper["prob_thd"])
+    cosines = releases.corrclip_cosines(method, resized, ids, protocol)
     groups = torch.bincount(case.inputs["query_to_class"]).tolist()
-    labels, shares = predict(cosines, groups, Protocol(scale=hyper["logit_scale"], threshold=hyper["prob_thd"]))
+    labels, shares = predict(cosines, groups, protocol)
     window = windows[hyper["window_index"]]
-    features, grid = encoder(window[:, :3], _released(window[:, 3]))
+    features, grid = encoder(window[:, :3], releases.numbered_from_none(window[:, 3]))
     seen = encoder.correlated(window[:, :3], grid)[0]
-    near = F.interpolate(_released(window[:, 3:]).float(), size=grid, mode="nearest").long().flatten()
-    one_hot = F.one_hot(labels[0], len(groups)).movedim(-1, 0).float()
+    near = F.interpolate(releases.numbered_from_none(window[:, 3:]).float(), size=grid, mode="nearest").long().flatten()
     results = {
         "window_image_norm_mean": clip.normalise(window[:, :3]).mean((0, 2, 3)),
         "window_mask": window[0, 3],
@@ -73,7 +70,7 @@ def test_images_get_the_labels_of_the_release(case: Case) -> None:
         "logits_sub": cosines[0, :, ::5, ::5],
         "prob_sub": shares[0, :, ::5, ::5],
         "pred_before_map_correction": labels[0],
-        "pred": vote(one_hot, _released(case.inputs["instance_mask"])).argmax(0),
+        "pred": releases.majority(labels[0], ids[0, 0]),
     }
     for name, expected in case.outputs.items():
         check(results[name], expected, case, name)
@@ -82,7 +79,8 @@ def test_images_get_the_labels_of_the_release(case: Case) -> None:
     assert (
         len(windows)
         == hyper["windows"]
-        == len(origins(max(image.shape[2], crop), crop, stride)) * len(origins(max(image.shape[3], crop), crop, stride))
+        == len(origins(max(resized.shape[0], crop), crop, stride))
+        * len(origins(max(resized.shape[1], crop), crop, stride))
     )
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from golden_cases import build
 
 from geoovseg.errors import ModelError
 from geoovseg.models.cards import model_card
 from geoovseg.models.diffusion import TIMESTEP, DiffusionVfm, load_diffusion
+from geoovseg.models.vit import ClipVit
 
 diffusers = pytest.importorskip("diffusers", reason="needs the extra sd")
 
@@ -86,3 +89,19 @@ def test_without_the_extra_the_way_to_it_is_told(tmp_path: Any, monkeypatch: pyt
     with pytest.raises(ModelError, match=r"pip install 'geoovseg\[sd\]'"):
         load_diffusion("sd2", tmp_path, torch.device("cpu"), torch.float32)
     assert model_card("sd2", "vfm").licence.startswith("CreativeML")
+
+
+def test_layers_are_averaged_by_their_weights(vfm: DiffusionVfm) -> None:
+    pixels = _pixels(64, 64)
+    alone = [replace(vfm, weights=tuple(float(k == n) for k in range(3))).attention(pixels, (8, 8), 3) for n in (0, 2)]
+    both = replace(vfm, weights=(1.0, 0.0, 3.0)).attention(pixels, (8, 8), 3)
+    torch.testing.assert_close(both, (alone[0] + 3 * alone[1]) / 4)
+    assert not torch.equal(alone[0], alone[1])
+
+
+def test_the_time_step_is_the_one_of_the_setting(vfm: DiffusionVfm, tiny_vit: ClipVit) -> None:
+    early, late = (replace(vfm, timestep=t).attention(_pixels(64, 64), (8, 8), 2) for t in (1, 900))
+    assert not torch.equal(early, late)
+    method = build(tiny_vit, "direct-mv", vfm=vfm, sd_step=7, sd_layers="0.2+0+0.8")
+    assert (method.vfm.timestep, method.vfm.weights) == (7, (0.2, 0.0, 0.8))
+    assert build(tiny_vit, "direct-mv", vfm=vfm).vfm == vfm

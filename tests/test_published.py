@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from geoovseg.methods import METHODS, load_method
 from geoovseg.methods.dense import DenseMethod
-from geoovseg.methods.published import RELEASES, Protocol, pad_to_patch, predict, resize, run, segment_published, slide
+from geoovseg.methods.published import RELEASES, Protocol, pad_to_patch, predict, resize, run, slide
+from geoovseg.methods.releases import segment_published
 from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.vocabulary import parse_classes

@@ -13,6 +13,7 @@ from golden_cases import Case, assert_close, build, case_id, find
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from geoovseg.errors import MethodError
 from geoovseg.methods.dense import cosines
 from geoovseg.methods.reattnclip import ReAttn, turned_back, turns_together
 from geoovseg.models.cards import CLIP_MEAN, CLIP_STD
@@ -116,8 +117,9 @@ def test_an_equivariant_comparison_turns_with_the_image(encoder: ReAttn) -> None
 
 
 def test_images_of_one_shape_go_through_the_tower_together() -> None:
-    assert turns_together(_pixels(32, 32)) == [(0, 1, 2, 3)]
-    assert turns_together(_pixels(32, 40)) == [(0, 2), (1, 3)]
+    assert turns_together(_pixels(32, 32)) == [(0,), (1,), (2,), (3,)]
+    assert turns_together(_pixels(32, 32).to("meta")) == [(0, 1, 2, 3)]
+    assert turns_together(_pixels(32, 40).to("meta")) == [(0, 2), (1, 3)]
 
 
 def test_without_turns_and_in_another_tower_blocks_are_in_proportion(encoder: ReAttn) -> None:
@@ -186,3 +188,39 @@ def test_the_blocks_that_are_compared_can_be_chosen(encoder: ReAttn) -> None:
     both = replace(encoder, compared_first=0, compared_count=2)
     mean = sum(each._turned(_pixels(32, 32))[0] for each in alone) / 2
     torch.testing.assert_close(both._turned(_pixels(32, 32))[0], mean)
+
+
+def test_middle_blocks_can_have_shares_of_their_own(encoder: ReAttn) -> None:
+    """S ~ alpha S_rot + sum of beta_l A_l; equal shares are one beta."""
+    pixels = _pixels(32, 32)
+    same = "+".join(["0.2"] * len(encoder.middle))
+    torch.testing.assert_close(
+        replace(encoder, betas=same).refined(pixels)[0],
+        replace(encoder, beta=0.2 * len(encoder.middle)).refined(pixels)[0],
+    )
+    similar, _, _, kept = encoder._turned(pixels)
+    shares = [0.1 * n for n in range(1, len(kept) + 1)]
+    between = encoder.alpha * similar + sum(b * a[:, 1:, 1:] for b, a in zip(shares, kept, strict=True))
+    found = replace(encoder, betas="+".join(f"{b:g}" for b in shares)).refined(pixels)[0]
+    torch.testing.assert_close(found[:, 1:, 1:], between / between.sum(-1, keepdim=True))
+
+
+def test_as_many_shares_as_there_are_middle_blocks_are_asked_for(encoder: ReAttn) -> None:
+    with pytest.raises(MethodError, match="is 2 numbers, and there are 4 middle blocks"):
+        replace(encoder, betas="0.1+0.2")
+
+
+def test_similarity_can_be_what_the_paper_prints(encoder: ReAttn) -> None:
+    tokens = torch.rand(2, 5, encoder.clip.width, generator=torch.Generator().manual_seed(3))
+    expected = torch.einsum("bnd,bmd->bnm", tokens, tokens) / encoder.clip.width**0.5
+    torch.testing.assert_close(replace(encoder, literal=True).similarity(tokens), expected)
+    alone = replace(encoder, literal=True, exclude_self=True).similarity(tokens)
+    assert (alone.diagonal(dim1=1, dim2=2) == 0).all()
+
+
+def test_a_part_that_is_off_can_be_as_in_segearth(encoder: ReAttn) -> None:
+    none = replace(encoder, patches=False, class_row=False, zero_column=False, own="segearth")
+    attention, x, _ = none.refined(_pixels(32, 40))
+    q, k, v = encoder.clip.qkv(encoder.clip.depth - 1, x)
+    mean = sum((t @ t.mT / t.shape[-1] ** 0.5).softmax(-1).mean(1) for t in (q, k, v)) / 3
+    torch.testing.assert_close(attention, mean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,19 @@ import pytest
 import torch
 from golden_cases import Case, assert_close, build, case_id, find
 from torch.nn import functional as F
+from windows import random_batch
 
+from geoovseg.errors import MethodError
+from geoovseg.methods import read_settings
+from geoovseg.methods.blocks import Cut
 from geoovseg.methods.dense import cosines
-from geoovseg.methods.resegclip import ReSegClip, plan_of, region_bias, shares_at_pixels
+from geoovseg.methods.published import Protocol
+from geoovseg.methods.releases import starts
+from geoovseg.methods.resegclip import ReSegClip, plan_of, region_bias, sets_of, shares_at_pixels
+from geoovseg.models.masks import MaskSet
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.regions import painted, patch_ids
+from geoovseg.windows.batch import TileBatch
 
 
 def _method(case: Case, **settings: Any) -> ReSegClip:
@@ -122,3 +131,54 @@ def test_without_masks_it_is_clip_itself(tiny_clip: open_clip.CLIP) -> None:
     method = build(vit, "resegclip", regions="none", layers=0)
     found = method.unit_features(pixels, torch.zeros(1, 1, 32, 32, dtype=torch.long))
     torch.testing.assert_close(found.flatten(2).mT, F.normalize(vit.readout(x)[:, 1:], dim=-1))
+
+
+def test_sets_can_be_others_and_more() -> None:
+    published = sets_of(str(read_settings("resegclip", {})["sets"]))
+    assert [(s.points, s.quality, s.stability, s.area) for s in published] == [
+        (4, 0.5, 0.5, 500), (2, 0.6, 0.6, 500), (2, 0.5, 0.5, 1000), (2, 0.5, 0.5, 2000),
+    ]  # fmt: skip
+    assert sets_of("7/0.9/0.8/30") == (MaskSet(points=7, quality=0.9, stability=0.8, area=30, crops=1, shrink=2),)
+    assert plan_of(24, "code", 6, 2) == (0, 0, 1, 1, None, None)
+    assert plan_of(24, "paper", 6, 1) == (0, 0, 0, 0, None, None)
+    with pytest.raises(MethodError, match="sets=4/2/0.5/500 is not as in 4/0.5/0.5/500"):
+        read_settings("resegclip", {"sets": "4/2/0.5/500"})
+
+
+def test_shares_can_be_averaged_over_windows_as_the_paper_says(tiny_vit: ClipVit) -> None:
+    """Softmax of `scale` cosines at pixels in every window, then their mean."""
+    text = F.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(5)), dim=-1)
+    batch, flat = random_batch(1, 40, 40), lambda batch, sets, tile=0: np.ones((1, len(sets), 40, 40), np.int32)
+    cut = Cut(window=32, stride=8, block=64)
+    plain, shares = (
+        build(tiny_vit, "resegclip", text, regions=flat, cut=cut, average=a) for a in ("cosines", "shares")
+    )
+    assert (plain.unit, shares.unit, shares.cell) == ("cosine", "probability", 0)
+    total, count = torch.zeros(1, 3, 40, 40), torch.zeros(40, 40)
+    for row, col in [(r, c) for r in (0, 8) for c in (0, 8)]:
+        box = (..., slice(row, row + 32), slice(col, col + 32))
+        ids = torch.ones(1, len(plain.sets), 32, 32, dtype=torch.int32)
+        total[box] += (50 * plain.see(torch.from_numpy(batch.pixels[box]), ids)).softmax(1)
+        count[box] += 1
+    torch.testing.assert_close(shares.scores(batch), total / count)
+
+
+def test_a_single_class_has_a_share_of_one(tiny_vit: ClipVit) -> None:
+    text = F.normalize(torch.randn(1, 16), dim=-1)
+    for output in ("code", "paper"):
+        method = build(tiny_vit, "resegclip", text, regions=_one_region, output=output)
+        scores = method.scores(random_batch(1, 32, 32))
+        assert scores.shape == (1, 1, 32, 32)
+        assert scores.isfinite().all()
+        assert output == "paper" or (scores == 1).all()
+
+
+def _one_region(batch: TileBatch, sets: Sequence[MaskSet], tile: int = 0) -> np.ndarray:
+    return np.ones((len(batch), len(sets), *batch.valid.shape[1:]), np.int32)
+
+
+def test_windows_of_the_release_start_at_whole_strides_and_hang_over() -> None:
+    protocol = Protocol(crop=224, stride=50)
+    assert list(starts(300, protocol)) == [0, 50, 100]
+    assert list(starts(224, protocol)) == [0]
+    assert list(starts(100, protocol)) == [0]

@@ -25,8 +25,9 @@ from torch.nn import functional as F
 from windows import random_batch
 
 from geoovseg.methods.blocks import Cut
-from geoovseg.methods.published import Protocol, predict, refine_published, trident_canvas, trident_frame
+from geoovseg.methods.published import Protocol, predict
 from geoovseg.methods.refinement import Refinement, find_regions, halved, mask_prompt, prompts, refine
+from geoovseg.methods.releases import refine_published, trident_canvas, trident_frame
 from geoovseg.methods.trident import Trident, _whole_patches, aggregated
 from geoovseg.models.patches import own_grid
 from geoovseg.models.sam import Sam
@@ -34,6 +35,7 @@ from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.affinity import affinity_rows
 from geoovseg.ops.correlation import mean_likeness, proxy_rows
+from geoovseg.ops.pamr import pamr
 
 
 def _flat(values: torch.Tensor) -> torch.Tensor:
@@ -210,7 +212,7 @@ def test_images_get_the_labels_of_the_release(case: Case) -> None:
     looked, features, _ = method.splicer.look(canvas, boxes)
     spliced = method.splicer.splice(method.splicer.mixed(looked, features), grid, boxes, patches)
     whole = aggregated(spliced, sam, seen, hyper["cos_fac"], keep_negative=hyper["refine_neg_cos"])
-    cosines = method.cosines(seen, canvas)
+    cosines = method.cosines([seen], canvas)
     size = original.shape[:2]
     logits = F.interpolate(cosines[None], size=size, mode="bilinear", align_corners=False)
     groups = torch.bincount(case.inputs["query_to_class"]).tolist()
@@ -233,7 +235,7 @@ def test_images_get_the_labels_of_the_release(case: Case) -> None:
     }
     for name, expected in case.outputs.items():
         check(found[name], expected, case, name)
-    assert torch.equal(cosines, method.cosines(seen, canvas, torch.ones(size, dtype=torch.bool)))
+    assert torch.equal(cosines, method.cosines([seen], canvas, torch.ones(size, dtype=torch.bool)))
 
 
 @pytest.mark.parametrize(("height", "width"), [(31, 600), (16, 512), (128, 128), (200, 90)])
@@ -259,3 +261,94 @@ def test_what_is_brighter_on_one_side_stays_there(tiny_vit: ClipVit) -> None:
     assert (filled[:, :31] == 0).all()
     assert known.sum() == 31 * 600
     assert sam.see((filled * 255).astype(np.uint8).transpose(1, 2, 0)).grid == (1, 8)
+
+
+def _tiny(vit: ClipVit, **settings: Any) -> Trident:
+    torch.manual_seed(5)
+    sam, vfm = Sam(small_sam(TINY_SAM).eval().requires_grad_(False)), ClipVfm("clip", vit)
+    text = F.normalize(torch.randn(4, 16, generator=torch.Generator().manual_seed(5)), dim=-1)
+    method: Trident = build(vit, "trident", text, vfm=vfm, sam=sam, cut=Cut(block=128), **settings)
+    return method
+
+
+def test_patches_can_be_averaged_by_likeness_or_attention_alone() -> None:
+    """Table 3: cosines above the threshold, or all attention; rows add to 1, heads are averaged before."""
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randn(3, 7, 5, generator=generator)
+    weights = torch.rand(3, 7, 7, generator=generator)
+    alike = F.normalize(values, dim=-1)
+    cosines = torch.einsum("hid,hjd->hij", alike, alike)
+    limit = 1.2 * cosines.mean((0, 2))
+    for matrices, expected in (
+        ("cosine", cosines.where(cosines > limit[:, None], 0).mean(0)),
+        ("attention", weights.mean(0)),
+    ):
+        rows = affinity_rows(weights.split(3, dim=1), values, 1.2, keep_negative=True, matrices=matrices)
+        torch.testing.assert_close(torch.cat(list(rows)), expected / expected.sum(-1, keepdim=True))
+
+
+def test_the_spliced_map_can_be_left_as_it_is(tiny_vit: ClipVit) -> None:
+    method = _tiny(tiny_vit, matrices="none")
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    seen, canvas = method.looks(np.zeros((128, 128, 3), np.uint8)), method.canvas(image)
+    boxes, patches = method.splicer.boxes(tuple(canvas.shape[2:])), tuple(side // 8 for side in canvas.shape[2:])
+    values, features, grid = method.splicer.look(canvas, boxes)
+    spliced = method.splicer.splice(method.splicer.mixed(values, features), grid, boxes, patches)
+    on_sam = F.interpolate(spliced, size=seen[0].grid, mode="bilinear", align_corners=False)
+    expected = method.read(on_sam[0].flatten(1).T).T.unflatten(1, seen[0].grid)
+    torch.testing.assert_close(method.cosines(seen, canvas), expected)
+
+
+def test_patches_of_a_window_can_keep_their_own_values(tiny_vit: ClipVit) -> None:
+    """As MaskCLIP: the output projection of each patch's value, whatever the vision model sees."""
+    splicer = _tiny(tiny_vit, mixing="maskclip").splicer
+    values, features = torch.rand(2, 9, tiny_vit.width), torch.rand(2, 9, 5)
+    projection = tiny_vit._tower.transformer.resblocks[-1].attn.out_proj
+    torch.testing.assert_close(splicer.mixed(values, features), projection(values))
+
+
+def test_halves_are_seen_apart_and_put_side_by_side(tiny_vit: ClipVit) -> None:
+    method = _tiny(tiny_vit, halves=True)
+    picture = np.random.default_rng(3).integers(0, 256, (128, 128, 3), np.uint8)
+    seen = method.looks(picture)
+    canvas = torch.rand(1, 3, 96, 96)
+    found = method.cosines(seen, canvas)
+    assert found.shape[2] == seen[0].grid[1] + seen[1].grid[1]
+    left = method.sam.see(np.ascontiguousarray(picture[:, :64]))
+    assert torch.equal(left.embedding, seen[0].embedding)
+    boxes = method.splicer.boxes((96, 96))
+    values, features, grid = method.splicer.look(canvas, boxes)
+    spliced = method.splicer.splice(method.splicer.mixed(values, features), grid, boxes, (12, 12))
+    part = aggregated(spliced[..., :6], method.sam, left, method.cos_fac, keep_negative=True)
+    torch.testing.assert_close(found[:, :, : left.grid[1]], method.read(part).T.unflatten(1, left.grid))
+
+
+@pytest.mark.parametrize("kinds", [("point",), ("box",), ("mask",), ("point", "box"), ("box", "mask")])
+def test_sam_is_given_the_prompts_that_are_chosen(tiny_vit: ClipVit, kinds: tuple[str, ...]) -> None:
+    """As its own prompt encoder and decoder answer them one by one."""
+    sam = _tiny(tiny_vit).sam
+    seen = sam.see(np.random.default_rng(3).integers(0, 256, (128, 128, 3), np.uint8))
+    points, boxes = torch.tensor([[20.0, 30.0], [90.0, 70.0]]), torch.tensor([[5.0, 5, 40, 50], [60, 50, 120, 99]])
+    mask = torch.rand(1, 1, *sam.model.prompt_encoder.mask_input_size)
+    ((found, quality),) = sam.prompted(seen, points, boxes, mask, kinds)
+    assert len(found) == len(quality) == 2
+    for n in range(2):
+        sparse, dense = sam.model.prompt_encoder(
+            points=(points[n : n + 1, None], torch.ones(1, 1)) if "point" in kinds else None,
+            boxes=boxes[n : n + 1] if "box" in kinds else None,
+            masks=mask if "mask" in kinds else None,
+        )
+        alone, _ = sam.model.mask_decoder(
+            image_embeddings=seen.embedding, image_pe=sam.model.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense, multimask_output=False,
+        )  # fmt: skip
+        torch.testing.assert_close(found[n], alone[0], rtol=1e-4, atol=1e-4)
+
+
+def test_scores_can_follow_colours_before_they_are_shares(tiny_vit: ClipVit) -> None:
+    batch = random_batch(1, 128, 128)
+    plain, refined = (_tiny(tiny_vit, refine=False, pamr_steps=n) for n in (0, 3))
+    pixels = torch.from_numpy(batch.pixels)
+    logits = plain.scores(batch).log() / 40
+    expected = pamr(tiny_vit.normalise(pixels), logits, steps=3)
+    torch.testing.assert_close(refined.scores(batch), (40 * expected).softmax(1), rtol=1e-3, atol=1e-5)

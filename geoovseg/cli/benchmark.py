@@ -42,11 +42,14 @@ def command(
     ] = None,
     model: Annotated[str, o.of("model")] = Settings().model,
     vfm: Annotated[str | None, o.of("vfm")] = None,
+    sam: Annotated[str | None, o.of("sam")] = None,
+    regions: Annotated[str | None, o.of("regions")] = None,
     set_: Annotated[list[str] | None, o.of("settings")] = None,
     upsample: Annotated[str, o.of("upsample")] = "auto",
     templates: Annotated[str, o.of("templates")] = Settings().templates,
     vocabulary: Annotated[str | None, o.of("vocabulary")] = None,
     device: Annotated[str, o.of("device")] = "auto",
+    workers: Annotated[int, typer.Option(help="Processes on this machine; 0 is one a core.", min=0, max=1024)] = 1,
     model_dir: Annotated[str | None, o.of("model_dir")] = None,
     offline: Annotated[bool, o.of("offline")] = False,
     overwrite: Annotated[bool, o.of("overwrite")] = False,
@@ -70,7 +73,8 @@ def command(
         return
     if images is None or truth is None or output is None:
         raise UsageError("say where images and truth are, and where results go: --images DIR --truth DIR -o DIR")
-    from geoovseg.evaluation.benchmark import benchmark, check
+    from geoovseg.evaluation.benchmark import benchmark
+    from geoovseg.evaluation.chosen import check
     from geoovseg.evaluation.results import results
     from geoovseg.evaluation.tables import row, write_tables
 
@@ -79,8 +83,9 @@ def command(
     with access(offline=offline):
         runs = [
             Settings(
-                method=each, model=model, vfm=vfm, settings=own_settings, upsample=upsample, templates=templates,
-                vocabulary=vocabulary, device=device, model_dir=model_dir, offline=offline, overwrite=overwrite,
+                method=each, model=model, vfm=vfm, sam=sam, regions=regions, settings=own_settings, upsample=upsample,
+                templates=templates, vocabulary=vocabulary, device=device, model_dir=model_dir,
+                offline=offline, overwrite=overwrite,
             )
             for each in dict.fromkeys(part.strip() for part in method.split(","))
         ]  # fmt: skip
@@ -90,7 +95,7 @@ def command(
             with progress_bar(quiet, "image", own.method) as progress:
                 benchmark(
                     name, images, truth, output, own, protocol=protocol, split=split, limit=limit, sweep=thresholds,
-                    progress=progress,
+                    workers=workers, progress=progress,
                 )  # fmt: skip
     found = results(output, known)
     text = write_tables(output, known, found)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,18 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoovseg.errors import UsageError
+from geoovseg.evaluation.chosen import chosen, words_of
 from geoovseg.evaluation.datasets import DataSet, Release, read_data_set
 from geoovseg.evaluation.prepared import Pair, check_classes, digest_of, hash_of, image_of, pairs, truth_of
 from geoovseg.evaluation.results import Counted, Found, Kept, confusion
-from geoovseg.methods import card, read_settings
+from geoovseg.machine import cores
+from geoovseg.methods import read_settings
 from geoovseg.prompts import digest
-from geoovseg.run.checks import check_models, check_settings
+from geoovseg.run.executors.pool import in_processes
 from geoovseg.settings import Settings
 from geoovseg.usage import package_version
-from geoovseg.vocabulary import Vocabulary, read_vocabulary
+from geoovseg.vocabulary import read_vocabulary
 
-PROTOCOLS = ("paper", "tool")
 VERSIONS = ("geoovseg", "torch", "open_clip_torch", "timm", "numpy")
+
+
+_LOADED: list[Looks] = []
+"""In a process that does nothing else: its models."""
+
+
+class Decides(Protocol):
+    """What an image was found to be."""
+
+    def decided(self, threshold: float, background: int) -> NDArray[np.uint8]:
+        """Classes (H, W) by index, those of too low a probability being the background."""
 
 
 class Looks(Protocol):
@@ -35,8 +47,8 @@ class Looks(Protocol):
     def weights(self) -> dict[str, str | None]:
         """Names and SHA-256 of the models."""
 
-    def see(self, images: Sequence[NDArray[np.uint8]]) -> list[Any]:
-        """Best classes and their probabilities of some images."""
+    def see(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Decides]:
+        """What some images were found to be."""
 
 
 def benchmark(
@@ -50,6 +62,7 @@ def benchmark(
     split: str | None = None,
     limit: int | None = None,
     sweep: Sequence[float] = (),
+    workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Found:
     """Run a method over a data set; what is there already of the same run is gone on with.
@@ -64,6 +77,7 @@ def benchmark(
         split: a file with the names of the images to use, one a line.
         limit: only so many images, the first.
         sweep: thresholds to count with as well.
+        workers: processes on this machine, each with a model and its share of the cores.
         progress: called with images done and images in all.
 
     Raises:
@@ -78,62 +92,54 @@ def benchmark(
     kept = Kept(Path(output), data, own.method, protocol, header, overwrite=settings.overwrite)
     left = [group for group in _groups(both, release.context) if not kept.has([pair.name for pair in group])]
     if left:
-        looks = opened(data, release, own, protocol)
-        kept.weigh(looks.weights)
         done = len(both) - sum(map(len, left))
-        for group in left:
-            kept.add([pair.name for pair in group], _counted(data, release, looks, group, sweep))
+        for group, (weights, counted) in zip(
+            left, _seen(left, data, release, own, protocol, sweep, workers), strict=True
+        ):
+            kept.weigh(weights)
+            kept.add([pair.name for pair in group], counted)
             done += len(group)
             progress(done, len(both))
     return kept.found(data)
 
 
-def chosen(data: DataSet, settings: Settings, protocol: str) -> tuple[Release, Settings]:
-    """What the release does, and the settings of the run: the user's, then the release's, then the defaults."""
-    if protocol not in PROTOCOLS:
-        raise UsageError(f"--protocol {protocol}: choose {' or '.join(PROTOCOLS)}")
-    words = None if settings.vocabulary is None else os.fspath(settings.vocabulary)
-    if "vfm" not in card(settings.method).needs:
-        settings = replace(settings, vfm=None)  # it is for others of the methods that are compared
-    if protocol == "tool":
-        known = data.runs.get("default") or next(iter(data.runs.values()))
-        return Release(classes=words or known["classes"]), settings
-    release = data.release(settings.method)
-    own = replace(
-        settings,
-        settings={**release.settings, **settings.settings},
-        upsample=release.upsample if settings.upsample == "auto" else settings.upsample,
-        vfm=settings.vfm or (release.vfm if "vfm" in card(settings.method).needs else None),
-    )
-    return replace(release, classes=words or release.classes), own
+def _seen(
+    groups: Sequence[Sequence[Pair]],
+    data: DataSet,
+    release: Release,
+    settings: Settings,
+    protocol: str,
+    sweep: Sequence[float],
+    workers: int,
+) -> Iterator[tuple[dict[str, str | None], Counted]]:
+    """What groups of images were found to be, in their order, with the digests of the weights."""
+    count = min(workers or cores(), len(groups))
+    if count <= 1:
+        looks = opened(data, release, settings, protocol)
+        yield from ((looks.weights, _counted(data, release, looks, group, sweep)) for group in groups)
+        return
+    work = partial(_in_process, data, release, settings, protocol, sweep)
+    with in_processes(work, groups, count) as found:
+        yield from found
 
 
-def check(data: DataSet, settings: Settings, protocol: str) -> None:
-    """Refuse what can be refused before anything is read. Raises UsageError, WeightsMissingError."""
-    release, own = chosen(data, settings, protocol)
-    if protocol == "paper":
-        from geoovseg.run.published import check_able
-
-        check_able(own.method)
-    own = replace(own, background="none")
-    with own.access():
-        check_settings(own)
-        check_models(own)
-    _words(data, release)
-
-
-def _words(data: DataSet, release: Release) -> Vocabulary:
-    """The words of a data set. Raises UsageError for classes that are not its own."""
-    words = read_vocabulary(release.classes)
-    if len(words.channels) != len(data.labels):
-        classes = f"{len(words.channels)} classes, {data.title} {len(data.labels)}"
-        raise UsageError(f"the list {release.classes} has {classes}")
-    return words
+def _in_process(
+    data: DataSet,
+    release: Release,
+    settings: Settings,
+    protocol: str,
+    sweep: Sequence[float],
+    group: Sequence[Pair],
+) -> tuple[dict[str, str | None], Counted]:
+    """A group in a process of its own, which loads its models once."""
+    if not _LOADED:
+        _LOADED.append(opened(data, release, settings, protocol))
+    return _LOADED[0].weights, _counted(data, release, _LOADED[0], group, sweep)
 
 
 def opened(data: DataSet, release: Release, settings: Settings, protocol: str) -> Looks:
     """Loaded models. Raises UsageError for classes that are not those of the data set."""
-    words = _words(data, release)
+    words = words_of(data, release)
     # classes of a data set are complete: none is added to them
     settings = replace(settings, background="auto" if words.own_background else "none", vocabulary=None)
     if protocol == "tool":
@@ -166,12 +172,13 @@ class _Tool:
 
         self._worker, self._settings, self._first = Worker(words, settings), settings, 0 if words.background else 1
 
-    def see(self, images: Sequence[NDArray[np.uint8]]) -> list[tuple[Any, Any]]:
+    def see(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[Decides]:
         """Classes and confidence of images."""
         from geoovseg.run.arrays import predict
+        from geoovseg.run.published import Seen
 
         both = [predict(self._worker, self._settings, image, None) for image in images]
-        return [(codes - self._first, sure) for codes, sure in both]
+        return [Seen((codes - self._first).astype(np.uint8), sure) for codes, sure in both]
 
 
 def _groups(both: Sequence[Pair], context: int) -> Iterator[Sequence[Pair]]:
@@ -186,19 +193,14 @@ def _counted(data: DataSet, release: Release, looks: Looks, group: Sequence[Pair
     seen = looks.see(images)
     seconds = time.monotonic() - began
     each, swept = [], [np.zeros((len(data.labels), len(data.labels) + 1), np.int64) for _ in sweep]
-    for pair, (classes, sure) in zip(group, seen, strict=True):
-        truth = truth_of(data, pair.truth)
-        if truth.shape != classes.shape:
-            raise UsageError(f"{pair.image} has {classes.shape} pixels, and its truth {pair.truth} {truth.shape}")
-        each.append(confusion(truth, _decided(classes, sure, release.threshold, release), len(data.labels)))
+    for pair, found in zip(group, seen, strict=True):
+        truth, labels = truth_of(data, pair.truth), found.decided(release.threshold, release.background)
+        if truth.shape != labels.shape:
+            raise UsageError(f"{pair.image} has {labels.shape} pixels, and its truth {pair.truth} {truth.shape}")
+        each.append(confusion(truth, labels, len(data.labels)))
         for total, threshold in zip(swept, sweep, strict=True):
-            total += confusion(truth, _decided(classes, sure, threshold, release), len(data.labels))
+            total += confusion(truth, found.decided(threshold, release.background), len(data.labels))
     return Counted(each, swept, seconds, sum(image.shape[0] * image.shape[1] for image in images), digests)
-
-
-def _decided(classes: Any, sure: Any, threshold: float, release: Release) -> Any:
-    """Classes, those of too low a probability as the background (strictly below, as the releases compare)."""
-    return np.where(sure < np.float32(threshold), release.background, classes)
 
 
 def _header(
@@ -215,6 +217,8 @@ def _header(
         "settings": read_settings(settings.method, settings.settings),
         "model": settings.model,
         "vfm": settings.vfm,
+        "sam": settings.sam_name,
+        "regions": settings.regions_from,
         "upsample": settings.upsampled_by,
         "words": [list(group) for group in words.groups],
         "templates": settings.templates,

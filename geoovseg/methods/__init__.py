@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from geoovseg import numerals
 from geoovseg.errors import MethodError, did_you_mean
+from geoovseg.methods.block_cards import KK
 from geoovseg.methods.cards import METHODS as METHODS
 from geoovseg.methods.fields import Field, Value
 from geoovseg.methods.fields import MethodCard as MethodCard
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 
 LARGEST = 1e6
 """Settings are smaller than this; no published one comes near, and float32 holds what is made of them."""
+
+
+BASE = "base."
+"""Before the name of a setting of the method that another one starts from."""
+KK_AS = "naclip"
+"""The method whose ablation `base=kk` is."""
 
 
 class Trial(NamedTuple):
@@ -122,12 +130,21 @@ def card(name: str) -> MethodCard:
 
 
 def read_settings(name: str, settings: Mapping[str, str | Value]) -> dict[str, Value]:
-    """All fields of a method with the user's values, converted to the type of the default. Raises MethodError."""
+    """All fields of a method with the user's values, converted to the type of the default; and what is set of its base.
+
+    Settings of a method that is the base of another are called `base.NAME`; only those that are given are returned.
+    Raises MethodError.
+    """
     fields = {f.name: f for f in card(name).fields}
-    unknown = [s for s in settings if s not in fields]
+    of_base = {s.removeprefix(BASE): v for s, v in settings.items() if s.startswith(BASE) and "base" in fields}
+    unknown = [s for s in settings if s not in fields and s.removeprefix(BASE) not in of_base]
     if unknown:
         raise MethodError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(fields) or 'none'}")
-    return {n: _convert(name, f, settings[n]) if n in settings else f.default for n, f in fields.items()}
+    found = {n: _convert(name, f, settings[n]) if n in settings else f.default for n, f in fields.items()}
+    if of_base:
+        known = read_settings(KK_AS if found["base"] == KK else str(found["base"]), of_base)
+        found |= {BASE + each: known[each] for each in of_base}
+    return found
 
 
 def _convert(method: str, field: Field, value: str | Value) -> Value:
@@ -136,7 +153,7 @@ def _convert(method: str, field: Field, value: str | Value) -> Value:
         if isinstance(field.default, bool):
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text]
         if isinstance(field.default, str):
-            return {choice: choice for choice in field.choices}[text]
+            return text if field.like and re.fullmatch(field.like, text) else {c: c for c in field.choices}[text]
         read = numerals.whole if isinstance(field.default, int) else numerals.number
         number = read(value) if isinstance(value, str) else type(field.default)(value)
         if not field.holds(number) or abs(number) >= LARGEST:

@@ -11,7 +11,10 @@ BASES = ("segearth", KK, "clip", "maskclip", "sclip", "clearclip", "naclip", "ge
 
 def base(default: str, source: str) -> Field:
     """Another method as the score model."""
-    about = f"the method whose scores it starts from, at its defaults and without class token; kk is key-key ({source})"
+    about = (
+        "the method whose scores it starts from, without class token; kk is key-key; its own settings are called "
+        f"base.NAME, as in base.residual=false ({source})"
+    )
     return Field("base", default, about, choices=BASES)
 
 
@@ -49,6 +52,13 @@ def _direct(
             "last blocks attend to few patches (open; the paper averages layers)",
             at_least=0,
             at_most=1000,
+        ),
+        Field("sd_step", 1, "time step of Stable Diffusion's one pass (open; M2N2: 100)", at_least=0, at_most=999),
+        Field(
+            "sd_layers",
+            "0.5+0.5+0",
+            "weights of the self-attentions of Stable Diffusion's last block (M2N2)",
+            like=r"(?=.*[1-9])\d(\.\d{1,3})?(\+\d(\.\d{1,3})?){0,2}",
         ),
         Field("jbu", True, "bring the answer to pixels by joint bilateral upsampling (paper, eq. 23)"),
     )
@@ -92,6 +102,12 @@ BLOCK_METHODS: dict[str, MethodCard] = {
                 at_most=1,
             ),
             Field(
+                "fused",
+                "1+4+7+10",
+                "the earlier blocks of 12, from 0, whose attention is added (ConInfer release)",
+                like=r"(\d|10)(\+(\d|10)){0,10}",
+            ),
+            Field(
                 "temperature",
                 50.0,
                 "how little similarity counts beside words (ConInfer release, gmm_temp; 150 on iSAID)",
@@ -103,6 +119,25 @@ BLOCK_METHODS: dict[str, MethodCard] = {
                 False,
                 "the temperature follows the vision model's features: times their length / 1024, for which it was set "
                 "(ours)",
+            ),
+            Field(
+                "update",
+                "code",
+                "labels z of words p and likeness q: p q as released (code), or root(p q), which is what the paper's "
+                "objective asks for (paper)",
+                choices=("code", "paper"),
+            ),
+            Field(
+                "components",
+                "word",
+                "a component of the mixture for every word as released, or for every class as the paper says",
+                choices=("word", "class"),
+            ),
+            Field(
+                "joint",
+                True,
+                "labels and mixture decide each other; false: the mixture follows the words alone (the paper's "
+                "decoupled ablation as we read it)",
             ),
             Field(
                 "context",

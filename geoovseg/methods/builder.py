@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from geoovseg.errors import MethodError
-from geoovseg.methods import Method, card, load_method, read_settings
+from geoovseg.methods import BASE, KK_AS, Method, card, load_method, read_settings
 from geoovseg.methods.block_cards import KK
 from geoovseg.models.vit import ClipVit
 from geoovseg.vocabulary import Vocabulary
@@ -38,8 +38,10 @@ def builder(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
             raise MethodError(f"{name} cannot read this image tower ({type(clip).__name__})")
         named = {"base": base} if isinstance(base, str) else {}
         given: dict[str, Any] = read_settings(name, {**fields, **named})
+        of_base = {name.removeprefix(BASE): given.pop(name) for name in list(given) if name.startswith(BASE)}
         if "base" in given:
-            given["base"] = score_model(given["base"], clip, text, vocabulary) if base is None or named else base
+            chosen = given["base"]
+            given["base"] = score_model(chosen, clip, text, vocabulary, of_base) if base is None or named else base
         for kind, model in (("vfm", vfm), ("sam", sam), ("regions", regions)):
             if kind in entry.needs:
                 given[kind] = _needed(name, kind, model)
@@ -58,9 +60,15 @@ def _needed(name: str, kind: str, model: Any) -> Any:
     return model
 
 
-def score_model(base: str, clip: ClipVit, text: Tensor, vocabulary: Vocabulary) -> Method:
-    """The method whose scores another one starts from, without the class token's bias; `kk` is key-key attention."""
-    if base == KK:
-        return load_method("naclip", clip, text, vocabulary, settings={"mixing": "kk"})
-    bias = any(f.name == "class_token_weight" for f in card(base).fields)
-    return load_method(base, clip, text, vocabulary, settings={"class_token_weight": 0.0} if bias else {})
+def score_model(
+    base: str, clip: ClipVit, text: Tensor, vocabulary: Vocabulary, own: Mapping[str, Any] | None = None
+) -> Method:
+    """The method whose scores another one starts from, without the class token's bias; `kk` is key-key attention.
+
+    `own` are settings of it that come before these.
+    """
+    name = KK_AS if base == KK else base
+    settings: dict[str, Any] = {"mixing": KK} if base == KK else {}
+    if any(f.name == "class_token_weight" for f in card(name).fields):
+        settings["class_token_weight"] = 0.0
+    return load_method(name, clip, text, vocabulary, settings={**settings, **(own or {})})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +18,8 @@ from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import PAPER_DEPTH, DenseMethod, Features, blocks_of, last_block
 from geoovseg.models.vit import ClipVit
 from geoovseg.ops.attention import Policy, summing
-from geoovseg.ops.context import FIRST, Mixture, fit, log_shares, posterior
+from geoovseg.ops.classes import best_word, for_each_word
+from geoovseg.ops.context import FIRST, Mixture, Rule, fit, log_shares, posterior
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.batch import TileBatch, in_batches
 from geoovseg.windows.memory import CPU_BATCH
@@ -46,11 +47,12 @@ class Fused:
     policy: Policy
     residual: bool
     share: float
+    blocks: tuple[int, ...] = FUSED
 
     def __call__(self, pixels: Tensor) -> Features:
         """Features of the windows."""
         clip, total = self.clip, list[Tensor]()
-        wanted = blocks_of(FUSED, clip.depth)
+        wanted = blocks_of(self.blocks, clip.depth)
         x, grid = clip.embed(pixels)
         for i in range(clip.depth - 1):
             x = clip.block(i, x, summing(total, wanted.count(i)) if i in wanted else None)
@@ -73,6 +75,10 @@ class ConInfer(BlockMethod):
     vfm: Any
     temperature: float
     by_length: bool
+    update: str
+    components: str
+    joint: bool
+    groups: Sequence[int]
     context: str
     sample: int
     notes: tuple[str, ...] = ()
@@ -111,24 +117,30 @@ class ConInfer(BlockMethod):
     def _corrected(self, values: Tensor, known: Tensor) -> Tensor:
         """Posteriors (B, Q, h, w) of what was seen (B, Q + D, h, w), all of it one context."""
         shares, features = self._split(values.movedim(1, -1).flatten(0, 2))
+        rule = self._rule(features)
         if self.mixture is not None:
-            z = posterior(features, shares, self.mixture, self._heat(features), unseen_below=FIRST)
+            z = posterior(features, shares, self.mixture, rule, unseen_below=FIRST)
         elif self.context == "scene":  # nothing of it was found to have data
             z = shares.exp()
         else:
             here = known.flatten()
-            mixture = fit(features[here], shares[here.to(shares.device)], self._heat(features))
-            z = posterior(features, shares, mixture, self._heat(features))
-        return z.unflatten(0, known.shape).movedim(-1, 1).float().to(self.clip.device)
+            mixture = fit(features[here], shares[here.to(shares.device)], rule)
+            z = posterior(features, shares, mixture, rule)
+        found = z.unflatten(0, known.shape).movedim(-1, 1).float().to(self.clip.device)
+        return found if self.components == "word" else for_each_word(found, self.groups)
 
-    def _heat(self, features: Tensor) -> float:
-        """What log-likelihoods, sums over the features' length, are divided by."""
-        return self.temperature * (features.shape[1] / LENGTH if self.by_length else 1.0)
+    def _rule(self, features: Tensor) -> Rule:
+        """How words and likeness go together; log-likelihoods are sums over the features' length."""
+        temperature = self.temperature * (features.shape[1] / LENGTH if self.by_length else 1.0)
+        return Rule(temperature, 0.5 if self.update == "paper" else 1.0, self.joint)
 
     def _split(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-shares of the words (N, Q), unit features (N, D)."""
+        """Log-shares of the words (N, Q), or of the classes by their best word, and unit features (N, D)."""
         words = len(self.scorer.text)
-        return log_shares(values[:, :words]), F.normalize(values[:, words:], dim=-1)
+        cosines = values[:, :words]
+        if self.components == "class":
+            cosines = best_word(cosines[..., None, None], self.groups)[..., 0, 0]
+        return log_shares(cosines), F.normalize(values[:, words:], dim=-1)
 
     @torch.inference_mode()
     def prepare(self, read: Callable[[Window], TileBatch], shape: tuple[int, int]) -> dict[str, Tensor]:
@@ -139,7 +151,7 @@ class ConInfer(BlockMethod):
         if not seen:
             return {}
         shares, features = self._split(torch.cat(seen))
-        return {k: v.cpu() for k, v in fit(features, shares, self._heat(features))._asdict().items()}
+        return {k: v.cpu() for k, v in fit(features, shares, self._rule(features))._asdict().items()}
 
     def _known(self, batch: TileBatch) -> Tensor:
         """What is seen of all patches with data in a batch of windows (N, Q + D)."""
@@ -174,9 +186,10 @@ def sample_windows(shape: tuple[int, int], blocks: Blocks, most: int) -> list[Wi
 
 def _make(
     clip: ClipVit, text: Tensor, *, vocabulary: Vocabulary, cut: Cut | None, vfm: Any, base: Any, attn_lambda: float,
-    temperature: float, by_length: bool, context: str, sample: int,
+    fused: str, temperature: float, by_length: bool, update: str, components: str, joint: bool, context: str,
+    sample: int,
 ) -> ConInfer:  # fmt: skip
-    scorer, notes = _fused(base, attn_lambda)
+    scorer, notes = _fused(base, attn_lambda, tuple(map(int, fused.split("+"))))
     return ConInfer(
         clip=clip,
         blocks=lay_blocks(cut, clip, windows=WINDOWS),
@@ -184,13 +197,17 @@ def _make(
         vfm=vfm,
         temperature=temperature,
         by_length=by_length,
+        update=update,
+        components=components,
+        joint=joint,
+        groups=[len(group) for group in vocabulary.groups],
         context=context,
         sample=sample,
         notes=notes,
     )
 
 
-def _fused(scorer: Any, share: float) -> tuple[DenseMethod, tuple[str, ...]]:
+def _fused(scorer: Any, share: float, blocks: tuple[int, ...]) -> tuple[DenseMethod, tuple[str, ...]]:
     """The score model with earlier attention where it is a last-block method; else as it is, and a note of that."""
     encoder = scorer.encoder
     policy = getattr(encoder, "policy", None)
@@ -200,9 +217,9 @@ def _fused(scorer: Any, share: float) -> tuple[DenseMethod, tuple[str, ...]]:
         note = f"attn_lambda 0 instead of {share:g}: this base has no last block of its own to fuse"
         return scorer, (*scorer.notes, note)
     depth = scorer.clip.depth
-    wanted = blocks_of(FUSED, depth)
-    mapped = () if wanted == FUSED else (f"fused blocks {wanted} of {depth} for {FUSED} of {PAPER_DEPTH}",)
-    return replace(scorer, encoder=Fused(scorer.clip, policy, encoder.residual, share)), mapped
+    wanted = blocks_of(blocks, depth)
+    mapped = () if wanted == blocks else (f"fused blocks {wanted} of {depth} for {blocks} of {PAPER_DEPTH}",)
+    return replace(scorer, encoder=Fused(scorer.clip, policy, encoder.residual, share, blocks)), mapped
 
 
 build = builder("coninfer", _make)

@@ -7,7 +7,7 @@ docs/methods.md. Maths is per image: cosines (C, N) of classes and patches, atte
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -19,6 +19,7 @@ from geoovseg.errors import UsageError
 from geoovseg.methods import Cost
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut, lay_blocks
 from geoovseg.methods.builder import builder
+from geoovseg.models.diffusion import DiffusionVfm
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.classes import best_word, for_each_word
 from geoovseg.ops.context import precise
@@ -195,8 +196,10 @@ def _maker(answer: Callable[..., Tensor]) -> Callable[..., Direct]:
 
     def make(
         clip: ClipVit, text: Tensor, *, vocabulary: Vocabulary, cut: Cut | None, vfm: Any, base: Any, threshold: float,
-        sharpness: float, attention_blocks: int, jbu: bool, **own: Any,
+        sharpness: float, attention_blocks: int, sd_step: int, sd_layers: str, jbu: bool, **own: Any,
     ) -> Direct:  # fmt: skip
+        if isinstance(vfm, DiffusionVfm):
+            vfm = replace(vfm, timestep=sd_step, weights=tuple(map(float, sd_layers.split("+"))))
         return Direct(
             clip=clip,
             blocks=_small_enough(lay_blocks(cut, clip, windows=1), vfm),

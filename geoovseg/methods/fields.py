@@ -25,6 +25,8 @@ class Field:
     """the value must not be larger than this"""
     choices: tuple[str, ...] = ()
     """for texts: what it can be"""
+    like: str = ""
+    """for texts that are no choice: the regular expression that the whole of it fits"""
     of_sam: bool = False
     """it says how Segment Anything finds regions, so that regions from elsewhere have no use for it"""
 
@@ -34,7 +36,7 @@ class Field:
         if isinstance(self.default, bool):
             return "true or false"
         if isinstance(self.default, str):
-            return " or ".join(self.choices)
+            return " or ".join(self.choices) or f"as in {self.default or self.about}"
         bound = f" above {self.above:g}" if self.above is not None else ""
         bound += f" of {self.at_least:g} or more" if self.at_least is not None and self.at_most is None else ""
         bound += f" from {self.at_least:g} to {self.at_most:g}" if self.at_most is not None else ""

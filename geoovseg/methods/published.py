@@ -1,4 +1,4 @@
-"""The releases' whole-image protocol, for comparing with published numbers; the tool's own pipeline does not use it.
+"""Parts of the releases' whole-image protocols, which `releases` puts together; the tool's own pipeline uses none.
 
 Differences on purpose: the image is resized to a few hundred pixels, windows count alike, softmax runs over all words
 and then the best word speaks, so that a class fades as words are added. Images are RGB in 0..1, as methods take them.
@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.methods.coninfer import ConInfer
 from geoovseg.methods.dense import DenseMethod
-from geoovseg.methods.refinement import Refined
 from geoovseg.ops.pamr import pamr
 from geoovseg.ops.upsample import bilinear
 from geoovseg.windows.plan import origins
@@ -30,8 +28,8 @@ Logits = Callable[[Tensor], Tensor]
 class Protocol:
     """How a release runs an image; thresholds and some scales are per data set there."""
 
-    resize: tuple[int, int] = (448, 448)
-    """bounds on the long and the short side"""
+    resize: tuple[int, int] | None = (448, 448)
+    """bounds on the long and the short side; None leaves the image as it is"""
     keep_ratio: bool = True
     """false: squeezed to exactly (height, width) = resize"""
     crop: int = 224
@@ -60,21 +58,14 @@ RELEASES = {
     "segearth": Protocol(),
     "proxyclip": Protocol(resize=(2048, 336), crop=336, scale=40, multiple=56),
     "coninfer": Protocol(resize=(448, 448), keep_ratio=False, crop=0, scale=5),
+    "reattnclip": Protocol(),
+    "trident": Protocol(resize=(2048, 448), crop=336, stride=224, scale=40),
+    "corrclip": Protocol(resize=(2048, 336), crop=336, scale=40, multiple=56),
+    "resegclip": Protocol(resize=None, crop=224, stride=50, scale=1),
+    "direct-op": Protocol(resize=(2048, 336), crop=0, scale=1),
+    "direct-mv": Protocol(resize=(2048, 336), crop=0, scale=1),
 }
 """What each release does unless a data set's configuration says otherwise."""
-
-
-def segment_published(
-    method: DenseMethod, image: NDArray[np.uint8], groups: Sequence[int], protocol: Protocol
-) -> tuple[Tensor, Tensor]:
-    """Labels (H, W) and class probabilities (C, H, W) of an image (H, W, 3), uint8 RGB, as a release would give them.
-
-    `groups` counts the words of each class; label k is the k-th class, the background being one of them.
-    """
-    pixels = torch.from_numpy(resize(image, protocol)).permute(2, 0, 1)[None].float() / 255
-    logits = run(pixels, protocol, method, size=(image.shape[0], image.shape[1]))
-    labels, shares = predict(logits, groups, protocol)
-    return labels[0], shares[0]
 
 
 def run(image: Tensor, protocol: Protocol, method: DenseMethod, *, size: tuple[int, int]) -> Tensor:
@@ -102,23 +93,6 @@ def run(image: Tensor, protocol: Protocol, method: DenseMethod, *, size: tuple[i
     return found
 
 
-def predict_context(
-    method: ConInfer,
-    images: Tensor,
-    looked_at: Tensor,
-    groups: Sequence[int],
-    protocol: Protocol,
-    size: tuple[int, int],
-) -> tuple[Tensor, Tensor]:
-    """Labels (B, *size) and class probabilities (B, C, *size) of images that are one context (ConInfer; 50 there).
-
-    Images (B, 3, H, W) are resized for CLIP as `resize` does; `looked_at` is for the vision model, resized from the
-    files with antialiasing.
-    """
-    shares = F.interpolate(method.together(images, looked_at), size=size, mode="bilinear", align_corners=False)
-    return predict(shares, groups, protocol)
-
-
 def window_logits(method: DenseMethod) -> Logits:
     """A method's scores brought to the pixels of its window, as every release does."""
 
@@ -135,8 +109,10 @@ def resize(image: NDArray[np.uint8], protocol: Protocol) -> NDArray[np.uint8]:
     """
     height, width = image.shape[:2]
     size = protocol.resize
+    if size is None:
+        return image
     if protocol.keep_ratio:
-        long, short = max(protocol.resize), min(protocol.resize)
+        long, short = max(size), min(size)
         s = min(long / max(height, width), short / min(height, width))
         size = (int(height * s + 0.5), int(width * s + 0.5))
     if size == (height, width):
@@ -223,30 +199,3 @@ def _drop_small(classes: Tensor, area: float) -> Tensor:
     keep = torch.ones(len(classes), dtype=torch.bool, device=classes.device)
     keep[1:] = pixels > area * pixels.sum()
     return classes * keep[:, None, None]
-
-
-def trident_frame(image: NDArray[np.uint8], patch: int) -> NDArray[np.uint8]:
-    """The image SAM is given by Trident's release: both sides rounded up to the patch of CLIP."""
-    height, width = (-(-side // patch) * patch for side in image.shape[:2])
-    return resize(image, Protocol(resize=(height, width), keep_ratio=False))
-
-
-def trident_canvas(image: Tensor, patch: int, crop: int) -> Tensor:
-    """The image (1, 3, H, W) CLIP is given by Trident's release: sides of whole patches, at least a window."""
-    height, width = image.shape[2:]
-    longer = max(height, width)
-    size = (height, width)
-    if height % patch or width % patch:
-        factor = -(-longer // patch) * patch / longer
-        size = (-(-int(height * factor) // patch) * patch, -(-int(width * factor) // patch) * patch)
-    fitted = (max(crop, size[0]), max(crop, size[1]))
-    if fitted == (height, width):
-        return image
-    return F.interpolate(image, size=fitted, mode="bilinear", align_corners=False)
-
-
-def refine_published(refined: Refined, shares: Tensor) -> Tensor:
-    """Scores (C, H, W) as Trident's release returns them: in failed regions at least the shares they came from."""
-    if not bool(refined.scores.any()):
-        return shares
-    return torch.where(refined.failed, torch.maximum(refined.scores, shares), refined.scores)

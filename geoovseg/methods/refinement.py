@@ -28,6 +28,8 @@ class Refinement:
     """factor on shares in the mask prompt"""
     layout: Literal["official", "sam"]
     """shape of the mask prompt: as the release passes it, or as SAM documents it"""
+    kinds: tuple[str, ...] = ("point", "box", "mask")
+    """prompts that SAM is given"""
 
 
 class Region(NamedTuple):
@@ -144,7 +146,8 @@ def _best(
     points, boxes = prompts(sam, regions, half)
     best: Tensor | None = None
     waiting = iter(regions)
-    for logits, quality in sam.prompted(seen, points, boxes, mask if settings.layout == "official" else mask[None]):
+    mask = mask if settings.layout == "official" else mask[None]
+    for logits, quality in sam.prompted(seen, points, boxes, mask, settings.kinds):
         good = quality > settings.quality
         for region, kept in zip((next(waiting) for _ in range(len(quality))), good.tolist(), strict=True):
             if not kept:

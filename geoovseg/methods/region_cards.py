@@ -36,6 +36,13 @@ REGION_METHODS: dict[str, MethodCard] = {
             scale(40, "Trident release"),
             *likeness("of all windows of a block (Trident release)", "(Trident release)"),
             Field(
+                "mixing",
+                "proxyclip",
+                "how patches of a window are mixed: by likeness (proxyclip), or each keeps its own value (maskclip; "
+                "Trident paper, table 3)",
+                choices=("proxyclip", "maskclip"),
+            ),
+            Field(
                 "cos_fac",
                 1.2,
                 "likeness of SAM's values that counts, by their mean likeness (Trident release; 0 for VOC20, 3 for "
@@ -49,6 +56,14 @@ REGION_METHODS: dict[str, MethodCard] = {
                 "leave thresholds of likeness below 0 as they are; false makes them 0.6 (Trident release; false for "
                 "ADE20K and Cityscapes)",
             ),
+            Field(
+                "matrices",
+                "both",
+                "what patches of SAM are averaged by: attention where values are alike (both), their likeness there "
+                "(cosine), all attention, or nothing (none; Trident paper, table 3)",
+                choices=("both", "cosine", "attention", "none"),
+            ),
+            Field("halves", False, "SAM sees the left and the right half apart (Trident release, for Cityscapes)"),
             Field(
                 "zoom",
                 0.67,
@@ -90,6 +105,19 @@ REGION_METHODS: dict[str, MethodCard] = {
                 "official",
                 "shape of the mask prompt: official is the release's, which SAM normalises over rows; sam is SAM's own",
                 choices=("official", "sam"),
+            ),
+            Field(
+                "prompts",
+                "point+box+mask",
+                "prompts that SAM is given of a region (Trident paper, table 5)",
+                choices=("point+box+mask", "point", "box", "mask", "point+box", "point+mask", "box+mask"),
+            ),
+            Field(
+                "pamr_steps",
+                0,
+                "steps of refinement by colour (PAMR; what the paper compares masks of SAM with)",
+                at_least=0,
+                at_most=1000,
             ),
         ),
         build="geoovseg.methods.trident:build",
@@ -181,6 +209,21 @@ REGION_METHODS: dict[str, MethodCard] = {
                 "paper: cosines of patches brought to pixels; code: features brought to pixels, then shares of bare "
                 "cosines, which are all close to 1 / words and useless for --threshold",
                 choices=("paper", "code"),
+            ),
+            Field(
+                "average",
+                "cosines",
+                "what is averaged over windows: cosines (ours), or shares of the words (paper), whose sharpness is "
+                "`scale`; with output=code always shares",
+                choices=("cosines", "shares"),
+            ),
+            Field(
+                "sets",
+                "4/0.5/0.5/500+2/0.6/0.6/500+2/0.5/0.5/1000+2/0.5/0.5/2000",
+                "what SAM is asked for the blocks with regions, one set after the other: points on a side, least "
+                "quality, least stability, least pixels (ReSeg-CLIP release, config.yml)",
+                like=r"\d{1,3}/[01](\.\d+)?/[01](\.\d+)?/\d{1,6}(\+\d{1,3}/[01](\.\d+)?/[01](\.\d+)?/\d{1,6}){0,23}",
+                of_sam=True,
             ),
             Field(
                 "exact",

@@ -27,13 +27,6 @@ from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.plan import origins
 
-SETS = (
-    MaskSet(points=4, quality=0.5, stability=0.5, area=500, crops=1, shrink=2),
-    MaskSet(points=2, quality=0.6, stability=0.6, area=500, crops=1, shrink=2),
-    MaskSet(points=2, quality=0.5, stability=0.5, area=1000, crops=1, shrink=2),
-    MaskSet(points=2, quality=0.5, stability=0.5, area=2000, crops=1, shrink=2),
-)
-"""What is asked of SAM for four blocks in a row, in the order of the release (config.yml)."""
 DEPTH, LAST = 24, 6
 """Blocks of the tower it was published with, and how many of them have masks: a quarter."""
 WINDOWS = 4
@@ -45,7 +38,16 @@ Layers = tuple[int | None, ...]
 """For the last blocks of a tower: the set whose regions hold attention together; None: each patch keeps to itself."""
 
 
-def plan_of(depth: int, order: str, last: int = LAST) -> Layers:
+def sets_of(said: str) -> tuple[MaskSet, ...]:
+    """Sets as the setting `sets` says them: points on a side, quality, stability, least area: 4/0.5/0.5/500."""
+    read = [[float(part) for part in one.split("/")] for one in said.split("+")]
+    return tuple(
+        MaskSet(points=max(1, int(points)), quality=quality, stability=stability, area=int(area), crops=1, shrink=2)
+        for points, quality, stability, area in read
+    )
+
+
+def plan_of(depth: int, order: str, last: int = LAST, count_of_sets: int = 4) -> Layers:
     """The plan for a tower: two thirds of its last blocks by regions, then patches by themselves.
 
     `order` is that of the sets: `code` as released, `paper` the other way round. `last` blocks of 24 have masks, a
@@ -54,8 +56,8 @@ def plan_of(depth: int, order: str, last: int = LAST) -> Layers:
     count = max(1, round(depth * last / DEPTH)) if last else 0
     alone = max(1, round(count / 3)) if count > 1 else 0
     masked = count - alone
-    sets = [round(n * (len(SETS) - 1) / max(1, masked - 1)) for n in range(masked)]
-    return (*(sets if order == "code" else [len(SETS) - 1 - n for n in sets]), *([None] * alone))
+    sets = [round(n * (count_of_sets - 1) / max(1, masked - 1)) for n in range(masked)]
+    return (*(sets if order == "code" else [count_of_sets - 1 - n for n in sets]), *([None] * alone))
 
 
 def region_bias(ids: Tensor, dtype: torch.dtype) -> Tensor:
@@ -77,13 +79,14 @@ class ReSegClip(BlockMethod):
     sets: Sequence[MaskSet]
     sharpness: float
     output: str
+    average: str
     exact: bool
     notes: tuple[str, ...] = ()
 
     @property
     def unit(self) -> Literal["cosine", "probability"]:
-        """Shares in the order of the release, else cosines."""
-        return "probability" if self.output == "code" else "cosine"
+        """Shares in the order of the release, or where shares are averaged; else cosines."""
+        return "probability" if self.output == "code" or self.average == "shares" else "cosine"
 
     @property
     def scale(self) -> float:  # type: ignore[override]
@@ -98,7 +101,7 @@ class ReSegClip(BlockMethod):
     @property
     def cell(self) -> int:  # type: ignore[override]
         """A patch; 0 for shares in the order of the release, and where windows do not lie on whole patches."""
-        return 0 if self.output == "code" or self.blocks.stride % self.patch else self.patch
+        return 0 if self.unit == "probability" or self.blocks.stride % self.patch else self.patch
 
     @property
     def depth(self) -> int:  # type: ignore[override]
@@ -149,11 +152,23 @@ class ReSegClip(BlockMethod):
         return see(pixels, torch.from_numpy(region_maps(self.regions, batch, self.sets)).to(pixels.device))
 
     def see(self, pixels: Tensor, ids: Tensor) -> Tensor:
-        """Scores (b, Q, H, W) of windows (b, 3, H, W) with their regions (b, sets, H, W)."""
+        """Scores (b, Q, H, W) of windows (b, 3, H, W) with their regions (b, sets, H, W), in `unit`."""
+        return self.shares(pixels, ids) if self.unit == "probability" else self._cosines(pixels, ids)
+
+    def shares(self, pixels: Tensor, ids: Tensor) -> Tensor:
+        """Shares of the words (b, Q, H, W), as the release and the paper average them over windows."""
         tokens, grid = self.tokens(pixels, [self.bias(level, ids, pixels) for level in self.plan])
         if self.output == "code":
             patches = tokens[:, 1:].float().mT.unflatten(2, grid)
             return shares_at_pixels(patches, self.text, (pixels.shape[2], pixels.shape[3]))
+        return (self.sharpness * self._at_pixels(tokens, grid, pixels)).softmax(1)
+
+    def _cosines(self, pixels: Tensor, ids: Tensor) -> Tensor:
+        tokens, grid = self.tokens(pixels, [self.bias(level, ids, pixels) for level in self.plan])
+        return self._at_pixels(tokens, grid, pixels)
+
+    def _at_pixels(self, tokens: Tensor, grid: tuple[int, int], pixels: Tensor) -> Tensor:
+        """Cosines of patches brought to pixels (b, Q, H, W), the order of the paper."""
         return bilinear(on_the_grid(tokens[:, 1:], grid, pixels, self.text), pixels)
 
     def bias(self, level: int | None, ids: Tensor, pixels: Tensor) -> Tensor:
@@ -193,11 +208,11 @@ def shares_at_pixels(patches: Tensor, text: Tensor, size: tuple[int, int]) -> Te
 
 def _make(
     clip: ClipVit, text: Tensor, *, vocabulary: Vocabulary, cut: Cut | None, regions: Regions, scale: float, order: str,
-    layers: int, output: str, exact: bool, iou: float, stability: float, mask_order: Order,
+    layers: int, output: str, average: str, exact: bool, sets: str, iou: float, stability: float, mask_order: Order,
 ) -> ReSegClip:  # fmt: skip
-    published = plan_of(clip.depth, order, layers)
+    known = sets_of(sets)
+    published = plan_of(clip.depth, order, layers, len(known))
     used = sorted({level for level in published if level is not None}) or [0]  # regions are asked for in any case
-    sets = [_changed(SETS[level], iou, stability, mask_order) for level in used]
     said = f"masks in the last {len(published)} of {clip.depth} blocks: sets {published}"
     return ReSegClip(
         clip=clip,
@@ -205,9 +220,10 @@ def _make(
         blocks=lay_blocks(cut, clip, windows=WINDOWS, side=1, step=0.5, at_pixels=True),
         regions=regions,
         plan=tuple(None if level is None else used.index(level) for level in published),
-        sets=sets,
+        sets=[_changed(known[level], iou, stability, mask_order) for level in used],
         sharpness=scale,
         output=output,
+        average=average,
         exact=exact,
         notes=() if clip.depth == DEPTH else (said,),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -18,17 +18,16 @@ from geoovseg.methods import Cost, Trial
 from geoovseg.methods.blocks import BlockMethod, Blocks, Cut
 from geoovseg.methods.builder import builder
 from geoovseg.methods.dense import cosines
-from geoovseg.methods.proxyclip import ProxyClip, on_grid
+from geoovseg.methods.proxyclip import ProxyClip
 from geoovseg.methods.refinement import Refinement, refine
-from geoovseg.models.patches import own_grid
-from geoovseg.models.sam import Sam, Seen, as_image
+from geoovseg.methods.splice import Splice
+from geoovseg.models.sam import Sam, Seen, as_image, fitted
 from geoovseg.models.vit import ClipVit, Grid
-from geoovseg.ops.affinity import affinity_rows
+from geoovseg.ops.affinity import Matrices, affinity_rows
 from geoovseg.ops.classes import best_word, for_each_word
-from geoovseg.ops.correlation import correlated, mean_likeness
+from geoovseg.ops.pamr import pamr
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.batch import FILL, TileBatch
-from geoovseg.windows.plan import origins
 
 SIDE, STEP = 1.5, 2 / 3
 """Windows of 336 pixels for towers trained on 224, and 224 between them (release)."""
@@ -36,78 +35,27 @@ FRAME = 1024
 """Side of the images SAM sees; a block has as many pixels unless it is told otherwise."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Splice:
-    """From the windows of an image to one map of features, before CLIP's last norm (sections 3.2 and 3.3)."""
-
-    encoder: ProxyClip
-    blocks: Blocks
-
-    def boxes(self, shape: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-        """Windows (top, left, bottom, right) of an image (height, width), in patches, row by row."""
-        patch, side, step = self.encoder.clip.patch, self.blocks.window, self.blocks.stride
-        rows, cols = (origins(length, side, step) for length in shape)
-        height, width = (min(side, length) for length in shape)
-        places = [(row, col, row + height, col + width) for row in rows for col in cols]
-        return [(a // patch, b // patch, c // patch, d // patch) for a, b, c, d in places]
-
-    def look(self, image: Tensor, boxes: Sequence[tuple[int, int, int, int]]) -> tuple[Tensor, Tensor, Grid]:
-        """Values (n, L, E) of CLIP's last block and unit features (n, L, D) of the vision model, and their grid."""
-        patch = self.encoder.clip.patch
-        windows = torch.cat([image[..., a * patch : c * patch, b * patch : d * patch] for a, b, c, d in boxes])
-        found = torch.cat([found for _, found in self.blocks.each(len(boxes), lambda index: self._see(windows[index]))])
-        width = self.encoder.clip.width
-        return found[..., :width], found[..., width:], own_grid(windows, self.encoder.vfm.patch)
-
-    def _see(self, pixels: Tensor) -> Tensor:
-        """Values and features of windows side by side (b, L, E + D), both on the vision model's grid."""
-        clip = self.encoder.clip
-        x, grid = clip.trunk(pixels)
-        features, other = self.encoder.proxies(pixels)
-        values = on_grid(clip.qkv(clip.depth - 1, x)[2][:, :, 1:], grid, other)
-        return torch.cat([values.transpose(1, 2).flatten(2).float(), features], dim=2)
-
-    def mixed(self, values: Tensor, features: Tensor) -> Tensor:
-        """Values (n, L, E) mixed by the likeness of features (n, L, D), through the last block's output projection.
-
-        What likeness counts follows from its mean over all windows together, unlike in ProxyCLIP.
-        """
-        clip, encoder = self.encoder.clip, self.encoder
-        mean = mean_likeness(features).mean()
-        found = [
-            correlated(f, v[:, None], beta=encoder.beta, gamma=encoder.gamma, mean=mean)
-            for v, f in zip(values.split(1), features.split(1), strict=True)
-        ]
-        return clip.merge(clip.depth - 1, torch.cat(found).to(clip.dtype)).float()
-
-    def splice(
-        self, mixed: Tensor, grid: Grid, boxes: Sequence[tuple[int, int, int, int]], shape: tuple[int, int]
-    ) -> Tensor:
-        """Windows (n, L, E) put together on the patches of an image (1, E, h, w), averaged where they overlap.
-
-        `shape` is the image's (height, width) in patches. A finer vision model gives a map as much finer.
-        """
-        top, left, bottom, right = boxes[0]
-        maps = mixed.mT.unflatten(2, grid)
-        fine = max(1, round(grid[0] / (bottom - top)))
-        wanted = ((bottom - top) * fine, (right - left) * fine)
-        if wanted != grid:
-            maps = F.interpolate(maps, size=wanted, mode="bilinear", align_corners=False)
-        total = maps.new_zeros(maps.shape[1], shape[0] * fine, shape[1] * fine)
-        count = maps.new_zeros(1, *total.shape[1:])
-        for one, box in zip(maps, boxes, strict=True):
-            a, b, c, d = (edge * fine for edge in box)
-            total[:, a:c, b:d] += one
-            count[:, a:c, b:d] += 1
-        return (total / count.clamp_min(1))[None]
-
-
 def aggregated(
-    canvas: Tensor, sam: Sam, seen: Seen, factor: float, *, keep_negative: bool, known: Tensor | None = None
+    canvas: Tensor,
+    sam: Sam,
+    seen: Seen,
+    factor: float,
+    *,
+    keep_negative: bool,
+    known: Tensor | None = None,
+    matrices: str = "both",
 ) -> Tensor:
-    """A spliced map (1, E, h, w) on SAM's patches (N, E), each the mean of those it attends to (section 3.4)."""
+    """A spliced map (1, E, h, w) on SAM's patches (N, E), each the mean of those it attends to (section 3.4).
+
+    With `matrices` none, as it is (table 3).
+    """
     on_sam = F.interpolate(canvas, size=seen.grid, mode="bilinear", align_corners=False)[0].flatten(1).T
-    rows = affinity_rows(sam.attention(seen), sam.values(seen), factor, keep_negative=keep_negative, known=known)
+    if matrices == "none":
+        return on_sam
+    rows = affinity_rows(
+        sam.attention(seen), sam.values(seen), factor, keep_negative=keep_negative, known=known,
+        matrices=cast("Matrices", matrices),
+    )  # fmt: skip
     return torch.cat([weights @ on_sam for weights in rows])
 
 
@@ -126,6 +74,9 @@ class Trident(BlockMethod):
     refine_neg_cos: bool
     zoom: float
     refinement: Refinement | None
+    matrices: str
+    halves: bool
+    pamr_steps: int
     notes: tuple[str, ...] = ()
 
     unit: ClassVar[Literal["probability"]] = "probability"
@@ -155,33 +106,56 @@ class Trident(BlockMethod):
     def _block(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> Tensor:
         """Shares of the classes (C, H, W) of one block."""
         shape, (pixels, valid) = valid.shape, _whole_patches(pixels, valid, self.sam)
-        seen = self.sam.see(as_image(pixels))
+        picture = as_image(pixels)
+        seen = self.looks(picture)
         image = torch.from_numpy(pixels)[None].to(self.clip.device)
-        found = self.cosines(seen, self.canvas(image, seen), torch.from_numpy(valid).to(image.device))
+        found = self.cosines(seen, self.canvas(image), torch.from_numpy(valid).to(image.device))
         size = (image.shape[2], image.shape[3])
         at_pixels = F.interpolate(best_word(found[None], self.groups), size=size, mode="bilinear", align_corners=False)
+        if self.pamr_steps:
+            at_pixels = pamr(self.clip.normalise(image), at_pixels, steps=self.pamr_steps)
         shares = (self.sharpness * at_pixels[0]).softmax(0)
         if self.refinement is not None:
-            shares = refine(self.sam, seen, shares.argmax(0), shares, self.refinement).blendable(shares)
+            whole = seen[0] if len(seen) == 1 else self.sam.see(picture)
+            shares = refine(self.sam, whole, shares.argmax(0), shares, self.refinement).blendable(shares)
         return shares[:, : shape[0], : shape[1]]
 
-    def canvas(self, image: Tensor, seen: Seen) -> Tensor:
+    def looks(self, picture: NDArray[np.uint8]) -> list[Seen]:
+        """What SAM sees of a picture (H, W, 3): the whole, or its left and its right half (Cityscapes, release)."""
+        parts = np.array_split(picture, 2, axis=1) if self.halves else [picture]
+        return [self.sam.see(np.ascontiguousarray(part)) for part in parts]
+
+    def canvas(self, image: Tensor) -> Tensor:
         """What CLIP sees of a block (1, 3, H, W): `zoom` pixels for one of SAM's, and a window at least."""
         patch, least = self.clip.patch, self.blocks.window
-        size = [max(least, -(-int(side * self.zoom) // patch) * patch) for side in seen.size]
+        frame = fitted((image.shape[2], image.shape[3]), self.sam.side)
+        size = [max(least, -(-int(side * self.zoom) // patch) * patch) for side in frame]
         return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
 
-    def cosines(self, seen: Seen, canvas: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Cosines with the words (Q, h, w) on SAM's patches; what is not `valid` (H, W) takes no part."""
+    def cosines(self, seen: Sequence[Seen], canvas: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Cosines with the words (Q, h, w) on SAM's patches; what is not `valid` (H, W) takes no part.
+
+        Where SAM saw parts side by side, each takes its part of the spliced map.
+        """
         patches = (canvas.shape[2] // self.clip.patch, canvas.shape[3] // self.clip.patch)
-        boxes, known = self.splicer.boxes((canvas.shape[2], canvas.shape[3])), None
+        boxes = self.splicer.boxes((canvas.shape[2], canvas.shape[3]))
         if valid is not None:
             here = _reduced(valid, patches)
             boxes = [box for box in boxes if here[box[0] : box[2], box[1] : box[3]].any()]
-            known = _reduced(valid, seen.grid).flatten()
         values, features, grid = self.splicer.look(canvas, boxes)
         spliced = self.splicer.splice(self.splicer.mixed(values, features), grid, boxes, patches)
-        found = aggregated(spliced, self.sam, seen, self.cos_fac, keep_negative=self.refine_neg_cos, known=known)
+        maps = spliced.tensor_split(len(seen), dim=3)
+        masks = [None] * len(seen) if valid is None else valid.tensor_split(len(seen), dim=1)
+        parts = [self._part(one, *given) for one, given in zip(seen, zip(maps, masks, strict=True), strict=True)]
+        return torch.cat(parts, dim=2)
+
+    def _part(self, seen: Seen, spliced: Tensor, valid: Tensor | None) -> Tensor:
+        """Cosines (Q, h, w) of the part that SAM saw at once."""
+        known = None if valid is None else _reduced(valid, seen.grid).flatten()
+        found = aggregated(
+            spliced, self.sam, seen, self.cos_fac, keep_negative=self.refine_neg_cos, known=known,
+            matrices=self.matrices,
+        )  # fmt: skip
         return self.read(found).T.unflatten(1, seen.grid)
 
     def read(self, aggregated: Tensor) -> Tensor:
@@ -229,8 +203,9 @@ def _lay(cut: Cut | None, clip: ClipVit, sam: Sam) -> Blocks:
 
 def _make(
     clip: ClipVit, text: Tensor, *, vocabulary: Vocabulary, cut: Cut | None, vfm: Any, sam: Sam, scale: float,
-    beta: float, gamma: float, cos_fac: float, refine_neg_cos: bool, zoom: float, refine: bool, coarse_thresh: float,
-    minimal_area: float, sam_iou_thresh: float, sam_mask_coff: float, mask_prompt_layout: Any,
+    beta: float, gamma: float, mixing: str, cos_fac: float, refine_neg_cos: bool, matrices: str, halves: bool,
+    zoom: float, refine: bool, coarse_thresh: float, minimal_area: float, sam_iou_thresh: float, sam_mask_coff: float,
+    mask_prompt_layout: Any, prompts: str, pamr_steps: int,
 ) -> Trident:  # fmt: skip
     blocks = _lay(cut, clip, sam)
     masks = Refinement(
@@ -239,19 +214,25 @@ def _make(
         quality=sam_iou_thresh,
         alpha=sam_mask_coff,
         layout=mask_prompt_layout,
+        kinds=tuple(prompts.split("+")),
     )
     return Trident(
         clip=clip,
         text=text,
         blocks=blocks,
         sam=sam,
-        splicer=Splice(encoder=ProxyClip(clip=clip, vfm=vfm, beta=beta, gamma=gamma), blocks=blocks),
+        splicer=Splice(
+            encoder=ProxyClip(clip=clip, vfm=vfm, beta=beta, gamma=gamma), blocks=blocks, plain=mixing == "maskclip"
+        ),
         groups=[len(group) for group in vocabulary.groups],
         sharpness=scale,
         cos_fac=cos_fac,
         refine_neg_cos=refine_neg_cos,
         zoom=zoom,
         refinement=masks if refine else None,
+        matrices=matrices,
+        halves=halves,
+        pamr_steps=pamr_steps,
     )
 
 

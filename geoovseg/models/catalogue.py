@@ -78,6 +78,7 @@ _UPSAMPLERS = (
 _VFMS = (
     _vfm("dino_vitb16", "vit_base_patch16_224.dino", 343, "DINO"),
     _vfm("dino_vitb8", "vit_base_patch8_224.dino", 343, "DINO with small patches, four times slower"),
+    _vfm("dinov2_vitb14", "vit_base_patch14_dinov2.lvd142m", 346, "DINOv2 without registers"),
     _vfm("dinov2_vitb14_reg4", "vit_base_patch14_reg4_dinov2.lvd142m", 346, "DINOv2 with registers"),
     _vfm("dinov2_vitl14_reg4", "vit_large_patch14_reg4_dinov2.lvd142m", 1217, "DINOv2 with registers, larger"),
     _vfm("dinov3_vitb16", "vit_base_patch16_dinov3.lvd1689m", 343, "DINOv3"),

@@ -17,8 +17,8 @@ from geoovseg.models.patches import Grid, fit_to
 
 TIMESTEP = 1
 """Of the one pass; the paper says that fewer is better, M2N2 takes 100."""
-LAYERS = (0, 1)
-"""Self-attentions of the last up block that are averaged (M2N2's up_0 and up_1)."""
+WEIGHTS = (0.5, 0.5, 0.0)
+"""Of the self-attentions of the last up block in their average (M2N2's up_0 and up_1)."""
 ROWS = 1024
 """Rows of an attention map made at once."""
 
@@ -33,7 +33,9 @@ class DiffusionVfm:
     empty: Tensor
     """features (1, L, D) of the empty prompt"""
     sha256: str | None = None
-    attention_blocks: int = len(LAYERS)
+    attention_blocks: int = 2
+    timestep: int = TIMESTEP
+    weights: tuple[float, ...] = WEIGHTS
 
     @property
     def patch(self) -> int:
@@ -49,14 +51,21 @@ class DiffusionVfm:
         raise ModelError(f"--vfm {self.name} has attention but no features; choose a DINO model, or clip")
 
     def attention(self, pixels: Tensor, grid: Grid, blocks: int) -> Tensor:
-        """Attention (B, N, N) of the latent image, mean over heads and two layers, or `blocks` of them."""
+        """Attention (B, N, N) of the latent image: mean over heads, and over layers by their weights.
+
+        Of the layers with a weight only the last `blocks`.
+        """
         x = 2 * fit_to(pixels, grid, self.patch).to(self.vae.dtype) - 1
         latent = self.vae.encode(x).latent_dist.mode() * self.vae.config.scaling_factor
-        layers = [self.unet.up_blocks[-1].attentions[n].transformer_blocks[0].attn1 for n in LAYERS[-blocks:]]
+        known = self.unet.up_blocks[-1].attentions
+        chosen = [(n, weight) for n, weight in enumerate(self.weights[: len(known)]) if weight][-blocks:]
+        layers = [known[n].transformer_blocks[0].attn1 for n, _ in chosen]
         empty = self.empty.expand(len(x), -1, -1).to(latent)
         with _captured(layers) as kept:
-            self.unet(latent, TIMESTEP, encoder_hidden_states=empty)
-        return torch.stack([_weights(layer, *kept[n]) for n, layer in enumerate(layers)]).mean(0)
+            self.unet(latent, self.timestep, encoder_hidden_states=empty)
+        maps = torch.stack([_weights(layer, *kept[n]) for n, layer in enumerate(layers)])
+        shares = maps.new_tensor([weight for _, weight in chosen])
+        return (maps * (shares / shares.sum())[:, None, None, None]).sum(0)
 
 
 @contextmanager

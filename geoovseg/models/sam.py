@@ -6,7 +6,7 @@ nothing of N x N x heads is ever alive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -114,15 +114,24 @@ class Sam:
         return found
 
     @torch.inference_mode()
-    def prompted(self, seen: Seen, points: Tensor, boxes: Tensor, mask: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def prompted(
+        self, seen: Seen, points: Tensor, boxes: Tensor, mask: Tensor, kinds: Collection[str] = ("point", "box", "mask")
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One mask for each point (R, 2) with a box (R, 4), both (x, y) in SAM's frame, under one mask prompt.
 
         Yields logits (r, 1, s, s) at the decoder's resolution and predicted qualities (r,), a few prompts at a time.
-        `mask` is (1, s, s), normalised over rows as Trident's release does, or (1, 1, s, s), as SAM documents it.
+        `mask` is (1, s, s), normalised over rows as Trident's release does, or (1, 1, s, s), as SAM documents it. Of
+        the three only those of `kinds` are given to SAM; a mask alone makes all answers alike.
         """
         for point, box in zip(points.split(PROMPTS), boxes.split(PROMPTS), strict=True):
             label = torch.ones(len(point), 1, dtype=torch.int, device=point.device)
-            sparse, dense = self.model.prompt_encoder(points=(point[:, None], label), boxes=box, masks=mask)
+            sparse, dense = self.model.prompt_encoder(
+                points=(point[:, None], label) if "point" in kinds else None,
+                boxes=box if "box" in kinds else None,
+                masks=mask if "mask" in kinds else None,
+            )
+            if len(sparse) < len(point):
+                sparse, dense = (t.expand(len(point), *t.shape[1:]) for t in (sparse, dense))
             logits, quality = self.model.mask_decoder(
                 image_embeddings=seen.embedding,
                 image_pe=self.model.prompt_encoder.get_dense_pe(),
@@ -136,6 +145,12 @@ class Sam:
         """Logits (r, 1, s, s) brought to the pixels of the image (r, 1, H, W)."""
         found: Tensor = self.model.postprocess_masks(logits, seen.size, seen.original)
         return found
+
+
+def fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The (height, width) in SAM's frame of this side of an image of `size`."""
+    height, width = ResizeLongestSide.get_preprocess_shape(*size, side)
+    return int(height), int(width)
 
 
 def as_image(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:

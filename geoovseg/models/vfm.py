@@ -222,7 +222,8 @@ def _load(name: str, device: torch.device, precision: str) -> Vfm:
 
 
 def _rule(card: ModelCard) -> Rule:
-    return "offset" if card.arch.endswith(".dino") else "timm"
+    """DINOv2 with registers resizes as timm does, without them as DINO (its release, interpolate_offset 0.1)."""
+    return "offset" if card.arch.endswith((".dino", "14_dinov2.lvd142m")) else "timm"
 
 
 def build_timm(arch: str, state: dict[str, Tensor], **changed: Any) -> nn.Module:

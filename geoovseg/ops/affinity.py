@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,13 +27,23 @@ def thresholds(alike: Tensor, factor: float, *, keep_negative: bool, known: Tens
     return limit.clamp_max(CAP)
 
 
+Matrices = Literal["both", "cosine", "attention"]
+"""What affinity is made of: attention where values are alike, their likeness there, or all attention."""
+
+
 def affinity_rows(
-    attention: Iterable[Tensor], values: Tensor, factor: float, *, keep_negative: bool, known: Tensor | None = None
+    attention: Iterable[Tensor],
+    values: Tensor,
+    factor: float,
+    *,
+    keep_negative: bool,
+    known: Tensor | None = None,
+    matrices: Matrices = "both",
 ) -> Iterator[Tensor]:
     """Affinity (n, N), rows adding to 1, for rows of attention (heads, n, N) and values (heads, N, d).
 
     Patches that are not `known` (N,) get no weight; a row without any is 0. Trident, eq. 5 as released: each head keeps
-    its attention where its values are alike enough, then heads are averaged.
+    its attention where its values are alike enough, then heads are averaged. `matrices` are the paper's table 3.
     """
     alike = F.normalize(values.float(), dim=-1)
     limit = thresholds(alike, factor, keep_negative=keep_negative, known=known)
@@ -40,7 +51,11 @@ def affinity_rows(
     for weights in attention:
         rows = slice(first, first + weights.shape[1])
         first = rows.stop
-        kept = weights.float().masked_fill(alike[:, rows] @ alike.mT <= limit[rows, None], 0).mean(0)
+        likeness = alike[:, rows] @ alike.mT if matrices != "attention" else None
+        kept = (likeness if matrices == "cosine" and likeness is not None else weights).float()
+        if likeness is not None:
+            kept = kept.masked_fill(likeness <= limit[rows, None], 0)
+        kept = kept.mean(0)
         if known is not None:
             kept = kept * known
         yield kept / kept.sum(-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from safetensors.numpy import load
+
 from geoovseg.features.store import SIDE
 from geoovseg.labels.parts import FinishedPart
 from geoovseg.labels.profile import LabelProfile
@@ -136,6 +138,12 @@ class Job:
             notes=facts.notes,
         )
         return replace(found, **NO_WORDS) if self.features else found
+
+
+def notes_of(prepared: bytes | None) -> tuple[str, ...]:
+    """What the run record says of the numbers that a method prepared: how its objective fell."""
+    steps = load(prepared).get("objective") if prepared else None
+    return () if steps is None else (f"objective by step: {' '.join(f'{value:.6g}' for value in steps.tolist())}",)
 
 
 class Step(NamedTuple):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
 from geoovseg.errors import UsageError
-from geoovseg.methods.coninfer import ConInfer
-from geoovseg.methods.published import RELEASES, Protocol, predict, resize, segment_published
+from geoovseg.methods.published import RELEASES, Protocol
+from geoovseg.methods.releases import Answer, answers, as_they_are
 from geoovseg.run.checks import check_models, check_settings
 from geoovseg.run.predictor import Predictor, load_predictor
 from geoovseg.settings import Settings
@@ -30,19 +30,21 @@ class Seen(NamedTuple):
     """the best class of each pixel (H, W), by its place among the classes"""
     sure: NDArray[np.float32]
     """its probability (H, W)"""
+    settle: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None
+    """what a release makes of labels after that: outlines by SAM, a vote of regions"""
+
+    def decided(self, threshold: float, background: int) -> NDArray[np.uint8]:
+        """Labels, pixels of too low a probability being background (strictly below, as the releases compare)."""
+        labels = np.where(self.sure < np.float32(threshold), np.uint8(background), self.classes)
+        return labels if self.settle is None else self.settle(labels)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A loaded method, and how its release runs an image."""
+    """A loaded method, and how its release runs an image; thresholds are for whoever counts."""
 
     predictor: Predictor
     protocol: Protocol
-    """without a threshold: that is for whoever counts"""
-
-    def __post_init__(self) -> None:
-        """Probabilities stay as they are compared with thresholds, before some releases make their sum 1."""
-        object.__setattr__(self, "protocol", replace(self.protocol, renormalise=False, threshold=0.0))
 
     @property
     def groups(self) -> list[int]:
@@ -57,36 +59,19 @@ class Published:
     @torch.inference_mode()
     def see(self, images: Sequence[NDArray[np.uint8]]) -> list[Seen]:
         """Images (H, W, 3), uint8 RGB; those that are given together are one context for ConInfer."""
-        method: Any = self.predictor.method
-        if isinstance(method, ConInfer):
-            return self._together(method, images)
-        return [_seen(*segment_published(method, image, self.groups, self.protocol)) for image in images]
-
-    def _together(self, method: ConInfer, images: Sequence[NDArray[np.uint8]]) -> list[Seen]:
-        device = self.predictor.device
-        pixels = torch.stack([_tensor(resize(image, self.protocol)) for image in images]).to(device)
-        size = self.protocol.resize
-        looked_at = torch.cat(
-            [
-                interpolate(_tensor(image)[None], size, mode="bilinear", antialias=True, align_corners=False)
-                for image in images
-            ]
-        )
-        found = method.together(pixels, looked_at.to(device))
-        seen = []
-        for image, shares in zip(images, found.split(1), strict=True):
-            shares = interpolate(shares, image.shape[:2], mode="bilinear", align_corners=False)
-            labels, classes = predict(shares, self.groups, self.protocol)
-            seen.append(_seen(labels[0], classes[0]))
-        return seen
+        return [_seen(answer) for answer in answers(self.predictor.method, images, self.groups, self.protocol)]
 
 
-def _tensor(image: NDArray[np.uint8]) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 255
+def _seen(answer: Answer) -> Seen:
+    best, classes = answer.shares.max(0)
+    settle = None if answer.settle is as_they_are else partial(_settled, answer)
+    return Seen(classes.to(torch.uint8).cpu().numpy(), best.float().cpu().numpy(), settle)
 
 
-def _seen(labels: torch.Tensor, shares: torch.Tensor) -> Seen:
-    return Seen(labels.to(torch.uint8).cpu().numpy(), shares.amax(0).float().cpu().numpy())
+@torch.inference_mode()
+def _settled(answer: Answer, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    found = answer.settle(torch.from_numpy(labels).long().to(answer.shares.device))
+    return found.to(torch.uint8).cpu().numpy()
 
 
 def check_able(method: str) -> None:

@@ -25,7 +25,7 @@ from geoovseg.labels.write import assemble, pieces_of
 from geoovseg.prompts import digest
 from geoovseg.rasters.ground import Box, wkt_of
 from geoovseg.run.feature_parts import about_of_job
-from geoovseg.run.job import Job, known_by
+from geoovseg.run.job import Job, known_by, notes_of
 from geoovseg.scene.scene import Scene
 from geoovseg.windows.plan import Part, TilePlan, runs, share
 
@@ -113,7 +113,8 @@ class Run:
         totals = self.totals()
         record = RunRecord.from_json(json.dumps(self.store.journal["record"]), str(self.store.folder))
         counted: dict[str, Any] = {"windows": totals["windows"], "skipped_windows": totals["skipped"]}
-        return replace(record, version=VERSION, threads=self._threads(), **counted)
+        notes = (*record.notes, *notes_of(self.store.prepared))
+        return replace(record, version=VERSION, threads=self._threads(), notes=notes, **counted)
 
     def _threads(self) -> tuple[int, ...]:
         """Numbers of threads that parts were computed with; parts of older versions do not say."""

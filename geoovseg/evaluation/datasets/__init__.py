@@ -18,6 +18,8 @@ Code = Literal["index", "reduce_zero", "binary"]
 """How truth says classes: by index; by index + 1, 0 being unknown; by dark and light (or 0 and 1)."""
 UNKNOWN = 255
 """In truth: what is not compared."""
+ALONE = ("trident", "corrclip", "resegclip", "direct-op", "direct-mv")
+"""Methods that are run in ways of their own, never as a data set's first release ran baselines."""
 CODES = ("index", "reduce_zero", "binary")
 RANGES: dict[str, tuple[type, float, float]] = {
     "threshold": (float, 0, 1), "background": (int, 0, 254), "scale": (float, 1e-6, 1e6), "crop": (int, 0, 100_000),
@@ -39,12 +41,14 @@ class Release:
     scale: float = 50.0
     crop: int = 224
     stride: int = 112
-    resize: tuple[int, int] = (448, 448)
+    resize: tuple[int, int] | None = (448, 448)
+    """bounds on the long and the short side; nothing leaves images as they are"""
     keep_ratio: bool = True
     area: float | None = None
     pamr_steps: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     """of the method"""
+    templates: str = "openai-80"
     upsample: str = "bilinear"
     vfm: str | None = None
     context: int = 1
@@ -76,19 +80,25 @@ class DataSet:
     licence: str = ""
     layout: str = ""
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Methods whose releases are known to have run it, or that are run as its first release ran baselines."""
+        return tuple(name if name != "default" else "segearth and the baselines" for name in self.runs)
+
     def release(self, method: str) -> Release:
         """What a method's release does. Raises UsageError where that is not known."""
-        if method not in self.runs and "default" not in self.runs:
+        if method not in self.runs and ("default" not in self.runs or method in ALONE):
             raise UsageError(
                 f"what the release of {method} does on {self.name} is not known here; it is for "
-                f"{', '.join(self.runs)}: choose one of these, or --protocol tool"
+                f"{', '.join(self.known)}: choose one of these, or --protocol tool"
             )
         given = {**self.runs.get("default", {}), **self.runs.get(method, {})}
         if unknown := set(given) - {each.name for each in fields(Release)}:
             raise UsageError(f"data set {self.name}: {method} has {sorted(unknown)[0]}, which means nothing here")
-        if "classes" not in given or not isinstance(given.get("resize", []), list | tuple):
-            raise UsageError(f"data set {self.name}: {method} needs classes, and resize as [height, width]")
-        return Release(**{**given, "resize": tuple(given.get("resize", (448, 448)))})
+        resize = given.get("resize", (448, 448))
+        if "classes" not in given or not isinstance(resize, list | tuple | None):
+            raise UsageError(f"data set {self.name}: {method} needs classes, and resize as [height, width] or null")
+        return Release(**{**given, "resize": None if resize is None else tuple(resize)})
 
 
 def names() -> list[str]:
@@ -161,11 +171,12 @@ def _check_release(data: DataSet, method: str) -> None:
         value = getattr(release, each)
         if (value is not None or each not in ("area",)) and not (_is(value, kind) and low <= value <= high):
             raise ValueError(f"{method}: {each} {value!r} is no number from {low:g} to {high:g}")
-    if len(release.resize) != 2 or not all(_is(side, int) and side > 0 for side in release.resize):
-        raise ValueError(f"{method}: resize {list(release.resize)} is no height and width")
-    texts = (release.classes, release.upsample, *([release.vfm] if release.vfm is not None else []))
+    resize = release.resize
+    if resize is not None and (len(resize) != 2 or not all(_is(side, int) and side > 0 for side in resize)):
+        raise ValueError(f"{method}: resize {list(resize)} is no height and width")
+    texts = (release.classes, release.templates, release.upsample, *([release.vfm] if release.vfm is not None else []))
     if not all(isinstance(text, str) for text in texts) or not isinstance(release.settings, Mapping):
-        raise ValueError(f"{method}: classes, upsample and vfm are names, settings are names with values")
+        raise ValueError(f"{method}: classes, templates, upsample and vfm are names, settings are names with values")
     if release.background >= len(data.labels):
         raise ValueError(f"{method}: background {release.background}: there are {len(data.labels)} classes, from 0")
 

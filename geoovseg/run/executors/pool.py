@@ -39,7 +39,8 @@ def in_processes(work: Callable[[Item], Done], items: Sequence[Item], workers: i
     if count <= 1:
         yield map(work, items)
         return
-    pool = fresh_pool(count, {"GEOOVSEG_OFFLINE": "1"} if is_offline() else {})
+    share = {"OMP_NUM_THREADS": str(max(1, machine.cores() // count))}
+    pool = fresh_pool(count, share | ({"GEOOVSEG_OFFLINE": "1"} if is_offline() else {}))
     try:
         yield _ahead(pool, work, items, 2 * count)
     finally:
