@@ -11,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import geopandas
 import numpy as np
+import open_clip
 import pytest
 import rasterio
 import test_coninfer as contexts
@@ -21,14 +23,20 @@ import torch
 import yaml
 from golden_cases import Case, build, case_id, clip_model, find, sam_model, vision_model
 from PIL import Image
+from rasterio.transform import from_origin
+from shapely import LineString, Polygon
 
 from geoovseg.errors import GeoOVSegError, OutputError, SceneError, UsageError
 from geoovseg.evaluation import benchmark as bench
 from geoovseg.evaluation import datasets, tables
-from geoovseg.evaluation.prepared import image_of
+from geoovseg.evaluation.prepared import Pair, image_of, truth_of
 from geoovseg.evaluation.results import Found, confusion, results
 from geoovseg.methods import METHODS, read_settings, releases, upsampled
 from geoovseg.methods.blocks import Cut
+from geoovseg.methods.published import Protocol
+from geoovseg.methods.published import run as released
+from geoovseg.models.text import TextEncoder
+from geoovseg.prompts import templates
 from geoovseg.run.published import Published, Seen
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import read_vocabulary
@@ -236,6 +244,45 @@ def test_truth_in_the_published_colours_is_read(tmp_path: Path, monkeypatch: pyt
     table[:7], table[255] = [colours[name] for name in datasets.read_data_set("uavid").labels], 0xFFFFFF
     _recode(tmp_path, lambda codes: np.stack([table[codes[0]] >> shift & 255 for shift in (16, 8, 0)]))
     np.testing.assert_array_equal(_run(file, tmp_path, overwrite=True).confusions, before)
+
+
+def _drawn(folder: Path, crs: str, scale: float, **more: Any) -> tuple[datasets.DataSet, Pair]:
+    """A road across an image of 40 x 60 pixels, drawn as a line, and a field as a polygon."""
+    place = from_origin(
+        11.0 if crs == "EPSG:4326" else 500_000, 48.0 if crs == "EPSG:4326" else 5_300_000, scale, scale
+    )
+    path = folder / "a.tif"
+    grid = {"height": 40, "width": 60, "count": 3, "dtype": "uint8", "crs": crs, "transform": place}
+    with rasterio.open(path, "w", driver="GTiff", **grid) as dst:
+        dst.write(np.full((3, 40, 60), 9, np.uint8))
+    ends = [place * at for at in ((-20, 20), (80, 20))]
+    shapes = [LineString(ends), Polygon([place * at for at in ((0, 30), (10, 30), (10, 40), (0, 40))])]
+    table = geopandas.GeoDataFrame({"kind": ["Road", "field"]}, geometry=shapes, crs=crs)
+    table.to_crs("EPSG:4326").to_file(folder / "a.geojson", driver="GeoJSON")
+    said = {"labels": ["background", "road", "field"], "image_suffix": ".tif", "truth_suffix": ".geojson"}
+    said |= {"code": "shapes", "runs": {"default": {"classes": "x"}}, **more}
+    (folder / "d.yaml").write_text(yaml.safe_dump(said))
+    return datasets.read_data_set(str(folder / "d.yaml")), Pair("a", str(path), str(folder / "a.geojson"))
+
+
+@pytest.mark.parametrize(("crs", "scale"), [("EPSG:32632", 1.0), ("EPSG:4326", 5e-6)])
+def test_roads_drawn_as_lines_are_as_wide_as_said(crs: str, scale: float, tmp_path: Path) -> None:
+    """4 m on either side, in pixels of 1 m and in those of five millionths of a degree, which are 0.556 m high."""
+    data, pair = _drawn(tmp_path, crs, scale, column="kind", buffer=4.0)
+    found = truth_of(data, pair)
+    rows = (found == 1).sum(0)[20:50]
+    assert (rows == 2 * int(4 / (1.0 if scale == 1.0 else 0.556) + 0.5)).all()
+    assert (found == 2).sum() > 100
+    assert (found[:10] == 0).all()
+
+
+def test_shapes_without_a_column_are_the_second_class_and_strange_names_are_refused(tmp_path: Path) -> None:
+    data, pair = _drawn(tmp_path, "EPSG:32632", 1.0)
+    assert set(np.unique(truth_of(data, pair))) <= {0, 1}
+    with pytest.raises(UsageError, match="has no column name"):
+        truth_of(replace(data, column="name"), pair)
+    with pytest.raises(UsageError, match="has shapes of 'field'"):
+        truth_of(replace(data, column="kind", labels=("background", "road")), pair)
 
 
 def test_a_split_names_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -544,13 +591,31 @@ def _resegclip(case: Case) -> Golden:
     return Golden("resegclip", method, groups, [case.inputs["image"].numpy()], labels, run)
 
 
+def _texts(case: Case) -> Golden:
+    """Words as the package embeds them, against labels of the release's own features of them."""
+    compact, tokenizer = case.inputs["compact_vocab"].long(), open_clip.get_tokenizer("ViT-B-16")
+    encoder = TextEncoder(lambda: (case.clip, lambda texts: torch.searchsorted(compact, tokenizer(texts))), templates())
+    ours, theirs = encoder.embed(case.meta["words"]), case.outputs["query_features"]
+    image = np.random.default_rng(1).integers(0, 256, (96, 128, 3), np.uint8)
+    run = {"crop": 64, "stride": 32, "resize": [96, 128], "keep_ratio": False}
+    groups, pixels = [1] * len(ours), torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    way = Protocol(crop=64, stride=32)
+    labels = released(pixels, way, build(case.vit, "sclip", theirs), size=(96, 128)).argmax(1)
+    return Golden("sclip", build(case.vit, "sclip", ours), groups, [image], labels.numpy(), run)
+
+
 GOLDEN = [
     pytest.param(partial(_sliding, name, what), id=f"{name}-{what}")
     for name, what in (("segearth", "predict"), ("sclip", "predict_pamr10"), ("naclip", "predict_pamr10"))
 ]
 GOLDEN += [
     pytest.param(partial(make, case), id=f"{name}-{case_id(case)}")
-    for name, make in (("coninfer_e2e", _coninfer), ("trident_e2e", _trident), ("reseg_infer", _resegclip))
+    for name, make in (
+        ("coninfer_e2e", _coninfer),
+        ("trident_e2e", _trident),
+        ("reseg_infer", _resegclip),
+        ("text", _texts),
+    )
     for case in find(name)
 ]
 

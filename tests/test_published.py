@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from geoovseg.errors import UsageError
 from geoovseg.methods import METHODS, load_method
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.methods.published import RELEASES, Protocol, pad_to_patch, predict, resize, run, slide
@@ -144,3 +145,8 @@ def test_an_image_seen_whole_is_not_padded_and_its_logits_are_resized_once(
     protocol = replace(RELEASES[name], crop=0, pamr_steps=0)
     expected = F.interpolate(method.score(pixels), size=(90, 75), mode="bilinear", align_corners=False)
     assert torch.equal(run(pixels, protocol, method, size=(90, 75)), expected)
+
+
+def test_a_method_of_which_no_release_is_known_is_refused() -> None:
+    with pytest.raises(UsageError, match="how the release of object runs an image is not known here"):
+        segment_published(object(), np.zeros((8, 8, 3), np.uint8), [1], Protocol())

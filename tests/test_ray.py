@@ -22,10 +22,12 @@ import numpy as np
 import open_clip
 import pytest
 import rasterio
+import yaml
 from safetensors.torch import save_file
 
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import SceneError, UsageError, WeightsMissingError
+from geoovseg.evaluation import datasets
 from geoovseg.run.executors import cluster
 from geoovseg.run.executors.cluster import Abroad, Failed, Who
 from geoovseg.run.worker import Worker
@@ -202,6 +204,28 @@ def test_a_machine_that_dies_in_the_middle_changes_nothing(scene: str, plain: Pa
         found.close()
     assert "died; what it had in hand is computed again" in said["err"]
     assert (tmp_path / "ray.tif").read_bytes() == plain.read_bytes()
+
+
+@pytest.mark.trial
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_data_sets_are_spread_over_a_cluster(two: Two, tmp_path: Path) -> None:
+    """With the figures of one process; an error names its machine."""
+    rng, said = np.random.default_rng(1), yaml.safe_load(datasets.file_of("loveda").read_text())
+    for n in range(3):
+        for folder, shape in (("img", (3, 60, 80)), ("ann", (1, 60, 80))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            grid = {"height": 60, "width": 80, "count": shape[0], "dtype": "uint8"}
+            with rasterio.open(tmp_path / folder / f"{n}.png", "w", driver="PNG", **grid) as dst:
+                dst.write(rng.integers(0, 8 if folder == "ann" else 256, shape, np.uint8))
+    (tmp_path / "d.yaml").write_text(yaml.safe_dump({**said, "expect": {"images": 3}}))
+    places = ["--images", str(tmp_path / "img"), "--truth", str(tmp_path / "ann"), "-m", "clearclip", "--model", "demo"]
+    found = []
+    for name, more in (("one", []), ("ray", ["--ray", two.address, "--worker-cpus", "1"])):
+        command = ["benchmark", str(tmp_path / "d.yaml"), *places, "-o", str(tmp_path / name), "--json", *more]
+        run = subprocess.run([sys.executable, "-m", "geoovseg", *command], capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        found.append(json.loads(run.stdout)["confusion"])
+    assert found[0] == found[1]
 
 
 @pytest.mark.trial

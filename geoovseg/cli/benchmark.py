@@ -49,7 +49,9 @@ def command(
     templates: Annotated[str, o.of("templates")] = Settings().templates,
     vocabulary: Annotated[str | None, o.of("vocabulary")] = None,
     device: Annotated[str, o.of("device")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes on this machine; 0 is one a core.", min=0, max=1024)] = 1,
+    workers: Annotated[int, o.of("workers")] = 1,
+    ray: Annotated[str | None, o.of("ray")] = None,
+    worker_cpus: Annotated[int | None, o.of("worker_cpus")] = None,
     model_dir: Annotated[str | None, o.of("model_dir")] = None,
     offline: Annotated[bool, o.of("offline")] = False,
     overwrite: Annotated[bool, o.of("overwrite")] = False,
@@ -85,7 +87,7 @@ def command(
             Settings(
                 method=each, model=model, vfm=vfm, sam=sam, regions=regions, settings=own_settings, upsample=upsample,
                 templates=templates, vocabulary=vocabulary, device=device, model_dir=model_dir,
-                offline=offline, overwrite=overwrite,
+                offline=offline, overwrite=overwrite, workers=workers, ray=ray, worker_cpus=worker_cpus,
             )
             for each in dict.fromkeys(part.strip() for part in method.split(","))
         ]  # fmt: skip
@@ -95,7 +97,7 @@ def command(
             with progress_bar(quiet, "image", own.method) as progress:
                 benchmark(
                     name, images, truth, output, own, protocol=protocol, split=split, limit=limit, sweep=thresholds,
-                    workers=workers, progress=progress,
+                    progress=progress,
                 )  # fmt: skip
     found = results(output, known)
     text = write_tables(output, known, found)

@@ -18,10 +18,10 @@ from geoovseg.evaluation.chosen import chosen, words_of
 from geoovseg.evaluation.datasets import DataSet, Release, read_data_set
 from geoovseg.evaluation.prepared import Pair, check_classes, digest_of, hash_of, image_of, pairs, truth_of
 from geoovseg.evaluation.results import Counted, Found, Kept, confusion
-from geoovseg.machine import cores
 from geoovseg.methods import read_settings
 from geoovseg.prompts import digest
 from geoovseg.run.executors.pool import in_processes
+from geoovseg.run.executors.spread import on_cluster
 from geoovseg.settings import Settings
 from geoovseg.usage import package_version
 from geoovseg.vocabulary import read_vocabulary
@@ -62,7 +62,6 @@ def benchmark(
     split: str | None = None,
     limit: int | None = None,
     sweep: Sequence[float] = (),
-    workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Found:
     """Run a method over a data set; what is there already of the same run is gone on with.
@@ -72,12 +71,11 @@ def benchmark(
         images: the folder of its images.
         truth: the folder of its truth.
         output: a folder, for `<data set>_<method>_<protocol>.jsonl` with the confusion of every image.
-        settings: method, model, `--set` and the like; what the release chooses on the data set comes before defaults.
+        settings: method, model, `--set`, workers and the like; what the release chooses comes before defaults.
         protocol: `paper` as the release runs it, `tool` as `geoovseg segment` does.
         split: a file with the names of the images to use, one a line.
         limit: only so many images, the first.
         sweep: thresholds to count with as well.
-        workers: processes on this machine, each with a model and its share of the cores.
         progress: called with images done and images in all.
 
     Raises:
@@ -93,9 +91,7 @@ def benchmark(
     left = [group for group in _groups(both, release.context) if not kept.has([pair.name for pair in group])]
     if left:
         done = len(both) - sum(map(len, left))
-        for group, (weights, counted) in zip(
-            left, _seen(left, data, release, own, protocol, sweep, workers), strict=True
-        ):
+        for group, (weights, counted) in zip(left, _seen(left, data, release, own, protocol, sweep), strict=True):
             kept.weigh(weights)
             kept.add([pair.name for pair in group], counted)
             done += len(group)
@@ -110,16 +106,16 @@ def _seen(
     settings: Settings,
     protocol: str,
     sweep: Sequence[float],
-    workers: int,
 ) -> Iterator[tuple[dict[str, str | None], Counted]]:
     """What groups of images were found to be, in their order, with the digests of the weights."""
-    count = min(workers or cores(), len(groups))
-    if count <= 1:
+    count = min(settings.workers, len(groups))
+    if count <= 1 and settings.ray is None:
         looks = opened(data, release, settings, protocol)
         yield from ((looks.weights, _counted(data, release, looks, group, sweep)) for group in groups)
         return
     work = partial(_in_process, data, release, settings, protocol, sweep)
-    with in_processes(work, groups, count) as found:
+    begun = in_processes(work, groups, count) if settings.ray is None else on_cluster(work, groups, settings)
+    with begun as found:
         yield from found
 
 
@@ -194,7 +190,7 @@ def _counted(data: DataSet, release: Release, looks: Looks, group: Sequence[Pair
     seconds = time.monotonic() - began
     each, swept = [], [np.zeros((len(data.labels), len(data.labels) + 1), np.int64) for _ in sweep]
     for pair, found in zip(group, seen, strict=True):
-        truth, labels = truth_of(data, pair.truth), found.decided(release.threshold, release.background)
+        truth, labels = truth_of(data, pair), found.decided(release.threshold, release.background)
         if truth.shape != labels.shape:
             raise UsageError(f"{pair.image} has {labels.shape} pixels, and its truth {pair.truth} {truth.shape}")
         each.append(confusion(truth, labels, len(data.labels)))

@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from geoovseg.errors import SceneError, UsageError, first_line, hushed, some
 from geoovseg.evaluation.colours import read_colours
 from geoovseg.evaluation.datasets import UNKNOWN, DataSet
+from geoovseg.evaluation.drawn import from_shapes
 from geoovseg.models.download import file_sha256
 from geoovseg.rasters.open import GDAL_ERRORS, opened
 
@@ -109,8 +110,11 @@ def image_of(path: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.moveaxis(bands[[0, 0, 0] if len(bands) == 1 else [0, 1, 2]], 0, -1))
 
 
-def truth_of(data: DataSet, path: str) -> NDArray[np.uint8]:
+def truth_of(data: DataSet, pair: Pair) -> NDArray[np.uint8]:
     """Classes (H, W) by index, 255 where nothing is known. Raises SceneError, UsageError for what has other codes."""
+    path = pair.truth
+    if data.code == "shapes":
+        return from_shapes(data, pair.image, path)
     bands = _pixels(path, "truth")
     if len(bands) >= 3 and data.code != "binary":
         return _from_colours(data, path, bands[:3])
@@ -152,7 +156,7 @@ def check_classes(data: DataSet, both: Sequence[Pair], *, all_of_it: bool) -> No
     wanted = data.expect.get("classes", len(data.labels)) if all_of_it else 1
     there: set[int] = set()
     for pair in both:
-        there |= set(np.unique(truth_of(data, pair.truth)).tolist()) - {UNKNOWN}
+        there |= set(np.unique(truth_of(data, pair)).tolist()) - {UNKNOWN}
         if len(there) >= wanted:
             return
     missing = [name for k, name in enumerate(data.labels) if k not in there]

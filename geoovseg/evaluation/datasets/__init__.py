@@ -14,13 +14,13 @@ from geoovseg.files import LARGEST_TEXT, bytes_of, text_of
 from geoovseg.prompts import find_colours
 
 FOLDER = Path(__file__).parent
-Code = Literal["index", "reduce_zero", "binary"]
-"""How truth says classes: by index; by index + 1, 0 being unknown; by dark and light (or 0 and 1)."""
+Code = Literal["index", "reduce_zero", "binary", "shapes"]
+"""How truth says classes: by index; by index + 1, 0 being unknown; by dark and light (or 0 and 1); by shapes drawn."""
 UNKNOWN = 255
 """In truth: what is not compared."""
 ALONE = ("trident", "corrclip", "resegclip", "direct-op", "direct-mv")
 """Methods that are run in ways of their own, never as a data set's first release ran baselines."""
-CODES = ("index", "reduce_zero", "binary")
+CODES = ("index", "reduce_zero", "binary", "shapes")
 RANGES: dict[str, tuple[type, float, float]] = {
     "threshold": (float, 0, 1), "background": (int, 0, 254), "scale": (float, 1e-6, 1e6), "crop": (int, 0, 100_000),
     "stride": (int, 1, 100_000), "area": (float, 0, 1), "pamr_steps": (int, 0, 1000), "context": (int, 1, 10_000),
@@ -70,6 +70,10 @@ class DataSet:
     code: Code = "index"
     colours: str | None = None
     """table for truth that is in colours all the same"""
+    column: str = ""
+    """of shapes: their column of class names; without one all are of the second class"""
+    buffer: float = 0.0
+    """of shapes: metres that they are made wider by, as lines of roads are"""
     foreground: tuple[str, ...] = ()
     """where classes are extracted from a background: those whose IoU is the figure"""
     expect: Mapping[str, int] = field(default_factory=dict)
@@ -156,6 +160,8 @@ def _check(data: DataSet) -> None:
     for name, table, kind in tables:
         if not isinstance(table, Mapping) or not all(_is(value, kind) for value in table.values()):
             raise ValueError(f"{name} must be names with numbers")
+    if not isinstance(data.column, str) or not (_is(data.buffer, float) and 0 <= data.buffer <= 10_000):
+        raise ValueError("column is a name, buffer metres from 0 to 10000")
     if data.colours is not None:
         find_colours(data.colours)
     if not data.runs or not all(isinstance(run, Mapping) for run in data.runs.values()):

@@ -95,7 +95,7 @@ class Cluster(Crew):
         super().__init__()
         self._given = (words, settings)
         self._ray, self._ours = connected(str(settings.ray))
-        self._room = _room(self._ray, settings)
+        self._room = room_of(self._ray, settings)
         self.workers = settings.workers if settings.workers > 1 else self._room.workers
 
     def _begun(self, number: int) -> Actor:
@@ -116,7 +116,7 @@ class Room(NamedTuple):
     gpus: int
 
 
-def _room(ray: Any, settings: Settings) -> Room:
+def room_of(ray: Any, settings: Settings) -> Room:
     """By the GPUs of a cluster, else by its cores. Raises UsageError where there is none."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cores = [int(node.get("CPU", 0)) for node in nodes]

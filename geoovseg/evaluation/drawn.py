@@ -1,0 +1,58 @@
+"""Truth of a data set that is drawn: polygons by class, or lines that are so wide, on the grid of an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.features import rasterize
+
+from geoovseg.errors import UsageError, hushed, some
+from geoovseg.evaluation.datasets import DataSet
+from geoovseg.rasters.open import opened
+from geoovseg.scene.shapes import Choice, brought_to, read_shapes
+
+
+def from_shapes(data: DataSet, image: str, truth: str) -> NDArray[np.uint8]:
+    """Classes (H, W) by index on the pixels of an image; where nothing is drawn the first class, as later ones over it.
+
+    Shapes are of the class that their `column` names, or all of the second class. Those of `buffer` metres are
+    made that much wider on every side, in units of the image where it has no coordinate system. Raises SceneError,
+    UsageError for names that are no classes.
+    """
+    with hushed(NotGeoreferencedWarning), opened(image, f"{image} as an image") as src:
+        size, transform, crs = (src.height, src.width), src.transform, src.crs
+    table = read_shapes(truth, Choice())
+    if data.column and data.column not in table.columns:
+        raise UsageError(f"{truth} has no column {data.column}; it has {some(map(str, table.columns), 20)}")
+    codes = [_code(data, truth, value) for value in (table[data.column] if data.column else [None] * len(table))]
+    if crs is not None and table.crs is not None:
+        table = brought_to(table, crs, truth)
+    shapes = _wider(table, data.buffer) if data.buffer else table.geometry
+    drawn = [(s, code) for s, code in zip(shapes, codes, strict=True) if s is not None and not s.is_empty]
+    if not drawn:
+        return np.zeros(size, np.uint8)
+    found: NDArray[np.uint8] = rasterize(drawn, size, fill=0, transform=transform, dtype="uint8")
+    return found
+
+
+def _code(data: DataSet, truth: str, value: object) -> int:
+    """The index of a class by its name in any case. Raises UsageError."""
+    if value is None:
+        return 1
+    folded = [label.casefold().replace("_", " ") for label in data.labels]
+    name = str(value).casefold().replace("_", " ")
+    if name not in folded:
+        raise UsageError(f"{truth} has shapes of {value!r}; {data.title} has {some(data.labels, 20)}")
+    return folded.index(name)
+
+
+def _wider(table: Any, metres: float) -> Any:
+    """Geometry that reaches so many metres further, measured on the ground where it lies."""
+    shapes = table.geometry
+    if shapes.crs is None or not len(shapes):
+        return shapes.buffer(metres)
+    flat = shapes.estimate_utm_crs()
+    return shapes.to_crs(flat).buffer(metres).to_crs(shapes.crs)
