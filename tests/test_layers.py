@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "geoovseg"
 SMALL = frozenset({"errors", "files", "machine", "network", "numerals", "prompts", "signals", "usage", "vocabulary"})
 RANKS = (
     {"cli"},
-    {"demo"},
+    {"demo", "explore"},
     {"pipeline"},
     {"evaluation"},
     {"vectors"},
@@ -26,12 +26,24 @@ RANKS = (
 )
 """From what a user sees to what everything stands on; imports go to a lower rank, or stay in the room."""
 HOMES = {
-    "rasterio": {"rasters", "scene", "windows", "features", "labels", "tiles", "run", "evaluation", "vectors", "demo"},
-    "torch": {"ops", "models", "methods", "windows", "features", "run", "pipeline", "segmenter", "demo"},
+    "rasterio": {
+        "rasters",
+        "scene",
+        "windows",
+        "features",
+        "labels",
+        "tiles",
+        "run",
+        "evaluation",
+        "vectors",
+        "demo",
+        "explore",
+    },
+    "torch": {"ops", "models", "methods", "windows", "features", "run", "pipeline", "segmenter", "demo", "explore"},
     "typer": {"cli"},
     "tqdm": {"cli"},
-    "shapely": {"scene", "vectors", "evaluation"},
-    "geopandas": {"scene", "vectors", "evaluation"},
+    "shapely": {"scene", "vectors", "evaluation", "explore"},
+    "geopandas": {"scene", "vectors", "evaluation", "explore"},
     "pyogrio": {"scene", "vectors"},
     "pyproj": {"rasters", "scene", "vectors", "evaluation"},
     "open_clip": {"models", "demo"},
@@ -44,6 +56,8 @@ HOMES = {
     "pyarrow": {"scene", "vectors"},
     "zarr": {"features"},
     "exactextract": {"vectors"},
+    "starlette": {"explore"},
+    "uvicorn": {"explore"},
 }
 ROOMS = {"small": SMALL, "pipeline": {"segmenter"}, "cli": {"__main__"}}
 """Modules of the root that stand together."""

@@ -16,6 +16,7 @@ from geoovseg.cli import (
     doctor,
     encode,
     evaluate,
+    explore,
     info,
     merge,
     methods,
@@ -55,6 +56,7 @@ app.command("benchmark", cls=Careful)(benchmark.command)
 app.command("sample", cls=Careful)(sample.command)
 app.command("stats", cls=Careful)(stats.command)
 app.command("preview", cls=Careful)(preview.command)
+app.command("explore", cls=Careful)(explore.command)
 app.command("info", cls=Careful)(info.command)
 app.command("methods", cls=Careful)(methods.command)
 app.command("vocabulary", cls=Careful)(vocabulary.command)

@@ -25,6 +25,9 @@ def command(
     seed: Annotated[int, typer.Option(help="Which scene to draw.", min=0)] = 1000,
     method: Annotated[str, o.of("method")] = "segearth",
     scene_only: Annotated[bool, typer.Option("--scene-only", help="Draw the scene and its ground truth only.")] = False,
+    explore: Annotated[
+        bool, typer.Option("--explore", help="Then look at it in the browser, and ask for words.")
+    ] = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
 ) -> None:
@@ -44,6 +47,9 @@ def command(
     result: dict[str, Any] = dict.fromkeys(("labels", "vectors", "picture", "miou"))
     if not scene_only:
         result = _segment(folder, scene, truth, method, quiet or json)
+    if explore:
+        _explore(scene, quiet)
+        return
     paths = {"scene": scene, "truth": truth, **{k: result[k] for k in ("labels", "vectors", "picture")}}
     seconds = watch.seconds()
     if json:
@@ -55,6 +61,16 @@ def command(
     if result["miou"] is not None:
         data(f"{'miou':<9}{result['miou']:.4f}")
     data(f"{'seconds':<9}{seconds['total']:.1f}")
+
+
+def _explore(scene: str, quiet: bool) -> None:
+    """Encode the scene, and open the page."""
+    from geoovseg.cli.explore import show, with_features
+    from geoovseg.settings import Settings
+    from geoovseg.vocabulary import read_classes
+
+    settings = Settings(model="demo", background="none")
+    show(with_features([scene], True, settings, quiet=quiet), read_classes(None, "demo"), quiet=quiet)
 
 
 def _segment(folder: Path, scene: str, truth: str, method: str, quiet: bool) -> dict[str, Any]:

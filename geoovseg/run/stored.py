@@ -78,12 +78,12 @@ def open_stored(path: str, settings: Settings) -> Iterator[StoredScene]:
         if settings.upsampled_by == "bilinear":
             yield kept
         else:
-            with _source_of(store) as source:
+            with source_of(store) as source:
                 yield replace(kept, source=source)
 
 
 @contextmanager
-def _source_of(store: FeatureStore) -> Iterator[Scene]:
+def source_of(store: FeatureStore) -> Iterator[Scene]:
     """The scene that was encoded, seen as it was then. Raises UsageError where it is gone, or another one by now."""
     said, hint = store.about.record, "add --upsample bilinear, or encode the scene anew"
     name = store.about.scene_of(store.path)

@@ -1,0 +1,1 @@
+"""A scene, its labels and its kept features in the browser: looked at, asked other words, saved."""
