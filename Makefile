@@ -10,7 +10,7 @@ GEOOVSEG_FUZZ ?= 2000
 GEOOVSEG_TRIALS ?= 40
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz trials test-lowest style check docs bench clean
+.PHONY: help venv demo test fuzz trials test-lowest style check docs bench qgis-plugin clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -61,6 +61,9 @@ docs: $(DONE) ## write the generated parts of the README and docs
 bench: $(DONE) ## measure memory and speed; prints Markdown
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/demo_scenes.py
+
+qgis-plugin: ## pack the QGIS plugin as geoovseg_qgis.zip
+	$(PYTHON) qgis/zip.py geoovseg_qgis.zip
 
 clean: ## remove .venv, .venv-lowest and what the demo wrote
 	rm -rf .venv $(LOWEST) demo

@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import sys
 
-from qgis import core
 from qgis.PyQt.QtCore import QSize, Qt
 from qgis.PyQt.QtGui import QFont, QImage, QPainter
+
+from qgis import core
 
 os.environ["GDAL_PAM_ENABLED"] = "NO"  # or QGIS lays a file of statistics beside the scene
 HEIGHT, LEGEND, GAP, DOTS = 236, 68, 6, 4  # millimetres, and pixels of one

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from geoovseg.errors import GeoOVSegError as GeoOVSegError
     from geoovseg.evaluation import evaluate as evaluate
     from geoovseg.evaluation.points import evaluate_points as evaluate_points
+    from geoovseg.evaluation.report import report as report
     from geoovseg.evaluation.sample import sample as sample
     from geoovseg.labels.preview import preview as preview
     from geoovseg.methods import METHODS as METHODS
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from geoovseg.segmenter import encode as encode
     from geoovseg.segmenter import segment as segment
     from geoovseg.settings import Settings as Settings
+    from geoovseg.vectors.corrections import apply as apply
     from geoovseg.vectors.info import info as info
     from geoovseg.vectors.vectorize import vectorize as vectorize
     from geoovseg.vectors.zones import stats as stats
@@ -35,6 +37,7 @@ _HOMES = {
     "MethodCard": "methods",
     "Segmenter": "segmenter",
     "Settings": "settings",
+    "apply": "vectors.corrections",
     "encode": "segmenter",
     "evaluate": "evaluation",
     "evaluate_points": "evaluation.points",
@@ -42,6 +45,7 @@ _HOMES = {
     "merge": "pipeline",
     "open_features": "run.asked",
     "preview": "labels.preview",
+    "report": "evaluation.report",
     "sample": "evaluation.sample",
     "segment": "segmenter",
     "stats": "vectors.zones",

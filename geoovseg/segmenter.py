@@ -19,7 +19,7 @@ from geoovseg.run.checks import check_models, check_settings
 from geoovseg.run.executors import Executor, open_executor
 from geoovseg.run.job import NOTHING
 from geoovseg.run.staged import staged
-from geoovseg.settings import Announce, Progress, Settings, Stop, StrPath, Watch
+from geoovseg.settings import Announce, Settings, Shown, Stop, StrPath, Watch
 from geoovseg.settings.call import Call
 from geoovseg.settings.keywords import on_init, on_scene
 from geoovseg.vectors.targets import check_made_of, check_target, target_of
@@ -54,6 +54,13 @@ class Segmenter:
         """Where models are, or will be: begun only when the mistakes that are cheap to find are found."""
         return open_executor(self.words, self.settings)
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from geoovseg.run.notebook import html_of_classes
+
+        words = {entry.name: entry.words for entry in self.words.classes}
+        return html_of_classes(words, f"{self.settings.method} with {self.settings.model} on {self.settings.device}")
+
     @classmethod
     def of(cls, classes: Classes | None, settings: Settings) -> Segmenter:
         """One with settings that are made already."""
@@ -68,7 +75,7 @@ class Segmenter:
         scores: StrPath | None = None,
         vectors: StrPath | None = None,
         overwrite: bool | None = None,
-        progress: Progress | None = None,
+        progress: Shown | None = None,
         stop: Stop | None = None,
         announce: Announce | None = None,
     ) -> SegmentResult:

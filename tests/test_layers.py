@@ -41,7 +41,7 @@ HOMES = {
     },
     "torch": {"ops", "models", "methods", "windows", "features", "run", "pipeline", "segmenter", "demo", "explore"},
     "typer": {"cli"},
-    "tqdm": {"cli"},
+    "tqdm": {"cli", "settings"},
     "shapely": {"scene", "vectors", "evaluation", "explore"},
     "geopandas": {"scene", "vectors", "evaluation", "explore"},
     "pyogrio": {"scene", "vectors"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from rasterio.crs import CRS
 
 from geoovseg.cli import progress
 from geoovseg.cli.output import BARS, talk
-from geoovseg.cli.report import found
+from geoovseg.cli.remarks import found
 from geoovseg.labels.areas import Piece, hectares
 from geoovseg.rasters.ground import RasterGrid
 
@@ -131,3 +132,28 @@ def test_hectares_are_those_of_the_ellipsoid() -> None:
 def test_without_a_place_there_are_no_hectares() -> None:
     grid = RasterGrid(height=10, width=10, crs=None, transform=Affine.identity())
     assert hectares(grid, [Piece(5, 5, {1: 100})]) is None
+
+
+def test_progress_is_told_as_objects_where_a_program_asks(geoovseg: Any, demo_scene: str, tmp_path: Path) -> None:
+    code, out, err = geoovseg(
+        "segment",
+        demo_scene,
+        "-c",
+        "road",
+        "--model",
+        "demo",
+        "-o",
+        str(tmp_path / "l.tif"),
+        "--progress",
+        "json",
+        "--json",
+    )
+    assert code == 0, err
+    told = [json.loads(line) for line in err.splitlines() if line.startswith('{"progress"')]
+    assert told[-1]["progress"] == 1.0
+    assert told[-1]["done"] == told[-1]["total"]
+    assert [each["progress"] for each in told] == sorted(each["progress"] for each in told)
+    assert {each["unit"] for each in told} == {"window"}
+    json.loads(out)
+    code, _, err = geoovseg("segment", demo_scene, "-c", "road", "--model", "demo", "--progress", "dots")
+    assert (code, "choose auto or json" in err) == (2, True)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from geoovseg.cli import (
+    apply,
     benchmark,
     demo,
     doctor,
@@ -22,6 +23,7 @@ from geoovseg.cli import (
     methods,
     models,
     preview,
+    report,
     sample,
     segment,
     stats,
@@ -57,6 +59,8 @@ app.command("sample", cls=Careful)(sample.command)
 app.command("stats", cls=Careful)(stats.command)
 app.command("preview", cls=Careful)(preview.command)
 app.command("explore", cls=Careful)(explore.command)
+app.command("report", cls=Careful)(report.command)
+app.command("apply", cls=Careful)(apply.command)
 app.command("info", cls=Careful)(info.command)
 app.command("methods", cls=Careful)(methods.command)
 app.command("vocabulary", cls=Careful)(vocabulary.command)

@@ -58,6 +58,7 @@ def command(
     show: Annotated[bool, typer.Option("--show", help="Print the YAML file of the data set.")] = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
+    told: o.ProgressOpt = "auto",
 ) -> None:
     """Run methods over a data set of the papers, and write tables with the published figures beside.
 

@@ -34,6 +34,7 @@ def command(
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
+    progress: o.ProgressOpt = "auto",
     **given: Any,
 ) -> None:
     """Keep the features of images, to ask them for any words in seconds.
@@ -51,9 +52,9 @@ def command(
         raise typer.Exit(each(todo, partial(_would, settings, json), json=json, quiet=quiet))
     from geoovseg.segmenter import encoding  # slow to import
 
-    progress = Progress(found, quiet=quiet)
-    with StopSignals(lambda text: talk(text, quiet=quiet)) as stop, closing(progress), encoding(settings) as encode:
-        one = partial(_encode, encode, json, quiet, progress, stop)
+    shown = Progress(found, quiet=quiet)
+    with StopSignals(lambda text: talk(text, quiet=quiet)) as stop, closing(shown), encoding(settings) as encode:
+        one = partial(_encode, encode, json, quiet, shown, stop)
         code = each(todo, one, json=json, quiet=quiet)
     raise typer.Exit(code)
 

@@ -82,9 +82,22 @@ DryRunOpt = Annotated[
     ),
 ]  # fmt: skip
 JsonOpt = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.", rich_help_panel="Output")]
+ProgressOpt = Annotated[
+    str,
+    typer.Option(
+        "--progress", help="How progress is told on standard error; json: an object a line.", metavar="auto|json",
+        callback=lambda value: _progress(value), rich_help_panel="Output",
+    ),
+]  # fmt: skip
 QuietOpt = Annotated[
     bool, typer.Option("--quiet", help="Show only warnings and errors on standard error.", rich_help_panel="Output")
 ]
+
+
+def _progress(value: str) -> str:
+    from geoovseg.cli.progress import set_form
+
+    return set_form(value)
 
 
 NUMBERS: Mapping[Any, Callable[[str], float]] = {

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import PurePath
 from threading import Lock
 from typing import Any
 
 from geoovseg.cli.output import BARS, talk
-from geoovseg.errors import printable
+from geoovseg.errors import UsageError, printable
 from geoovseg.files import is_store
 from geoovseg.network import public
 from geoovseg.usage import duration
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_OBJECTS = 0.2
 LETTERS = 24
 """Of a scene's name before a bar."""
 Update = Callable[[int, int], None]
 """Called with (done, in all)."""
 OVERALL = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 """The bar of many scenes, which are of different sizes."""
+
+
+FORM = ["auto"]
+"""How progress is told in this process: `auto`, or `json`, an object a line."""
+
+
+def set_form(value: str) -> str:
+    """Take the form that `--progress` says. Raises UsageError."""
+    if value not in ("auto", "json"):
+        raise UsageError(f"--progress {value}: choose auto or json")
+    FORM[0] = value
+    return value
+
+
+def objects(unit: str, scene: str, whole: Callable[[float], float] = lambda part: part) -> Update:
+    """An object a line now and then, and at the end: done and total of a unit, and the part of all that is done."""
+    last = -1.0
+
+    def update(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done < total and now - last < SECONDS_BETWEEN_OBJECTS:
+            return
+        last = now
+        part = whole(done / max(total, 1))
+        talk(json.dumps({"progress": round(part, 4), "done": done, "total": total, "unit": unit, "scene": scene}))
+
+    return update
 
 
 class Progress:
@@ -45,6 +76,10 @@ class Progress:
 
         With `shared`, several scenes are under way at once, and only how far all are is shown.
         """
+        if FORM[0] == "json":
+            yield objects(_unit(scene), _short(scene), partial(self._share, scene))
+            self._finished.add(scene)
+            return
         if shared and not self._quiet:
             yield lambda done, total: self._overall_of(scene, done / max(total, 1))
             self._overall_of(scene, 1.0)
@@ -129,7 +164,9 @@ def _short(scene: str) -> str:
 @contextmanager
 def progress_bar(quiet: bool, unit: str = "window", name: str = "") -> Iterator[Update]:
     """Progress of one thing, called `name`, with rate and remaining time."""
-    if quiet:
+    if FORM[0] == "json":
+        yield objects(unit, name)
+    elif quiet:
         yield lambda done, total: None
     elif not sys.stderr.isatty():
         yield lines(unit)

@@ -17,7 +17,7 @@ from geoovseg.cli.output import data, talk
 from geoovseg.cli.plans import dry_runs
 from geoovseg.cli.progress import Progress
 from geoovseg.cli.questions import questions
-from geoovseg.cli.report import found, hints, remarks
+from geoovseg.cli.remarks import found, hints, remarks
 from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, PipeClosedError
 from geoovseg.files import is_object
@@ -46,6 +46,7 @@ def command(
     dry_run: o.DryRunOpt = False,
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
+    progress: o.ProgressOpt = "auto",
     **given: Any,
 ) -> None:
     """Segment images by words into label rasters.

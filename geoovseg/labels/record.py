@@ -92,6 +92,8 @@ class RunRecord:
     """those without any data"""
     notes: tuple[str, ...] = ()
     """what the method changed to fit the model"""
+    edits: tuple[Mapping[str, Any], ...] = ()
+    """polygons that were put in by `geoovseg apply`: their file, its digest, how many, and what lay outside"""
     versions: Mapping[str, str] = field(
         default_factory=lambda: {n: package_version(n) for n in ("geoovseg", "torch", "open_clip_torch", "rasterio")}
     )

@@ -48,6 +48,12 @@ class Features:
         """From (column, row) of cells to the ground."""
         return cells_of(self.store.about)
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from geoovseg.run.notebook import html_of_features
+
+        return html_of_features(self.store.path, self.shape, self.store.about.record, self.store.about.megabytes)
+
     def read(self, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[np.float16]:
         """Vectors (rows, columns, D) of cells, float16; zero where no window was.
 

@@ -77,6 +77,12 @@ class SegmentResult:
         """One line of JSON."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from geoovseg.run.notebook import html_of_labels
+
+        return html_of_labels(self)
+
 
 def of_run(job: Job, scene: Scene, run: Run, again: int, together: int) -> SegmentResult:
     """What there is to say before the parts are put together; a shard stops here."""
@@ -186,6 +192,13 @@ class EncodeResult:
     def to_json(self) -> str:
         """One line of JSON."""
         return json.dumps(asdict(self), ensure_ascii=False)
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from geoovseg.run.notebook import html_of_features
+
+        said = {"method": self.method, "model": self.model}
+        return html_of_features(self.features, (self.rows, self.columns, self.depth), said, self.megabytes)
 
 
 def encoded(

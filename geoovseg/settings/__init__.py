@@ -36,6 +36,7 @@ from geoovseg.settings.choice import (
 from geoovseg.settings.published import as_published
 from geoovseg.settings.watch import Announce as Announce
 from geoovseg.settings.watch import Progress as Progress
+from geoovseg.settings.watch import Shown as Shown
 from geoovseg.settings.watch import Stop as Stop
 from geoovseg.settings.watch import Watch as Watch
 

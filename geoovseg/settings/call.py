@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from geoovseg.settings import Settings, choices
 from geoovseg.settings.choice import by_name
-from geoovseg.settings.watch import Announce, Progress, Stop
+from geoovseg.settings.watch import Announce, Shown, Stop
 
 
 @by_name
@@ -14,8 +14,8 @@ from geoovseg.settings.watch import Announce, Progress, Stop
 class Call(Settings):
     """Settings of a call, and who watches it."""
 
-    progress: Progress | None = None
-    """called with (windows done, windows to compute)"""
+    progress: Shown | None = None
+    """called with (windows done, windows to compute); true: a bar, in a terminal or a notebook"""
     stop: Stop | None = None
     """asked between parts; a signal's number ends the run there, with what is finished kept"""
 
