@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from geoovseg.errors import GeoOVSegWarning, VocabularyError, some
 from geoovseg.prompts import counter_words, customary_colour, find_list, read_text
@@ -18,6 +19,7 @@ PLACES = "@"
 SHOWN = 12
 """Classes that are told one by one."""
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}$")
+_OFFSET = re.compile(r"\[([+-][0-9]*\.?[0-9]+)\]$")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class ClassEntry:
     """the words asked of the model; the best of them speaks for the class"""
     colour: str
     """#rrggbb"""
+    offset: float = 0.0
+    """what is added to the class's scores, cosines, before they are compared"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Vocabulary:
     """words of code 0; empty: every pixel gets a class"""
     own_background: bool = False
     """the user named the background, so nothing is added to it"""
+    background_offset: float = 0.0
+    """what is added to the background's scores"""
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -83,6 +89,13 @@ class Vocabulary:
         """The words of every score channel: background first if there is one, then the classes."""
         first = (self.background,) if self.background else ()
         return (*first, *(entry.words for entry in self.classes))
+
+    @property
+    def offsets(self) -> tuple[float, ...]:
+        """What is added to each score channel; empty where that is nothing."""
+        first = (self.background_offset,) if self.background else ()
+        found = (*first, *(entry.offset for entry in self.classes))
+        return found if any(found) else ()
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -156,7 +169,7 @@ def parse_classes(items: Sequence[str]) -> Vocabulary:
     `a=@FILE` is what kept features are at the places in a file. `|` is accepted for `+`. A class named background
     becomes code 0. Raises VocabularyError.
     """
-    entries: list[tuple[str, tuple[str, ...], str | None]] = []
+    entries: list[Entry] = []
     for item in items:
         for part in [item] if item.startswith("@") else item.split(","):
             file = part.strip().removeprefix("@")
@@ -171,13 +184,14 @@ def read_vocabulary(name_or_file: str) -> Vocabulary:
     """
     path = find_list(name_or_file)
     entries = _lines(read_text(path), str(path))
-    taken = {_fold(word) for name, words, _ in entries if _fold(name) != BACKGROUND for word in words}
-    for n, (name, words, colour) in enumerate(entries):
+    taken = {_fold(word) for name, words, *_ in entries if _fold(name) != BACKGROUND for word in words}
+    for n, entry in enumerate(entries):
+        name, words = entry.name, entry.words
         twice = [word for word in words if _fold(word) in taken]
         if _fold(name) == BACKGROUND and twice:
             message = f"{path}: {some(twice)} is a class, so it is left out of the background"
             warnings.warn(message, GeoOVSegWarning, 3)
-            entries[n] = (name, tuple(word for word in words if word not in twice), colour)
+            entries[n] = entry._replace(words=tuple(word for word in words if word not in twice))
     return _vocabulary(entries)
 
 
@@ -218,7 +232,16 @@ def _check_item(item: str) -> None:
         raise VocabularyError(f"class {item!r} is the name of a file; write @{item} to read a list")
 
 
-def _parse_item(item: str) -> tuple[str, tuple[str, ...], str | None]:
+class Entry(NamedTuple):
+    """A class as it was written."""
+
+    name: str
+    words: tuple[str, ...]
+    colour: str | None = None
+    offset: float = 0.0
+
+
+def _parse_item(item: str) -> Entry:
     _check_item(item.strip())
     text, colour = _split_colour(item.strip())
     name, equals, right = text.partition("=")
@@ -230,20 +253,20 @@ def _parse_item(item: str) -> tuple[str, tuple[str, ...], str | None]:
     name = name.strip() if equals else words[0]
     if not name:
         raise VocabularyError(f"class {item.strip()!r} has no name before '='")
-    return name, words, colour
+    return Entry(name, words, colour)
 
 
-def _named(name: object, words: object) -> tuple[str, tuple[str, ...], None]:
+def _named(name: object, words: object) -> Entry:
     """A class of a dictionary. Raises VocabularyError."""
     found = [name] if words is None or words == [] or words == () else [words] if isinstance(words, str) else words
     if not isinstance(name, str) or not isinstance(found, Iterable) or not all(isinstance(w, str) for w in found):
         raise VocabularyError(f"class {name!r}: give its words as text or a list of texts, not {words!r}")
     if not name.strip():
         raise VocabularyError(f"class {name!r} has no name")
-    return name.strip(), _words(found, f"class {name!r}"), None
+    return Entry(name.strip(), _words(found, f"class {name!r}"))
 
 
-def _lines(text: str, source: str) -> list[tuple[str, tuple[str, ...], str | None]]:
+def _lines(text: str, source: str) -> list[Entry]:
     entries = []
     folder = os.path.dirname(source)
     for number, raw in enumerate(text.splitlines(), start=1):
@@ -251,13 +274,14 @@ def _lines(text: str, source: str) -> list[tuple[str, tuple[str, ...], str | Non
         if not line or line.startswith("#"):
             continue
         where = f"{source}, line {number}"
+        line, offset = _split_offset(line)
         name, colon, right = line.partition(":")
         words = _words((_from(folder, word) for word in (right if colon else line).split(",")), where)
         if "=" in line or "+" in line:
             raise VocabularyError(f"{where}: write 'name: word,word' in files; '=' and '+' belong to the command line")
         if colon and not name.strip():
             raise VocabularyError(f"{where}: no name before ':'")
-        entries.append((name.strip() if colon else words[0], words, colour))
+        entries.append(Entry(name.strip() if colon else words[0], words, colour, offset))
     return entries
 
 
@@ -274,6 +298,12 @@ def _split_colour(text: str) -> tuple[str, str | None]:
     return text[: match.start()].strip(), match.group().lower()
 
 
+def _split_offset(text: str) -> tuple[str, float]:
+    """`road, street [+0.02]`: what is added to a class's scores, as `geoovseg tune` writes it."""
+    match = _OFFSET.search(text)
+    return (text, 0.0) if match is None else (text[: match.start()].strip(), float(match[1]))
+
+
 def _words(parts: Iterable[str], where: str) -> tuple[str, ...]:
     words = [" ".join(p.split()) for p in parts]
     if not all(words):
@@ -283,15 +313,16 @@ def _words(parts: Iterable[str], where: str) -> tuple[str, ...]:
     return tuple({_fold(word): word for word in reversed(words)}.values())[::-1]
 
 
-def _vocabulary(entries: Sequence[tuple[str, tuple[str, ...], str | None]]) -> Vocabulary:
-    named = [e for e in entries if _fold(e[0]) == BACKGROUND]
+def _vocabulary(entries: Sequence[Entry]) -> Vocabulary:
+    named = [e for e in entries if _fold(e.name) == BACKGROUND]
     if len(named) > 1:
         raise VocabularyError("class 'background' is given twice")
-    others = [e for e in entries if _fold(e[0]) != BACKGROUND]
-    taken = {colour for _, _, colour in others if colour}
+    others = [e for e in entries if _fold(e.name) != BACKGROUND]
+    taken = {e.colour for e in others if e.colour}
     classes: list[ClassEntry] = []
-    for index, (name, words, colour) in enumerate(others):
+    for index, (name, words, colour, offset) in enumerate(others):
         chosen = colour or customary_colour(_fold(name), index, taken)
         taken.add(chosen)
-        classes.append(ClassEntry(name, words, chosen))
-    return Vocabulary(tuple(classes), named[0][1] if named else (), own_background=bool(named))
+        classes.append(ClassEntry(name, words, chosen, offset))
+    own = named[0] if named else Entry("", ())
+    return Vocabulary(tuple(classes), own.words, own_background=bool(named), background_offset=own.offset)

@@ -52,7 +52,7 @@ HOMES = {
     "transformers": {"models"},
     "segment_anything": {"models"},
     "skimage": {"ops", "models", "vectors"},
-    "scipy": {"ops", "vectors"},
+    "scipy": {"ops", "vectors", "evaluation"},
     "pyarrow": {"scene", "vectors"},
     "zarr": {"features"},
     "exactextract": {"vectors"},

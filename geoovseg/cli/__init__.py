@@ -27,6 +27,7 @@ from geoovseg.cli import (
     sample,
     segment,
     stats,
+    tune,
     vectorize,
     vocabulary,
 )
@@ -59,6 +60,7 @@ app.command("sample", cls=Careful)(sample.command)
 app.command("stats", cls=Careful)(stats.command)
 app.command("preview", cls=Careful)(preview.command)
 app.command("explore", cls=Careful)(explore.command)
+app.command("tune", cls=Careful)(tune.command)
 app.command("report", cls=Careful)(report.command)
 app.command("apply", cls=Careful)(apply.command)
 app.command("info", cls=Careful)(info.command)

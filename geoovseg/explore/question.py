@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Lock
 from typing import NamedTuple
 
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from geoovseg.explore.kept import Chunk, Kept
 from geoovseg.explore.pyramid import Square
-from geoovseg.features.ask import Words
 from geoovseg.features.store import SIDE
 from geoovseg.labels.areas import Piece, hectares
 from geoovseg.rasters.ground import RasterGrid
@@ -48,7 +48,8 @@ class Question:
     def __init__(self, kept: Kept, asker: Predictor) -> None:
         self.kept, self.asker = kept, asker
         self.first = asker.vocabulary.first_code
-        self._words = Words(asker.text.cpu(), tuple(map(len, asker.vocabulary.groups)))
+        words = asker.words
+        self._words = replace(words, text=asker.text.cpu(), won=None)
         self._scores: dict[tuple[Chunk, int], Tensor] = {}
         self._lock = Lock()
 

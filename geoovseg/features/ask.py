@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geoovseg.ops.classes import Won, best_word
+from geoovseg.ops.classes import Won, best_word, shifted
 
 CHUNK = 64
 """Cells that are compared at once, from a column that is a multiple of it: a product of always the same shape, so that
@@ -35,6 +35,8 @@ class Words:
     """how many words each class has, in order"""
     won: Won | None = None
     """counts which words of the first class win"""
+    offsets: tuple[float, ...] = ()
+    """what is added to the scores of each class, if anything is"""
 
     @property
     def channels(self) -> int:
@@ -52,4 +54,4 @@ class Words:
         found = scores[:, before : before + width].permute(2, 0, 1)
         if self.won is not None:
             self.won.add(found[None])
-        return best_word(found[None], self.groups)[0]
+        return shifted(best_word(found[None], self.groups), self.offsets)[0]

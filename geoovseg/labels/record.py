@@ -48,6 +48,8 @@ class RunRecord:
     """where region maps come from: `sam`, `felzenszwalb`, or a file"""
     classes: tuple[tuple[str, tuple[str, ...], str], ...]
     """name, words, colour of codes 1..N"""
+    offsets: tuple[float, ...] = ()
+    """what was added to the scores of the background, if there is one, and of each class (`geoovseg tune`)"""
     templates: str = ""
     """the sentences around each word, by name, or the name of a file"""
     templates_sha256: str = ""

@@ -17,6 +17,11 @@ def best_word(scores: Tensor, groups: Sequence[int]) -> Tensor:
     return torch.stack([group.amax(dim=1) for group in scores.split(list(groups), dim=1)], dim=1)
 
 
+def shifted(classes: Tensor, offsets: Sequence[float]) -> Tensor:
+    """Class scores (B, C, h, w) with something added to each class, if anything is (`geoovseg tune`)."""
+    return classes + classes.new_tensor(offsets)[:, None, None] if offsets else classes
+
+
 @dataclass
 class Won:
     """How often each word of the first class was alone the best of all words, counted where scores are."""

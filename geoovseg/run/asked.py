@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,11 +15,12 @@ from rasterio.crs import CRS
 from torch.nn import functional as F
 
 from geoovseg.errors import UsageError
-from geoovseg.features.store import FeatureStore
+from geoovseg.features.store import SIDE, FeatureStore
 from geoovseg.files import StrPath
 from geoovseg.prompts import DEFAULT_TEMPLATES
 from geoovseg.run.asker import load_asker
 from geoovseg.run.places import cells_of, crs_of, example_of
+from geoovseg.run.predictor import Predictor
 from geoovseg.run.stored import as_encoded
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import Classes, read_classes
@@ -96,6 +97,25 @@ class Features:
         y, x = (at.f + at.e * (np.arange(rows) + 0.5), at.c + at.a * (np.arange(columns) + 0.5))
         coordinates = {"class": list(names), "y": y, "x": x}
         return xarray.DataArray(found, dims=("class", "y", "x"), coords=coordinates, name="scores")
+
+
+@torch.inference_mode()
+def scores_at(
+    store: FeatureStore, asker: Predictor, cells: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Class scores (N, C) of cells (N, 2), without the classes' offsets, and which of them have features (N,)."""
+    words, about = replace(asker.words, won=None, offsets=()), store.about
+    scores, known = np.zeros((len(cells), asker.channels), np.float32), np.zeros(len(cells), bool)
+    chunk = cells // SIDE
+    for down, right in np.unique(chunk, axis=0).tolist():
+        rows = (down * SIDE, min((down + 1) * SIDE, about.rows))
+        panel = Panel(right * SIDE, min(SIDE, about.columns - right * SIDE))
+        vectors = np.concatenate([found for _, found in store.rows(rows, panel)])
+        seen = words.class_scores(torch.from_numpy(vectors).permute(2, 0, 1), 0).cpu().numpy()
+        here = (chunk == (down, right)).all(1)
+        row, col = (cells[here] - (rows[0], panel.col_off)).T
+        scores[here], known[here] = seen[:, row, col].T, vectors[row, col].any(1)
+    return scores, known
 
 
 def open_features(path: StrPath) -> Features:

@@ -124,6 +124,7 @@ class Job:
             grid=given.grid,
             regions=os.path.basename(public(given.regions_file or given.regions_from or "")) or None,
             classes=tuple((c.name, c.words, c.colour) for c in facts.vocabulary.classes),
+            offsets=facts.vocabulary.offsets,
             templates=named(given.templates),
             templates_sha256=digest(given.templates),
             background=facts.vocabulary.background,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from geoovseg.errors import UsageError
 from geoovseg.features.ask import Words
 from geoovseg.methods import Method, card, load_method, upsampled
 from geoovseg.methods.blocks import Cut
@@ -23,7 +24,7 @@ from geoovseg.models.sam import Sam, load_sam
 from geoovseg.models.text import TextEncoder, with_background
 from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
 from geoovseg.models.vfm import Vfm, load_vfm
-from geoovseg.ops.classes import Won, best_word, shares_of
+from geoovseg.ops.classes import Won, best_word, shares_of, shifted
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
 from geoovseg.run.job import NOTHING, Facts
 from geoovseg.run.layout import Needs, reach_of
@@ -86,7 +87,8 @@ class Predictor:
     @property
     def words(self) -> Words:
         """What finished features are asked."""
-        return Words(self.text, tuple(len(group) for group in self.vocabulary.groups), self.won)
+        groups = tuple(len(group) for group in self.vocabulary.groups)
+        return Words(self.text, groups, self.won, self.vocabulary.offsets)
 
     def vectors(self, batch: TileBatch) -> Tensor:
         """Features (B, D, h, w) of a batch, on the device."""
@@ -109,6 +111,7 @@ class Predictor:
         if self.won is not None:
             self.won.add(scores)
         classes = best_word(scores, [len(g) for g in self.vocabulary.groups])
+        classes = shifted(classes, self.vocabulary.offsets)
         if classes.shape[-2:] == batch.pixels.shape[-2:]:
             return classes
         return self.upsample(classes, torch.from_numpy(batch.pixels).to(classes.device))
@@ -140,6 +143,10 @@ def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
     in_flight = InFlight(CPU_BATCH if device.type == "cpu" else batch_size)
     vfm, sam = _vfm(settings, model, device, precision), _sam(settings, device, precision)
     method, upsampler = _method(settings, model, words, text, vfm, sam, in_flight)
+    if words.offsets and method.unit != "cosine":
+        raise UsageError(
+            f"offsets of classes are for cosines, and {settings.method}, as set, gives {method.unit} scores"
+        )
     facts = Facts(
         vocabulary=words,
         dropped=dropped,
