@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
+import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from geoovseg.errors import VocabularyError, did_you_mean, first_line
 from geoovseg.files import LARGEST_TEXT, bytes_of, text_of
 
 DEFAULT_TEMPLATES = "openai-80"
+PLACES = "@"
+"""Begins the word that names a file of places, whose own features are what is looked for."""
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}$")
+_OFFSET = re.compile(r"\[([+-][0-9]*\.?[0-9]+)\]$")
 MOST_SENTENCES = 1000
 """Of a set of templates: those of a word go through the text tower together."""
 KNOWN_COLOURS = {
@@ -144,3 +151,67 @@ def customary_colour(name: str, index: int, taken: set[str]) -> str:
         return known
     rgb = colorsys.hsv_to_rgb((0.11 + index * 0.618034) % 1, 0.55 + 0.2 * (index % 3), 0.9 - 0.15 * (index % 2))
     return "#" + "".join(f"{round(c * 255):02x}" for c in rgb)
+
+
+class Entry(NamedTuple):
+    """A class as it was written."""
+
+    name: str
+    words: tuple[str, ...]
+    colour: str | None = None
+    offset: float = 0.0
+
+
+def class_lines(text: str, source: str) -> list[Entry]:
+    """The classes of a class file, a line each. Raises VocabularyError, which names the line."""
+    entries = []
+    folder = os.path.dirname(source)
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line, colour = split_colour(raw.strip())
+        if not line or line.startswith("#"):
+            continue
+        where = f"{source}, line {number}"
+        line, offset = _split_offset(line)
+        name, colon, right = line.partition(":")
+        words = words_of((_from(folder, word) for word in (right if colon else line).split(",")), where)
+        if "=" in line or "+" in line:
+            raise VocabularyError(f"{where}: write 'name: word,word' in files; '=' and '+' belong to the command line")
+        if colon and not name.strip():
+            raise VocabularyError(f"{where}: no name before ':'")
+        entries.append(Entry(name.strip() if colon else words[0], words, colour, offset))
+    return entries
+
+
+def _from(folder: str, word: str) -> str:
+    """A word of a list; files of places are named as seen from it."""
+    name = word.strip()
+    return PLACES + os.path.join(folder, name[1:]) if name.startswith(PLACES) else word
+
+
+def split_colour(text: str) -> tuple[str, str | None]:
+    """A text without the colour that it ends in, and that."""
+    match = _COLOUR.search(text)
+    if match is None or match.start() == 0:
+        return text, None
+    return text[: match.start()].strip(), match.group().lower()
+
+
+def _split_offset(text: str) -> tuple[str, float]:
+    """`road, street [+0.02]`: what is added to a class's scores, as `geoovseg tune` writes it."""
+    match = _OFFSET.search(text)
+    return (text, 0.0) if match is None else (text[: match.start()].strip(), float(match[1]))
+
+
+def words_of(parts: Iterable[str], where: str) -> tuple[str, ...]:
+    """Words of a class, each once. Raises VocabularyError for empty ones and unprintable ones."""
+    words = [" ".join(p.split()) for p in parts]
+    if not all(words):
+        raise VocabularyError(f"{where}: empty word; check for a doubled or trailing separator")
+    if not all(word.isprintable() for word in words):
+        raise VocabularyError(f"{where}: a word with characters that cannot be printed; is the text UTF-8?")
+    return tuple({fold(word): word for word in reversed(words)}.values())[::-1]
+
+
+def fold(word: str) -> str:
+    """A word or name as it is compared: in any case, `_` being a space."""
+    return " ".join(word.replace("_", " ").casefold().split())

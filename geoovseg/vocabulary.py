@@ -8,18 +8,24 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import NamedTuple
 
 from geoovseg.errors import GeoOVSegWarning, VocabularyError, some
-from geoovseg.prompts import counter_words, customary_colour, find_list, read_text
+from geoovseg.prompts import (
+    PLACES,
+    Entry,
+    class_lines,
+    counter_words,
+    customary_colour,
+    find_list,
+    fold,
+    read_text,
+    split_colour,
+    words_of,
+)
 
 BACKGROUND = "background"
-PLACES = "@"
-"""Begins the word that names a file of places, whose own features are what is looked for."""
 SHOWN = 12
 """Classes that are told one by one."""
-_COLOUR = re.compile(r"#[0-9a-fA-F]{6}$")
-_OFFSET = re.compile(r"\[([+-][0-9]*\.?[0-9]+)\]$")
 
 
 @dataclass(frozen=True)
@@ -54,20 +60,20 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if not self.classes:
             raise VocabularyError("no classes given; write for example -c building,road,water")
-        owner = {_fold(word): BACKGROUND for word in self.background}
+        owner = {fold(word): BACKGROUND for word in self.background}
         names: set[str] = set()
         for entry in self.classes:
-            if _fold(entry.name) in names:
+            if fold(entry.name) in names:
                 raise VocabularyError(f"class {entry.name!r} is given twice; join its words: {entry.name}=word+word")
             if not entry.name.isprintable():
                 raise VocabularyError(f"class {entry.name!r} has characters that cannot be printed; is the text UTF-8?")
-            names.add(_fold(entry.name))
+            names.add(fold(entry.name))
             for word in entry.words:
-                if _fold(word) in owner:
+                if fold(word) in owner:
                     raise VocabularyError(
-                        f"word {word!r} stands for both {owner[_fold(word)]!r} and {entry.name!r}; keep it in one class"
+                        f"word {word!r} stands for both {owner[fold(word)]!r} and {entry.name!r}; keep it in one class"
                     )
-                owner[_fold(word)] = entry.name
+                owner[fold(word)] = entry.name
         if len(self.classes) > 65534:
             raise VocabularyError(f"{len(self.classes)} classes; a label raster holds at most 65534")
 
@@ -124,12 +130,8 @@ class Vocabulary:
 
     def with_background(self, words: Iterable[str]) -> Vocabulary:
         """The same classes with these words as code 0, less those that already stand for a class."""
-        taken = {_fold(w) for entry in self.classes for w in (*entry.words, entry.name)}
-        return replace(self, background=tuple(w for w in words if _fold(w) not in taken))
-
-
-def _fold(word: str) -> str:
-    return " ".join(word.replace("_", " ").casefold().split())
+        taken = {fold(w) for entry in self.classes for w in (*entry.words, entry.name)}
+        return replace(self, background=tuple(w for w in words if fold(w) not in taken))
 
 
 Words = str | Sequence[str] | None
@@ -173,7 +175,7 @@ def parse_classes(items: Sequence[str]) -> Vocabulary:
     for item in items:
         for part in [item] if item.startswith("@") else item.split(","):
             file = part.strip().removeprefix("@")
-            entries += [_parse_item(part)] if file == part.strip() else _lines(read_text(Path(file)), file)
+            entries += [_parse_item(part)] if file == part.strip() else class_lines(read_text(Path(file)), file)
     return _vocabulary(entries)
 
 
@@ -183,12 +185,12 @@ def read_vocabulary(name_or_file: str) -> Vocabulary:
     A word of a class that stands among the background's too, as in one published list, counts as the class's; warns.
     """
     path = find_list(name_or_file)
-    entries = _lines(read_text(path), str(path))
-    taken = {_fold(word) for name, words, *_ in entries if _fold(name) != BACKGROUND for word in words}
+    entries = class_lines(read_text(path), str(path))
+    taken = {fold(word) for name, words, *_ in entries if fold(name) != BACKGROUND for word in words}
     for n, entry in enumerate(entries):
         name, words = entry.name, entry.words
-        twice = [word for word in words if _fold(word) in taken]
-        if _fold(name) == BACKGROUND and twice:
+        twice = [word for word in words if fold(word) in taken]
+        if fold(name) == BACKGROUND and twice:
             message = f"{path}: {some(twice)} is a class, so it is left out of the background"
             warnings.warn(message, GeoOVSegWarning, 3)
             entries[n] = entry._replace(words=tuple(word for word in words if word not in twice))
@@ -209,7 +211,7 @@ def parse_background(text: str, vocabulary: Vocabulary) -> tuple[Vocabulary, boo
         return vocabulary.with_background(counter_words(own)), True
     if "," in text:
         raise VocabularyError(f"--background {text}: join words with +, as in sea+sky")
-    words = _words(re.split(r"[+|]", text), f"--background {text}")
+    words = words_of(re.split(r"[+|]", text), f"--background {text}")
     return replace(vocabulary, background=words, own_background=True), False
 
 
@@ -232,24 +234,15 @@ def _check_item(item: str) -> None:
         raise VocabularyError(f"class {item!r} is the name of a file; write @{item} to read a list")
 
 
-class Entry(NamedTuple):
-    """A class as it was written."""
-
-    name: str
-    words: tuple[str, ...]
-    colour: str | None = None
-    offset: float = 0.0
-
-
 def _parse_item(item: str) -> Entry:
     _check_item(item.strip())
-    text, colour = _split_colour(item.strip())
+    text, colour = split_colour(item.strip())
     name, equals, right = text.partition("=")
     if not equals and f": {PLACES}" in text:  # as in files
         name, equals, right = text.partition(":")
     if "=" in right:
         raise VocabularyError(f"class {item.strip()!r} has two '='; write name=word+word")
-    words = _words(re.split(r"[+|]", right if equals else text), f"class {item.strip()!r}")
+    words = words_of(re.split(r"[+|]", right if equals else text), f"class {item.strip()!r}")
     name = name.strip() if equals else words[0]
     if not name:
         raise VocabularyError(f"class {item.strip()!r} has no name before '='")
@@ -263,65 +256,18 @@ def _named(name: object, words: object) -> Entry:
         raise VocabularyError(f"class {name!r}: give its words as text or a list of texts, not {words!r}")
     if not name.strip():
         raise VocabularyError(f"class {name!r} has no name")
-    return Entry(name.strip(), _words(found, f"class {name!r}"))
-
-
-def _lines(text: str, source: str) -> list[Entry]:
-    entries = []
-    folder = os.path.dirname(source)
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line, colour = _split_colour(raw.strip())
-        if not line or line.startswith("#"):
-            continue
-        where = f"{source}, line {number}"
-        line, offset = _split_offset(line)
-        name, colon, right = line.partition(":")
-        words = _words((_from(folder, word) for word in (right if colon else line).split(",")), where)
-        if "=" in line or "+" in line:
-            raise VocabularyError(f"{where}: write 'name: word,word' in files; '=' and '+' belong to the command line")
-        if colon and not name.strip():
-            raise VocabularyError(f"{where}: no name before ':'")
-        entries.append(Entry(name.strip() if colon else words[0], words, colour, offset))
-    return entries
-
-
-def _from(folder: str, word: str) -> str:
-    """A word of a list; files of places are named as seen from it."""
-    name = word.strip()
-    return PLACES + os.path.join(folder, name[1:]) if name.startswith(PLACES) else word
-
-
-def _split_colour(text: str) -> tuple[str, str | None]:
-    match = _COLOUR.search(text)
-    if match is None or match.start() == 0:
-        return text, None
-    return text[: match.start()].strip(), match.group().lower()
-
-
-def _split_offset(text: str) -> tuple[str, float]:
-    """`road, street [+0.02]`: what is added to a class's scores, as `geoovseg tune` writes it."""
-    match = _OFFSET.search(text)
-    return (text, 0.0) if match is None else (text[: match.start()].strip(), float(match[1]))
-
-
-def _words(parts: Iterable[str], where: str) -> tuple[str, ...]:
-    words = [" ".join(p.split()) for p in parts]
-    if not all(words):
-        raise VocabularyError(f"{where}: empty word; check for a doubled or trailing separator")
-    if not all(word.isprintable() for word in words):
-        raise VocabularyError(f"{where}: a word with characters that cannot be printed; is the text UTF-8?")
-    return tuple({_fold(word): word for word in reversed(words)}.values())[::-1]
+    return Entry(name.strip(), words_of(found, f"class {name!r}"))
 
 
 def _vocabulary(entries: Sequence[Entry]) -> Vocabulary:
-    named = [e for e in entries if _fold(e.name) == BACKGROUND]
+    named = [e for e in entries if fold(e.name) == BACKGROUND]
     if len(named) > 1:
         raise VocabularyError("class 'background' is given twice")
-    others = [e for e in entries if _fold(e.name) != BACKGROUND]
+    others = [e for e in entries if fold(e.name) != BACKGROUND]
     taken = {e.colour for e in others if e.colour}
     classes: list[ClassEntry] = []
     for index, (name, words, colour, offset) in enumerate(others):
-        chosen = colour or customary_colour(_fold(name), index, taken)
+        chosen = colour or customary_colour(fold(name), index, taken)
         taken.add(chosen)
         classes.append(ClassEntry(name, words, chosen, offset))
     own = named[0] if named else Entry("", ())

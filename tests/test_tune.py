@@ -25,7 +25,7 @@ CLASSES = ["building", "road", "water", "tree", "grass"]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Features of a drawn scene, and its true polygons."""
     found = tmp_path_factory.mktemp("tune")
-    write_scene(found, 5, 320, 400)
+    write_scene(found, 5, 400, 500)
     encode(found / "scene.tif", model="demo")
     vectorize(found / "truth.tif", found / "all.gpkg", min_area=60)
     table = geopandas.read_file(found / "all.gpkg", layer="classes")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from geoovseg.prompts import class_lists
-from geoovseg.vocabulary import PLACES
+from geoovseg.prompts import PLACES, class_lists
 
 
 def questions(classes: Sequence[str] | None) -> Iterator[str]:

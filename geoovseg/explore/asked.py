@@ -10,7 +10,7 @@ from typing import Any
 
 from geoovseg.errors import UsageError
 from geoovseg.explore.opened import Opened
-from geoovseg.vocabulary import PLACES
+from geoovseg.prompts import PLACES
 
 MOST = 1000
 """Classes, words of a class and examples at most."""

@@ -19,7 +19,8 @@ from geoovseg.models.card import SAT_STD as SAT_STD
 from geoovseg.models.card import Kind as Kind
 from geoovseg.models.card import ModelCard as ModelCard
 from geoovseg.models.catalogue import CARDS, REFUSED
-from geoovseg.vocabulary import PLACES, Vocabulary
+from geoovseg.prompts import PLACES
+from geoovseg.vocabulary import Vocabulary
 
 DEFAULT_MODEL = "ViT-B-16/openai"
 DEMO = "demo"

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from geoovseg.errors import UsageError
 from geoovseg.features.store import SIDE, About, FeatureStore
 from geoovseg.models.text import TextEncoder
+from geoovseg.prompts import PLACES
 from geoovseg.scene.marked import Cell, marked_by, marked_in
-from geoovseg.vocabulary import PLACES, Vocabulary
+from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.plan import Panel
 
 

@@ -26,7 +26,7 @@ from geoovseg.labels.record import RunRecord
 from geoovseg.labels.styles import label_aux_xml, label_qml
 from geoovseg.labels.write import LABELS, empty_raster, sidecars
 from geoovseg.models.download import file_sha256
-from geoovseg.prompts import customary_colour
+from geoovseg.prompts import customary_colour, fold
 from geoovseg.rasters.cog import piece, write_cog
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.rasters.open import opened, plain_open, raster_env
@@ -94,8 +94,8 @@ def apply(
         whole = replace(whole, edits=(*record.edits, {**told, "outside": outside}))
         grid = RasterGrid(height=src.height, width=src.width, crs=src.crs, transform=src.transform)
         profile = LabelProfile(grid, whole.colours, bool(whole.background))
-        shapes = [(shape, codes[_fold(name)]) for shape, name in drawn]
-        beyond = None if outside is None else codes[_fold(outside)]
+        shapes = [(shape, codes[fold(name)]) for shape, name in drawn]
+        beyond = None if outside is None else codes[fold(outside)]
         counts, changed = _write(src, profile, whole.to_json(), shapes, beyond, target)
     called = {0: BACKGROUND} | {code: name for code, (name, *_) in enumerate(whole.classes, start=1)}
     return ApplyResult(
@@ -107,10 +107,6 @@ def apply(
 
 def _digest(path: str | os.PathLike[str]) -> str | None:
     return file_sha256(Path(path)) if os.path.isfile(path) else None
-
-
-def _fold(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
 
 
 def _drawn(edits: str, crs: Any, field: str, layer: str | None) -> tuple[list[tuple[Any, str]], int]:
@@ -136,18 +132,18 @@ def _drawn(edits: str, crs: Any, field: str, layer: str | None) -> tuple[list[tu
 
 def _with_classes(record: RunRecord, names: Iterable[str]) -> RunRecord:
     """The record with classes for names that it lacks, in the order in which they come."""
-    classes, known = list(record.classes), {_fold(BACKGROUND), *(_fold(name) for name, *_ in record.classes)}
+    classes, known = list(record.classes), {fold(BACKGROUND), *(fold(name) for name, *_ in record.classes)}
     for name in names:
-        if _fold(name) not in known:
-            known.add(_fold(name))
+        if fold(name) not in known:
+            known.add(fold(name))
             taken = {colour for *_, colour in classes}
-            classes.append((name, (), customary_colour(_fold(name), len(classes), taken)))
+            classes.append((name, (), customary_colour(fold(name), len(classes), taken)))
     return replace(record, classes=tuple(classes))
 
 
 def _codes(record: RunRecord) -> dict[str, int]:
     """Codes by the names of classes."""
-    return {_fold(BACKGROUND): 0} | {_fold(name): code for code, (name, *_) in enumerate(record.classes, start=1)}
+    return {fold(BACKGROUND): 0} | {fold(name): code for code, (name, *_) in enumerate(record.classes, start=1)}
 
 
 def _write(
