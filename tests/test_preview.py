@@ -18,7 +18,8 @@ from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError
 from geoovseg.labels.paint import OPACITY, OUTLINE, PALE
-from geoovseg.labels.preview import percent, preview
+from geoovseg.labels.panes import percent
+from geoovseg.labels.preview import preview
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.labels.styles import LegendEntry, label_aux_xml
 from geoovseg.scene.scene import open_scene
@@ -308,3 +309,29 @@ def test_what_cannot_be_drawn_is_refused(pair: tuple[str, str], write_raster: Wr
     with pytest.raises(UsageError, match=r"scene.tif must end in .png"):
         preview(*pair, pair[0])
     assert not list(tmp_path.glob(".*"))  # nothing half-drawn is left
+
+
+def test_an_overlay_is_the_second_pane_alone(pair: tuple[str, str], tmp_path: Path) -> None:
+    both, one = (preview(*pair, tmp_path / f"{o}.png", size=300, overlay=o) for o in (False, True))
+    assert one.classes == both.classes
+    page = np.asarray(Image.open(one.picture).convert("RGB")).astype(int)
+    np.testing.assert_array_equal(page[14:214, 14:314], _panes(both, 300, 200)[1])
+    assert page.shape[1] < _size(both)[0]
+
+
+def test_labels_of_two_dates_stand_side_by_side(pair: tuple[str, str], tmp_path: Path) -> None:
+    scene, labels = pair
+    other = tmp_path / "other.tif"
+    with rasterio.open(labels) as src:
+        codes, profile, tags = src.read(), src.profile, src.tags()
+        with rasterio.open(other, "w", **profile) as dst:
+            dst.write(np.where(codes == 255, 0, codes))
+            dst.update_tags(**tags)
+            dst.write_colormap(1, src.colormap(1))
+    two = preview(scene, labels, tmp_path / "two.png", size=300, beside=other)
+    for pane, each in zip(_panes(two, 300, 200), (labels, str(other)), strict=True):
+        alone = preview(scene, each, tmp_path / "alone.png", size=300, overlay=True)
+        page = np.asarray(Image.open(alone.picture).convert("RGB")).astype(int)
+        np.testing.assert_array_equal(pane, page[14:214, 14:314])
+    with pytest.raises(UsageError, match="leave overlay and confidence aside"):
+        preview(scene, labels, tmp_path / "x.png", beside=other, overlay=True)

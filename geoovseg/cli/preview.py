@@ -31,6 +31,11 @@ def command(
     confidence: Annotated[
         bool, typer.Option("--confidence", help="LABELS is a raster of confidence: draw its shades.")
     ] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="One pane only: the labels over the image.")] = False,
+    beside: Annotated[
+        str | None, typer.Option(help="Other labels next to these, as of another date.", metavar="LABELS")
+    ] = None,
+    beside_scene: Annotated[str | None, typer.Option(help="The image of these other labels.", metavar="SCENE")] = None,
     json: o.JsonOpt = False,
 ) -> None:
     """Draw labels over their scene.
@@ -40,6 +45,8 @@ def command(
     geoovseg preview scene.tif scene_labels.tif preview.png
 
     geoovseg preview tiles/*.tif mosaic_labels.tif preview.png
+
+    geoovseg preview 2020.tif 2020_labels.tif change.png --beside 2025_labels.tif --beside-scene 2025.tif
     """
     from geoovseg.labels.preview import preview
     from geoovseg.tiles.bands import bands_apart
@@ -50,5 +57,16 @@ def command(
         raise UsageError(f"{some(paths)} are bands, not tiles; preview a VRT of them, as geoovseg.tiles.as_stack makes")
     chosen = None if bands is None else read_bands("--bands", bands)
     with access(offline=offline), one_scene(paths) as scene:
-        result = preview(scene, labels, picture, bands=chosen, scale=scale, size=size, confidence=confidence)
+        result = preview(
+            scene,
+            labels,
+            picture,
+            bands=chosen,
+            scale=scale,
+            size=size,
+            confidence=confidence,
+            overlay=overlay,
+            beside=beside,
+            beside_scene=beside_scene,
+        )
     data(result.to_json() if json else result.picture, names=not json)

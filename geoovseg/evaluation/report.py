@@ -20,7 +20,8 @@ from geoovseg.files import as_path, whole
 from geoovseg.labels.areas import HECTARE
 from geoovseg.labels.contents import Counts, chunks, classes_of, read_stored
 from geoovseg.labels.names import is_one_of
-from geoovseg.labels.preview import percent, preview
+from geoovseg.labels.panes import percent
+from geoovseg.labels.preview import preview
 from geoovseg.labels.read import check_confidence, open_labels
 from geoovseg.labels.record import RunRecord
 from geoovseg.labels.styles import LegendEntry

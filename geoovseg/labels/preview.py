@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,14 @@ from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError
 from geoovseg.files import as_path, whole
 from geoovseg.labels.contents import Counts, count, legend_of, named, palette_of, read_codes, read_stored, stored_counts
 from geoovseg.labels.names import is_one_of
-from geoovseg.labels.page import Entry, compose, hatched
-from geoovseg.labels.paint import Colour, Layer, of_classes, of_confidence, over
+from geoovseg.labels.paint import of_classes, of_confidence
+from geoovseg.labels.panes import Drawn, Looked, page_of, page_of_two
 from geoovseg.labels.read import category_names, check_codes, check_confidence, names_in
 from geoovseg.labels.record import RUN_TAG
-from geoovseg.labels.styles import LegendEntry
 from geoovseg.rasters.open import opened, plain_open
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.scene.views import metres_per_pixel
 
-SHOWN = 60
-"""Classes in a legend at most."""
 MANY = 64
 """Codes without names and colours from which a raster may be an image."""
 ORDER = "the order is SCENE LABELS OUT.png"
@@ -60,17 +58,6 @@ class PreviewResult:
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Drawn:
-    """What is drawn over a scene, and what is said of it."""
-
-    layer: Layer
-    entries: list[LegendEntry]
-    """of the layer's colours, in their order"""
-    counts: Counts
-    confidence: bool
-
-
 def preview(
     scene: str | os.PathLike[str],
     labels: str | os.PathLike[str],
@@ -80,13 +67,18 @@ def preview(
     scale: str = "auto",
     size: int = 1200,
     confidence: bool = False,
+    overlay: bool = False,
+    beside: str | os.PathLike[str] | None = None,
+    beside_scene: str | os.PathLike[str] | None = None,
 ) -> PreviewResult:
     """Draw a scene, its labels over it, a legend and a scale bar into a picture (PNG or JPEG).
 
     The legend has every class, its colour as it is in the picture and its share of the pixels with data, which are
     counted from all pixels. The scene under the labels is pale and without colours; code 0 is seen through. `size` is
     the longer side in pixels of each of the two panes; small scenes are enlarged by whole factors. With `confidence`,
-    `labels` is a raster of confidence.
+    `labels` is a raster of confidence. With `overlay` there is one pane, of the labels over the scene; with `beside`,
+    other labels stand next to these instead of the scene, as of another date, over `beside_scene` if that is given, and
+    the legend has both shares.
 
     Raises SceneError (what cannot be read, or is no raster of labels), UsageError (different grids, labels in the
     scene's place) and OutputError.
@@ -94,6 +86,32 @@ def preview(
     target = as_path(picture, "the picture")
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise UsageError(f"the picture {target} must end in .png or .jpg; {ORDER}")
+    if beside is not None and (overlay or confidence):
+        raise UsageError("labels beside others are classes in two panes: leave overlay and confidence aside")
+    look = partial(_looked, bands=bands, scale=scale, size=size, confidence=confidence, target=target)
+    first = look(scene, labels)
+    if beside is not None:
+        second = look(scene if beside_scene is None else beside_scene, beside)
+        if second.light.shape != first.light.shape:
+            raise UsageError(f"{os.fspath(beside)} is of another size than {os.fspath(labels)}: draw them one by one")
+        page = page_of_two(first, second)
+    else:
+        page = page_of(first, overlay=overlay)
+    _save(page, target)
+    drawn = first.drawn
+    return PreviewResult(picture=str(target), size=page.size, classes=_said(drawn), nodata=drawn.counts.nodata)
+
+
+def _looked(
+    scene: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    *,
+    bands: Sequence[int | str] | None,
+    scale: str,
+    size: int,
+    confidence: bool,
+    target: Path,
+) -> Looked:
     with open_scene(scene, bands=bands, scale=scale) as found:
         if is_one_of(target, (*found.files, os.fspath(labels))):
             raise OutputError(f"the picture {target} is the scene or its labels; choose another name")
@@ -102,9 +120,8 @@ def preview(
             drawn = (_confidence if confidence else _classes)(src, shape)
         light, valid = _light(found.measured(), shape)
         metres = (metres_per_pixel(found.src) or (0.0, 0.0))[0] * found.shape[1] / shape[1] / factor
-    page = _page(_enlarged(light, factor), _enlarged(valid, factor), _as_large(drawn, factor), metres)
-    _save(page, target)
-    return PreviewResult(picture=str(target), size=page.size, classes=_said(drawn), nodata=drawn.counts.nodata)
+    light, valid = _enlarged(light, factor), _enlarged(valid, factor)
+    return Looked(light=light, valid=valid, drawn=_as_large(drawn, factor), metres=metres)
 
 
 @contextmanager
@@ -156,7 +173,7 @@ def _enlarged(values: NDArray[Any], factor: int) -> NDArray[Any]:
     return values.repeat(factor, 0).repeat(factor, 1)
 
 
-def _as_large(drawn: _Drawn, factor: int) -> _Drawn:
+def _as_large(drawn: Drawn, factor: int) -> Drawn:
     return replace(drawn, layer=replace(drawn.layer, index=_enlarged(drawn.layer.index, factor)))
 
 
@@ -166,7 +183,7 @@ def _light(scene: Scene, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], NDA
     return np.ascontiguousarray(np.moveaxis((light * valid * 255).round().astype(np.uint8), 0, -1)), valid
 
 
-def _classes(src: Any, shape: tuple[int, int]) -> _Drawn:
+def _classes(src: Any, shape: tuple[int, int]) -> Drawn:
     """The classes of open labels."""
     counts = count(src)
     entries = legend_of(src, counts, names_in(src, counts.pixels))
@@ -175,7 +192,7 @@ def _classes(src: Any, shape: tuple[int, int]) -> _Drawn:
         warnings.warn(message, GeoOVSegWarning, 4)
     with _as_counted(src, counts) as whole:
         layer = of_classes(read_codes(whole, Window(0, 0, src.width, src.height), shape), entries)
-    return _Drawn(layer=layer, entries=entries, counts=counts, confidence=False)
+    return Drawn(layer=layer, entries=entries, counts=counts, confidence=False)
 
 
 @contextmanager
@@ -189,59 +206,15 @@ def _as_counted(src: Any, counts: Counts) -> Iterator[Any]:
         yield whole
 
 
-def _confidence(src: Any, shape: tuple[int, int]) -> _Drawn:
+def _confidence(src: Any, shape: tuple[int, int]) -> Drawn:
     """An open raster of confidence."""
     stored = read_stored(src, Window(0, 0, src.width, src.height), shape)
     values = np.ma.masked_invalid(stored.astype(np.float64) * src.scales[0] + src.offsets[0])
     none = Counts(pixels={}, area_m2={}, nodata=int(np.ma.getmaskarray(values).sum()))
-    return _Drawn(layer=of_confidence(values), entries=[], counts=none, confidence=True)
+    return Drawn(layer=of_confidence(values), entries=[], counts=none, confidence=True)
 
 
-def _page(light: NDArray[np.uint8], valid: NDArray[np.bool_], drawn: _Drawn, metres: float) -> Image.Image:
-    """Both panes, what is no data hatched, with their legend."""
-    layer = drawn.layer
-    painted, seen = over(light, layer)
-    stripes = np.asarray(hatched(light.shape[1::-1]))
-    lines = np.minimum(stripes, painted // 2 + 128)
-    panes = [
-        Image.fromarray(np.where(valid[..., None], light, stripes)),
-        Image.fromarray(np.where((layer.index >= 0)[..., None], painted, np.where(valid[..., None], lines, stripes))),
-    ]
-    empty = [Entry(text="no data", colour=None)] if not valid.all() or (layer.index < 0).any() else []
-    return compose(panes, [*(_shades(seen) if drawn.confidence else _legend(drawn, seen)), *empty], metres)
-
-
-def _shades(seen: Sequence[Colour]) -> list[Entry]:
-    """Some shades of confidence."""
-    return [Entry(text=f"{n / 4:g}", colour=seen[n * (len(seen) - 1) // 4]) for n in range(5)]
-
-
-def _legend(drawn: _Drawn, seen: Sequence[Colour]) -> list[Entry]:
-    """The classes with their shares; of very many the most frequent, and how many more there are."""
-    pairs = list(zip(drawn.entries, seen, strict=True))
-    first = sorted(pairs, key=lambda pair: -pair[0].pixels)[:SHOWN]
-    found = [
-        Entry(text=e.name, share=percent(drawn.counts.share(e.code)), colour=colour, faint=not e.pixels)
-        for e, colour in pairs
-        if len(pairs) <= SHOWN or (e, colour) in first
-    ]
-    rest = [entry for entry, colour in pairs if len(pairs) > SHOWN and (entry, colour) not in first]
-    if rest:
-        empty = sum(not entry.pixels for entry in rest)
-        found.append(Entry(text=f"and {len(rest)} more, {empty} of them without a pixel", colour=(255, 255, 255)))
-    return found
-
-
-def percent(share: float) -> str:
-    """A share as people read it: `66 %`, `5.2 %`, `<0.1 %` and, only of nothing, `0 %`."""
-    if not share:
-        return "0 %"
-    return (
-        "<0.1 %" if share < 0.001 else f"{share:.0%}".replace("%", " %") if share >= 0.0995 else f"{share * 100:.1f} %"
-    )
-
-
-def _said(drawn: _Drawn) -> dict[str, dict[str, float]]:
+def _said(drawn: Drawn) -> dict[str, dict[str, float]]:
     """Figures by class name."""
     return {
         name: {"code": entry.code, "pixels": entry.pixels, "share": drawn.counts.share(entry.code)}

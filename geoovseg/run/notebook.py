@@ -14,7 +14,8 @@ from typing import Any
 from geoovseg.errors import GeoOVSegError
 from geoovseg.features.store import about_of
 from geoovseg.files import is_store
-from geoovseg.labels.preview import percent, preview
+from geoovseg.labels.panes import percent
+from geoovseg.labels.preview import preview
 
 SIDE = 360
 """Pixels of a pane of a picture."""
