@@ -11,8 +11,9 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # cores are shared out; read once
     jobs = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
 
-if sys.modules.get("transformers", ...) is None:  # of tests/plain, which is for the processes that tests start
-    del sys.modules["transformers"]
+
+if "open_clip" not in sys.modules:  # before tests import it with all that it brings
+    import geoovseg.models.light
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,9 +32,6 @@ from geoovseg.demo.scenes import render
 from geoovseg.models.vit import ClipVit
 from geoovseg.scene.scene import DEMO_TAG
 
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, (str(Path(__file__).parent / "plain"), os.environ.get("PYTHONPATH")))
-)
 SHARED = Path(__file__).parents[2] / "shared"
 TRANSFORM = from_origin(480_000.0, 5_460_000.0, 0.5, 0.5)
 

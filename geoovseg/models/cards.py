@@ -84,7 +84,7 @@ def _warn_activation(arch: str, file: str) -> None:
 
 def other_activation(arch: str) -> str | None:
     """The same architecture with GELU for QuickGELU, or the other way round, if open_clip has it."""
-    import open_clip  # slow to import
+    from geoovseg.models.light import open_clip  # slow to import
 
     other = arch.removesuffix("-quickgelu") if arch.endswith("-quickgelu") else f"{arch}-quickgelu"
     return other if other in open_clip.list_models() else None
@@ -136,7 +136,7 @@ def _from_open_clip(name: str) -> ModelCard | None:
     arch, _, tag = name.partition("/")
     if not tag:
         return None
-    import open_clip  # slow to import, and needed for names outside MODELS only
+    from geoovseg.models.light import open_clip  # slow to import, and needed for names outside MODELS only
 
     config = open_clip.get_pretrained_cfg(arch, tag)
     if not config or not config.get("hf_hub"):

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -28,6 +26,7 @@ from geoovseg.models.card import Tower
 from geoovseg.models.cards import DEFAULT_MODEL, DEMO_DIR, ModelCard, model_card
 from geoovseg.models.download import file_sha256
 from geoovseg.models.layouts import as_open_clip, is_program, program_tensors
+from geoovseg.models.light import open_clip
 from geoovseg.models.pooled import PooledVit, pooled
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.tips import Tips, TipsVit, load_tips
@@ -120,7 +119,7 @@ def _architecture(card: ModelCard) -> tuple[Any, Any]:
     """The empty model and its tokenizer, from a configuration on this machine. Raises ModelError."""
     if card.arch == "demo":
         config = json.loads((DEMO_DIR / "config.json").read_text())
-        return open_clip.CLIP(**config), SimpleTokenizer(bpe_path=str(DEMO_DIR / "bpe.txt.gz"))
+        return open_clip.CLIP(**config), open_clip.tokenizer.SimpleTokenizer(bpe_path=str(DEMO_DIR / "bpe.txt.gz"))
     if card.arch not in open_clip.list_models():
         raise ModelError(f"open_clip has no architecture {card.arch!r}; `geoovseg models list` shows examples")
     config = open_clip.get_model_config(card.arch)
@@ -141,7 +140,7 @@ def _tokenizer(text: dict[str, Any], card: ModelCard) -> Any:
     """
     length, given = text["context_length"], text.get("tokenizer_kwargs", {})
     if "hf_tokenizer_name" not in text:
-        return SimpleTokenizer(context_length=length, **given)
+        return open_clip.tokenizer.SimpleTokenizer(context_length=length, **given)
     folder = find_weights(card).parent
     try:
         return open_clip.tokenizer.HFTokenizer(str(folder), context_length=length, local_files_only=True, **given)

@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
-import open_clip
-import timm
 import torch
 from torch import Tensor, nn
 
 from geoovseg.models.card import Tower
+from geoovseg.models.light import open_clip, timm
 from geoovseg.models.patches import Grid
 from geoovseg.models.vit import ClipVit, Positions
 
 
-def pooled(config: dict[str, Any]) -> open_clip.CustomTextCLIP:
+def pooled(config: dict[str, Any]) -> Any:
     """An empty model by a configuration of open_clip, whose image tower takes windows of any size."""
     config = {key: value for key, value in config.items() if key != "custom_text"}
     model, vision = open_clip.CustomTextCLIP(**config), config["vision_cfg"]

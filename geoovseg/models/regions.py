@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.segmentation import felzenszwalb
 
 from geoovseg.models.masks import Kept, Masks, MaskSet, digest
 from geoovseg.models.sam import Sam, as_image
@@ -57,6 +56,8 @@ def by_colour(batch: TileBatch, sets: Sequence[MaskSet], tile: int = 0) -> NDArr
 
 
 def _coloured(image: NDArray[np.float32], least: int) -> NDArray[np.int32]:
+    from skimage.segmentation import felzenszwalb  # slow to import, and needed only here
+
     found = felzenszwalb(image, scale=least, sigma=SMOOTH, min_size=least, channel_axis=0)
     return (found + 1).astype(np.int32)
 

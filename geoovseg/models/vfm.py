@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, Protocol, cast
 
-import timm
 import torch
-from timm.models import eva, vision_transformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +16,7 @@ from geoovseg.models.cards import ModelCard, model_card
 from geoovseg.models.diffusion import load_diffusion
 from geoovseg.models.download import file_sha256
 from geoovseg.models.layouts import as_dinov3
+from geoovseg.models.light import timm
 from geoovseg.models.load import PRECISIONS, ClipModel, as_weights, fill, load_clip, read_state, under
 from geoovseg.models.patches import Grid, between_patches, fit_to
 from geoovseg.models.vit import ClipVit, resize_positions
@@ -251,7 +250,7 @@ def _timm_keys(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     if "storage_tokens" not in state and "mask_token" not in state:
         return state
     _check_sizes(state, cast("Any", model))
-    released = eva if "storage_tokens" in state else vision_transformer
+    released = timm.models.eva if "storage_tokens" in state else timm.models.vision_transformer
     return released.checkpoint_filter_fn(state, model)
 
 

@@ -7,20 +7,22 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csgraph
-from skimage import measure
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def components(mask: Tensor) -> tuple[Tensor, int]:
     """Connected parts of a mask (h, w), also by corners, numbered from 1 by their first pixel; and how many."""
+    from skimage import measure  # slow to import, as is scipy, and needed only for regions
+
     numbered = measure.label(mask.cpu().numpy(), connectivity=2)
     return torch.from_numpy(numbered.astype(np.int64)).to(mask.device), int(numbered.max(initial=0))
 
 
 def linked(near: Tensor) -> Tensor:
     """Numbers (R,) of the groups that a symmetric table (R, R) of neighbours connects."""
+    from scipy.sparse import csgraph
+
     _, groups = csgraph.connected_components(near.cpu().numpy(), directed=False)
     return torch.from_numpy(groups.astype(np.int64)).to(near.device)
 

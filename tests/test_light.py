@@ -1,0 +1,56 @@
+"""open_clip and timm come without torch's compiler and transformers, which are as they were for everybody else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def _run(code: str) -> str:
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    return found.stdout.strip()
+
+
+def test_neither_is_loaded_and_both_can_be() -> None:
+    said = _run(
+        "import sys, geoovseg.models.light\n"
+        "heavy = [n for n in sys.modules if n.startswith(('torch._dynamo', 'torch._inductor', 'transformers'))]\n"
+        "import torch, transformers\n"
+        "double = torch.compile(lambda x: 2 * x, backend='eager')\n"
+        "import open_clip, timm, torchvision\n"
+        "boxes = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2.1]])\n"
+        "kept = torchvision.ops.nms(boxes, torch.tensor([0.5, 0.9]), 0.5).tolist()\n"
+        "print(heavy, double(torch.ones(1)).item(), open_clip is geoovseg.models.light.open_clip, kept)"
+    )
+    assert said == "[] 2.0 True [1]"
+
+
+def test_a_compiler_that_is_there_is_left_there() -> None:
+    said = _run(
+        "import sys, torch._dynamo as before, geoovseg.models.light\nprint(sys.modules['torch._dynamo'] is before)"
+    )
+    assert said == "True"
+
+
+def test_libraries_that_ask_for_more_are_imported_in_the_usual_way() -> None:
+    said = _run(
+        "import importlib, sys\n"
+        "whole = importlib.import_module\n"
+        "def once(name, package=None):\n"
+        "    if name == 'timm' and 'fake' not in sys.modules:\n"
+        "        sys.modules['fake'] = True\n"
+        "        raise AttributeError('torch._dynamo has no attribute that another version asks for')\n"
+        "    return whole(name, package)\n"
+        "importlib.import_module = once\n"
+        "import geoovseg.models.light as light\n"
+        "print(light.timm.__name__, light.open_clip.__name__)"
+    )
+    assert said == "timm open_clip"
+
+
+@pytest.mark.parametrize("name", ["skimage", "scipy", "segment_anything"])
+def test_what_only_some_runs_use_is_not_loaded_by_others(name: str) -> None:
+    assert _run(f"import sys, geoovseg.models.light, geoovseg.models.load\nprint('{name}' in sys.modules)") == "False"
