@@ -357,6 +357,7 @@ def test_the_command_runs_a_release_and_the_tool_on_real_models(geoovseg: Any, t
     assert {json.loads(line)["protocol"] for line in out.splitlines()} == {"paper", "tool"}
 
 
+@pytest.mark.trial
 def test_processes_find_what_one_does(geoovseg: Any, tmp_path: Path) -> None:
     file = _small("loveda", tmp_path)
     _miniature(datasets.read_data_set(str(file)), tmp_path)

@@ -165,6 +165,7 @@ def test_outlines_are_where_classes_meet(session: Session) -> None:
     assert (filled[drawn] == lines[drawn]).all()
 
 
+@pytest.mark.trial
 def test_saved_labels_are_those_of_the_command_that_is_shown(session: Session, tmp_path: Path) -> None:
     import shlex
     import subprocess

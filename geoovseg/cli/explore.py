@@ -15,8 +15,8 @@ from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
 from geoovseg.cli.progress import progress_bar
 from geoovseg.errors import UsageError
-from geoovseg.files import is_store
-from geoovseg.network import access
+from geoovseg.files import is_object, is_store
+from geoovseg.network import access, is_remote
 from geoovseg.settings import Settings
 from geoovseg.settings.choice import bands as read_bands
 from geoovseg.vocabulary import Vocabulary, read_classes
@@ -128,7 +128,8 @@ def show(
 
     background, threshold, templates = how
     host, port, browser = where
-    folder = output or Path(os.path.dirname(os.path.abspath(paths[0].rstrip("/"))))
+    here = is_remote(paths[0]) or is_object(paths[0])  # what is saved goes to this machine
+    folder = output or Path("." if here else os.path.dirname(os.path.abspath(paths[0].rstrip("/"))))
     view = settings or Settings()
     with (
         opened(paths, bands=view.bands, scale=view.scale) as found,

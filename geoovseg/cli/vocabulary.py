@@ -15,7 +15,7 @@ from geoovseg.cli.output import data
 from geoovseg.errors import UsageError, hushed
 from geoovseg.models.cards import model_card, warn_unknown
 from geoovseg.prompts import DEFAULT_TEMPLATES, class_lists, find_list, title
-from geoovseg.vocabulary import BACKGROUND, Vocabulary, read_classes
+from geoovseg.vocabulary import BACKGROUND, ClassEntry, Vocabulary, read_classes
 
 if TYPE_CHECKING:
     from geoovseg.models.text import Alike
@@ -113,8 +113,13 @@ def _json(name: str | None, about: str, words: Vocabulary, pairs: list[Alike], n
         "name": name,
         "about": about,
         "background": words.background,
-        "classes": [{"code": code, **asdict(entry)} for code, entry in enumerate(words.classes, start=1)],
+        "classes": [{"code": code, **_said(entry)} for code, entry in enumerate(words.classes, start=1)],
         "close": [asdict(pair) for pair in near],
         "closest": asdict(pairs[0]) if pairs else None,
     }
     return jsonlib.dumps(found, ensure_ascii=False)
+
+
+def _said(entry: ClassEntry) -> dict[str, Any]:
+    """What a class file says of a class: an offset of 0 is none."""
+    return {key: value for key, value in asdict(entry).items() if key != "offset" or value}

@@ -80,4 +80,6 @@ def words_of(data: DataSet, release: Release) -> Vocabulary:
     if len(words.channels) != len(data.labels):
         classes = f"{len(words.channels)} classes, {data.title} {len(data.labels)}"
         raise UsageError(f"the list {release.classes} has {classes}")
+    if words.offsets:
+        raise UsageError(f"the list {release.classes} has offsets of classes, which no paper has; leave them out")
     return words

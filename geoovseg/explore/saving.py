@@ -6,11 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import IO, Any
 
 from geoovseg.errors import OutputError, UsageError, first_line
 from geoovseg.explore.asked import Asked, write_classes
@@ -27,10 +29,13 @@ class Saving:
     labels: Path
     vectors: Path
     classes: Path
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
+    heard: IO[str]
+    """what it says"""
     began: float = field(default_factory=time.monotonic)
     _ended: float | None = None
     _said: str = ""
+    _lock: Lock = field(default_factory=Lock)
 
     @classmethod
     def begin(cls, opened: Opened, folder: Path, name: str, classes: Sequence[Asked], more: Sequence[str]) -> Saving:
@@ -49,11 +54,12 @@ class Saving:
         assert opened.store is not None
         outputs = ["-o", str(labels), "--vectors", str(vectors)]
         command = ["segment", opened.store.path, "--vocabulary", str(file), *more, *outputs]
+        heard = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - `state` closes it
         process = subprocess.Popen(
             [sys.executable, "-m", "geoovseg", *command, "--quiet"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=heard,
         )  # fmt: skip
-        return cls(command, labels, vectors, file, process)
+        return cls(command, labels, vectors, file, process, heard)
 
     @property
     def running(self) -> bool:
@@ -62,9 +68,9 @@ class Saving:
 
     def state(self) -> dict[str, Any]:
         """How far it is, for a page."""
-        if not self.running and self._ended is None:
-            self._ended = time.monotonic()
-            self._said = self.process.communicate()[1].strip()
+        with self._lock:
+            if not self.running and self._ended is None:
+                self._end()
         done = self._ended is not None and self.process.returncode == 0
         error = self._said.splitlines()[-1:] if self._ended is not None and not done else []
         return {
@@ -75,6 +81,15 @@ class Saving:
             "seconds": round((self._ended or time.monotonic()) - self.began, 1),
             "files": [str(path) for path in (self.labels, self.vectors, self.classes)] if done else [],
         }
+
+    def _end(self) -> None:
+        """Note what came of it; of a run that failed no class file stays, so that the name is free."""
+        self._ended = time.monotonic()
+        with self.heard:
+            self.heard.seek(0)
+            self._said = self.heard.read().strip()
+        if self.process.returncode:
+            self.classes.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End it, if it still runs; nothing half-written stays."""

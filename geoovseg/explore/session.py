@@ -183,6 +183,10 @@ class Session:
 
     def save(self, name: str) -> dict[str, Any]:
         """Begin to write labels, polygons and the class file by the command that is shown. Raises UsageError."""
+        with self._lock:
+            return self._save(name)
+
+    def _save(self, name: str) -> dict[str, Any]:
         if self.question is None or self.opened.store is None:
             raise UsageError("nothing was asked yet: type words first")
         if self.saving is not None and self.saving.running:
