@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 
 from geoovseg import encode, segment, vectorize
 from geoovseg.demo.files import write_scene
-from geoovseg.errors import OutputError, UsageError
+from geoovseg.errors import OutputError, UsageError, VocabularyError
 from geoovseg.evaluation.tune import NoGainError, learned, mean_iou, tune
 from geoovseg.vocabulary import read_vocabulary
 
@@ -91,10 +91,17 @@ def test_what_is_learned_makes_the_loss_least() -> None:
         return float(mean)
 
     found = learned(scores, truth, polygon, 50)
-    assert found[3] == 0  # no polygon is of that class
-    assert found[:3].mean() == pytest.approx(0, abs=1e-9)
+    assert found.mean() == pytest.approx(0, abs=1e-9)
     assert found[0] < min(found[1:3])
     assert loss(found) < loss(np.zeros(4))
+
+
+def test_a_class_without_polygons_that_swallows_the_others_is_lowered() -> None:
+    truth, polygon = np.repeat([1, 2], 60), np.arange(120) // 3
+    rng = np.random.default_rng(0)
+    scores = 0.05 * np.eye(3)[truth] + 0.005 * rng.standard_normal((120, 3)) + [0.1, 0, 0]
+    assert (scores.argmax(1) == 0).all()
+    assert ((scores + learned(scores, truth, polygon, 50)).argmax(1) == truth).mean() > 0.95
 
 
 def test_offsets_shift_classes_of_images_and_of_features_alike(folder: Path, tmp_path: Path) -> None:
@@ -125,7 +132,9 @@ def test_an_offset_is_read_from_a_line_and_nothing_else_is(tmp_path: Path) -> No
 def test_what_cannot_be_learned_from_is_refused(folder: Path, tmp_path: Path) -> None:
     store, table = folder / "scene_features.zarr", geopandas.read_file(folder / "edits.gpkg")
     table.iloc[:5].to_file(tmp_path / "few.gpkg", driver="GPKG")
-    with pytest.raises(UsageError, match="has 5 polygons of .* classes on the scene, and it takes at least 10 of 2"):
+    with pytest.raises(
+        UsageError, match="has 5 polygons of .* classes where features are kept, and it takes at least 10 of 2"
+    ):
         tune(store, tmp_path / "few.gpkg", CLASSES, tmp_path / "t.txt")
     with pytest.raises(UsageError, match="road is no class|and road are no class|road"):
         tune(store, folder / "edits.gpkg", ["glacier", "desert"], tmp_path / "t.txt")
@@ -134,3 +143,33 @@ def test_what_cannot_be_learned_from_is_refused(folder: Path, tmp_path: Path) ->
     (tmp_path / "t.txt").write_text("mine")
     with pytest.raises(OutputError, match="exists already"):
         tune(store, folder / "edits.gpkg", CLASSES, tmp_path / "t.txt")
+
+
+def test_places_and_words_are_written_as_they_were_given(folder: Path, tmp_path: Path) -> None:
+    table = geopandas.read_file(folder / "edits.gpkg")
+    marks = table[table.class_name == "grass"].copy()
+    marks.geometry = marks.geometry.representative_point()
+    marks.to_file(tmp_path / "grass.gpkg", driver="GPKG")
+    classes = ["building", "road", "water", "tree=tree+cropland", f"grass=bare soil+@{tmp_path / 'grass.gpkg'}"]
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out" / "tuned.txt"
+    found = tune(folder / "scene_features.zarr", folder / "edits.gpkg", classes, target, background="none")
+    assert "grass: bare soil, @../grass.gpkg [" in target.read_text()
+    assert read_vocabulary(str(target)).names == tuple(found.offsets)
+    segment(folder / "scene_features.zarr", vocabulary=target, output=tmp_path / "a.tif", background="none")
+
+
+def test_names_that_no_class_file_holds_are_refused_before_learning(folder: Path, tmp_path: Path) -> None:
+    for classes in ({"a:b": "building", "road": "road"}, {"building": "a+b", "road": "road"}):
+        with pytest.raises((UsageError, VocabularyError)):
+            tune(folder / "scene_features.zarr", folder / "edits.gpkg", classes, tmp_path / "t.txt")
+
+
+def test_polygons_of_other_names_are_told(folder: Path, tmp_path: Path) -> None:
+    table = geopandas.read_file(folder / "edits.gpkg")
+    table.loc[table.class_name == "water", "class_name"] = "WATER "
+    table.loc[table.class_name == "building", "class_name"] = "hut"
+    table.to_file(tmp_path / "e.gpkg", driver="GPKG")
+    store = folder / "scene_features.zarr"
+    found = tune(store, tmp_path / "e.gpkg", _confused(folder), tmp_path / "t.txt", background="none")
+    assert found.left_out == ["hut"]

@@ -8,6 +8,7 @@ import typer
 
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
+from geoovseg.errors import some
 from geoovseg.network import access
 from geoovseg.settings import Settings
 
@@ -48,4 +49,6 @@ def command(
         f"{result.polygons} polygons, {result.cells} cells",
         quiet=quiet or json,
     )
-    talk(f"use it: {asked_again(result, features)}", quiet=quiet or json)
+    if result.left_out:
+        talk(f"{some(result.left_out)}: no class of these, so its polygons taught nothing", quiet=quiet)
+    talk(f"use it: {asked_again(result, features, background, templates)}", quiet=quiet or json)

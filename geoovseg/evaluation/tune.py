@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from scipy.special import log_softmax
 from geoovseg.errors import GeoOVSegError, OutputError, UsageError, first_line, some
 from geoovseg.features.store import FeatureStore
 from geoovseg.files import as_path, whole
+from geoovseg.prompts import PLACES, class_lines, fold
 from geoovseg.run.asked import scores_at
 from geoovseg.run.asker import load_asker
 from geoovseg.run.places import cells_of, crs_of
@@ -57,6 +59,8 @@ class TuneResult:
     after: float
     interval: tuple[float, float]
     """of the gain, 95 %, polygons drawn again"""
+    left_out: list[str]
+    """names in the polygons that are no class, whose polygons taught nothing"""
 
     @property
     def gain(self) -> float:
@@ -112,8 +116,11 @@ def tune(
     settings = as_encoded(Settings(templates=templates, background=background), os.fspath(features))
     with settings.access():
         asker = load_asker(words, settings, store)
-    drawn = _scored(store, asker, _polygons(store, os.fspath(edits), field, layer, asker.vocabulary))
-    scale = asker.facts.scale
+    given = replace(words, background=asker.vocabulary.background)
+    _check_writable(given, target)
+    polygons, strange = _polygons(store, os.fspath(edits), field, layer, asker.vocabulary)
+    drawn, scale = _scored(store, asker, polygons), asker.facts.scale
+    _check_enough(drawn, os.fspath(edits), strange)
     before, after = _held_out(drawn, scale)
     figures = [mean_iou(drawn.truth, guess) for guess in (before, after)]
     interval = _interval(drawn, before, after)
@@ -124,18 +131,18 @@ def tune(
             f"them ({spread}); nothing was written"
         )
     offsets = learned(drawn.scores, drawn.truth, drawn.polygon, scale)
-    _write(target, asker.vocabulary, offsets)
+    _write(target, given, offsets)
     by_name = dict(zip(asker.vocabulary.channels, offsets.tolist(), strict=True))
     return TuneResult(
         classes_file=str(target), offsets=by_name, polygons=int(drawn.polygon.max()) + 1, cells=len(drawn.truth),
-        before=figures[0], after=figures[1], interval=interval,
+        before=figures[0], after=figures[1], interval=interval, left_out=strange,
     )  # fmt: skip
 
 
 def _polygons(
     store: FeatureStore, edits: str, field: str, layer: str | None, words: Vocabulary
-) -> list[tuple[int, list[tuple[int, int]]]]:
-    """Of each polygon its channel and its cells. Raises SceneError, UsageError."""
+) -> tuple[list[tuple[int, list[tuple[int, int]]]], list[str]]:
+    """Of each polygon its channel and its cells, and names that are no class. Raises SceneError, UsageError."""
     table = read_shapes(edits, Choice(layer))
     if field not in table.columns:
         there = some([str(c) for c in table.columns if c != table.geometry.name], 20)
@@ -143,32 +150,36 @@ def _polygons(
     about, crs = store.about, crs_of(store.about)
     if crs is not None and table.crs is not None:
         table = brought_to(table, crs, edits)
-    channels = {name.casefold(): number for number, name in enumerate(words.channels)}
+    channels = {fold(name): number for number, name in enumerate(words.channels)}
     found, strange = [], set()
     for shape, name in zip(table.geometry, table[field], strict=True):
         if shape is None or shape.is_empty or not isinstance(name, str) or not name.strip():
             continue
-        if name.strip().casefold() not in channels:
+        if fold(name) not in channels:
             strange.add(name.strip())
             continue
         try:
             cells = marked_by([shape], edits, cells_of(about), (about.rows, about.columns))
         except UsageError:  # beyond the scene
             continue
-        found.append((channels[name.strip().casefold()], cells))
-    if len(found) < LEAST or len({channel for channel, _ in found}) < 2:
-        odd = f"; {some(sorted(strange))} is no class" if strange else ""
-        kinds = len({channel for channel, _ in found})
+        found.append((channels[fold(name)], cells))
+    return found, sorted(strange)
+
+
+def _check_enough(drawn: _Drawn, edits: str, strange: Sequence[str]) -> None:
+    """Raises UsageError for too few polygons, or of one class."""
+    count, kinds = len(np.unique(drawn.polygon)), len(np.unique(drawn.truth))
+    if count < LEAST or kinds < 2:
+        odd = f"; {some(strange)} is no class" if strange else ""
         raise UsageError(
-            f"{edits} has {len(found)} polygons of {kinds} classes on the scene, and it takes at least {LEAST} of "
-            f"2{odd}"
+            f"{edits} has {count} polygons of {kinds} classes where features are kept, and it takes at least {LEAST} "
+            f"of 2{odd}"
         )
-    return found
 
 
 def _scored(store: FeatureStore, asker: Predictor, polygons: Sequence[tuple[int, list[tuple[int, int]]]]) -> _Drawn:
     """Scores of all cells in polygons, without offsets; cells without features are left out."""
-    cells = np.array([cell for _, each in polygons for cell in each])
+    cells = np.array([cell for _, each in polygons for cell in each]).reshape(-1, 2)
     counts = [len(each) for _, each in polygons]
     scores, known = scores_at(store, asker, cells)
     truth = np.repeat([channel for channel, _ in polygons], counts)
@@ -195,8 +206,8 @@ def learned(scores: Floats, truth: Codes, polygon: Codes, scale: float) -> Float
 
     found = minimize(loss, np.zeros(len(there)), jac=True, method="L-BFGS-B").x / scale
     offsets = np.zeros(scores.shape[1])
-    offsets[there] = found - found.mean()
-    return offsets
+    offsets[there] = found
+    return np.asarray(offsets - offsets.mean())
 
 
 def _weights(truth: Codes, polygon: Codes) -> Floats:
@@ -249,20 +260,41 @@ def _interval(drawn: _Drawn, before: Codes, after: Codes) -> tuple[float, float]
     return float(low), float(high)
 
 
-def _write(target: Path, words: Vocabulary, offsets: Floats) -> None:
-    """The class file: names, words, offsets, colours."""
-    lines, values = ["# learned by geoovseg tune: [number] is added to a class's scores\n"], offsets.tolist()
+def _lines(target: Path, words: Vocabulary, offsets: Sequence[float]) -> str:
+    """The class file: names, words as they were given, offsets, colours."""
+    lines, values = ["# learned by geoovseg tune: [number] is added to a class's scores\n"], list(offsets)
     if words.background:
-        lines.append(f"{BACKGROUND}: {', '.join(words.background)} [{values.pop(0):+.6f}]\n")
+        lines.append(f"{BACKGROUND}: {_joined(target, words.background)} [{values.pop(0):+.6f}]\n")
     for entry, value in zip(words.classes, values, strict=True):
-        lines.append(f"{entry.name}: {', '.join(entry.words)} [{value:+.6f}] {entry.colour}\n")
+        lines.append(f"{entry.name}: {_joined(target, entry.words)} [{value:+.6f}] {entry.colour}\n")
+    return "".join(lines)
+
+
+def _joined(target: Path, words: Sequence[str]) -> str:
+    """Words of a line; files of places as seen from the class file."""
+    folder = os.path.abspath(target.parent)
+    return ", ".join(PLACES + os.path.relpath(w[1:], folder) if w.startswith(PLACES) else w for w in words)
+
+
+def _check_writable(words: Vocabulary, target: Path) -> None:
+    """Refuse names and words that mean something else in a class file. Raises UsageError, VocabularyError."""
+    found = class_lines(_lines(target, words, [0.0] * len(words.channels)), str(target))
+    for entry, (name, group) in zip(found, zip(words.channels, words.groups, strict=True), strict=True):
+        plain = [word for word in group if not word.startswith(PLACES)]
+        if entry.name != name or [word for word in entry.words if not word.startswith(PLACES)] != plain:
+            raise UsageError(f"class {name!r} with the words {', '.join(group)} cannot be written into a class file")
+
+
+def _write(target: Path, words: Vocabulary, offsets: Floats) -> None:
     try:
         with whole(target) as part:
-            Path(part).write_text("".join(lines), encoding="utf-8")
+            Path(part).write_text(_lines(target, words, offsets.tolist()), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write the class file {target}: {first_line(error)}") from error
 
 
-def asked_again(result: TuneResult, features: str) -> str:
-    """The command that uses what was learned."""
-    return f"geoovseg segment {features} --vocabulary {result.classes_file}"
+def asked_again(result: TuneResult, features: str, background: str, templates: str) -> str:
+    """The command that uses what was learned; words of the background stand in the class file."""
+    more = ["--background", "none"] if background.strip() == "none" else []
+    more += [] if templates == Settings().templates else ["--templates", templates]
+    return shlex.join(["geoovseg", "segment", features, "--vocabulary", result.classes_file, *more])
