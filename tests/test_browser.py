@@ -133,6 +133,9 @@ def test_a_click_tells_what_is_there_and_an_example_is_marked_by_one(page: Any) 
     _find(page, ".class button")[0].click()
     ActionChains(page).move_to_element_with_offset(scene, 60, 60).click().perform()
     _until(lambda: _find(page, ".class button")[0].text == "like 1")
+    ActionChains(page).move_to_element_with_offset(scene, 3 - scene.size["width"] // 2, 0).click().perform()
+    _until(lambda: _find(page, "#status")[0].text == "this is beside the image")
+    assert _find(page, ".class button")[0].text == "like 1"
     _find(page, "body")[0].send_keys("\ue00c")  # Escape
     assert _find(page, ".class button")[0].get_attribute("aria-pressed") == "false"
 

@@ -23,7 +23,7 @@ from geoovseg.explore.asked import Asked, asked_of
 from geoovseg.explore.guard import hosts_of
 from geoovseg.explore.opened import opened
 from geoovseg.explore.pyramid import AROUND, SIDE, Pyramid
-from geoovseg.explore.server import application
+from geoovseg.explore.server import application, serve
 from geoovseg.explore.session import Session
 
 SHAPE = (300, 420)
@@ -125,6 +125,90 @@ def test_shares_and_hectares_are_about_those_of_the_labels(session: Session, fol
         share = float((labels == entry["code"]).mean())
         assert entry["share"] == pytest.approx(share, abs=0.02)
         assert entry["hectares"] == pytest.approx(entry["share"] * labels.size * pixel / 1e4, rel=0.05, abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene whose left half has no data, with its features and labels."""
+    found = tmp_path_factory.mktemp("half")
+    write_scene(found, 6, 200, 300)
+    with rasterio.open(found / "scene.tif") as src:
+        bands, profile = src.read(), {**src.profile, "nodata": 0}
+    bands = np.maximum(bands, 1)
+    bands[:, :, :160] = 0
+    with rasterio.open(found / "half.tif", "w", **profile) as dst:
+        dst.write(bands)
+    encode(found / "half.tif", model="demo")
+    segment(found / "half_features.zarr", WORDS, output=found / "half_labels.tif", upsample="bilinear")
+    return found
+
+
+def test_pixels_without_data_count_for_nothing(half: Path, tmp_path: Path) -> None:
+    with opened([str(half / "half_features.zarr")]) as found, rasterio.open(half / "half_labels.tif") as src:
+        session, labels = Session(found, tmp_path), src.read(1)
+        session.ask(CLASSES, "auto", None)
+        legend = session.legend()
+        pixel, counted = abs(src.transform.a * src.transform.e), labels != src.nodata
+        session.close()
+    assert counted.mean() == pytest.approx(140 / 300)
+    assert sum(entry["hectares"] for entry in legend) == pytest.approx(counted.sum() * pixel / 1e4, rel=0.01)
+    for entry in legend:
+        assert entry["share"] == pytest.approx((labels[counted] == entry["code"]).mean(), abs=0.03)
+
+
+@pytest.mark.parametrize("size", [(300, 513), (1, 300), (300, 1), (33, 770)])
+def test_every_tile_of_thin_scenes_and_at_edges_is_drawn(size: tuple[int, int], tmp_path: Path) -> None:
+    write_scene(tmp_path, 5, *size)
+    encode(tmp_path / "scene.tif", model="demo")
+    with opened([str(tmp_path / "scene_features.zarr")]) as found:
+        session = Session(found, tmp_path)
+        session.ask([Asked("road"), Asked("water")], "none", None)
+        for level in range(AROUND, session.pyramid.levels + 1):
+            for x, y in np.ndindex(2**level, 2**level):
+                square = session.pyramid.square(level, x, y)
+                if square is not None:
+                    tile = _pixels(session.label_tile(level, x, y, outlines=False))
+                    assert (tile[..., 3] > 0).sum() == np.prod(session.pyramid.inside(square))
+        assert sum(entry["share"] for entry in session.legend()) == pytest.approx(1)
+        session.close()
+
+
+def test_offsets_of_a_class_file_shift_what_is_seen(session: Session) -> None:
+    session.ask([Asked("building"), Asked("road")], "none", None)
+    before = session.legend()[0]["share"]
+    session.ask([Asked("building", offset=2.0), Asked("road")], "none", None)
+    assert session.legend()[0]["share"] == 1 > before
+    assert [each["offset"] for each in session.state(cover=False)["classes"]] == [2.0, 0]
+    assert asked_of(session.state(cover=False)["classes"]) == [Asked("building", offset=2.0), Asked("road")]
+    session.ask([Asked("background", ("sky",), offset=2.0), Asked("road")], "auto", None)
+    assert [(entry["name"], entry["share"]) for entry in session.legend()] == [("background", 1), ("road", 0)]
+
+
+def test_grids_a_few_pixels_apart_are_not_the_same(folder: Path, tmp_path: Path) -> None:
+    """In degrees a pixel is a small number."""
+    for name, shift in (("a", 0.0), ("b", 1e-9), ("c", 9e-6)):
+        profile = {"driver": "GTiff", "height": 40, "width": 50, "count": 3, "dtype": "uint8", "crs": "EPSG:4326"}
+        place = rasterio.Affine(2.7e-6, 0, 7 + shift, 0, -2.7e-6, 51)
+        with rasterio.open(tmp_path / f"{name}.tif", "w", transform=place, **profile) as dst:
+            dst.write(np.full((3, 40, 50), 90, np.uint8))
+    segment(tmp_path / "a.tif", "road,water", output=tmp_path / "a_labels.tif", model="demo")
+    with opened([str(tmp_path / "a_labels.tif"), str(tmp_path / "b.tif")]) as both:
+        assert both.scene is not None
+    with (
+        pytest.raises(UsageError, match="another grid"),
+        opened([str(tmp_path / n) for n in ("a_labels.tif", "c.tif")]),
+    ):
+        pass
+
+
+def test_a_save_that_is_ended_leaves_the_name_free(session: Session, tmp_path: Path) -> None:
+    (tmp_path / "taken_examples_1.gpkg").write_text("mine")
+    session.ask([Asked("xyz", (), None, ((10.0, 10.0), (200.0, 80.0))), Asked("road")], "none", None)
+    with pytest.raises(OutputError, match="taken_examples_1.gpkg exists already"):
+        session.save("taken")
+    session.save("ended")
+    session.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["taken_examples_1.gpkg"]
 
 
 def test_a_click_tells_place_class_confidence_and_words(session: Session, folder: Path) -> None:
@@ -232,7 +316,9 @@ def test_a_scene_that_changed_is_not_shown_and_told(folder: Path, tmp_path: Path
     "said",
     [None, [], [{}], [{"name": "a,b"}], [{"name": "a", "words": "b"}], [{"name": "a", "words": ["x@y"]}], ["a"],
      [{"name": "a", "colour": "red"}], [{"name": "a", "examples": [[1]]}], [{"name": "a", "examples": [["x", 1]]}],
-     [{"name": "a", "examples": [[1e300, 1]]}], [{"name": "a\nb: c"}], [{"name": "x" * 500}]],
+     [{"name": "a", "examples": [[1e300, 1]]}], [{"name": "a\nb: c"}], [{"name": "x" * 500}], [{"name": "x [-9]"}],
+     [{"name": "a", "examples": [[10**400, 1]]}], [{"name": "a\ud800"}], [{"name": "a", "offset": "1"}],
+     [{"name": "a", "offset": float("nan")}]],
 )  # fmt: skip
 def test_classes_that_mean_nothing_are_refused(said: Any) -> None:
     if said == [{"name": "a\nb: c"}]:
@@ -290,6 +376,10 @@ def _asked(
         ("GET", "/page/../session.py?token=a%20token", {}, 404),
         ("GET", "/page/session.py?token=a%20token", {}, 404),
         ("GET", "/at?token=a%20token&col=x&row=1", {}, 422),
+        ("GET", f"/tiles/scene/{'9' * 5000}/1/1.png?token=a%20token", {}, 422),
+        ("GET", "/tiles/scene/-2/1/1.png?token=a%20token", {}, 422),
+        ("GET", "/saving?token=a%20token", {}, 200),
+        ("GET", "/state?token=a%20token", {"Host": "LOCALHOST:8765"}, 200),
     ],
 )
 def test_only_the_page_itself_is_let_in(
@@ -299,6 +389,25 @@ def test_only_the_page_itself_is_let_in(
     found, _, body = _asked(app, method, path, {"Host": HOST, **headers}, b"{}")
     assert found == status, body
     assert status != 403 or body.startswith(b"refused: ")
+
+
+def test_names_of_an_address_are_those_a_browser_sends() -> None:
+    assert hosts_of("MyServer", 8080) == ("myserver:8080",)
+    assert hosts_of("MyServer", 80) == ("myserver:80", "myserver")
+    assert hosts_of("fe80::1", 80) == ("[fe80::1]:80", "[fe80::1]")
+    assert "localhost" in hosts_of("127.0.0.1", 80)
+
+
+def test_the_address_can_be_asked_as_soon_as_it_is_told(session: Session) -> None:
+    import socket
+
+    def ready(address: str) -> None:
+        host, port = address.split("/")[2].split(":")
+        socket.create_connection((host, int(port)), 5).close()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        serve(session, "127.0.0.1", 0, ready)
 
 
 def test_answers_forbid_what_comes_from_elsewhere(session: Session) -> None:

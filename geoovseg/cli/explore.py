@@ -19,7 +19,7 @@ from geoovseg.files import is_object, is_store
 from geoovseg.network import access, is_remote
 from geoovseg.settings import Settings
 from geoovseg.settings.choice import bands as read_bands
-from geoovseg.vocabulary import Vocabulary, read_classes
+from geoovseg.vocabulary import BACKGROUND, Vocabulary, read_classes
 
 if TYPE_CHECKING:
     from geoovseg.explore.asked import Asked
@@ -136,8 +136,6 @@ def show(
         closing(Session(found, folder, templates)) as session,
     ):
         if words is not None:
-            if words.own_background:
-                background = "+".join(words.background)
             session.ask(_asked(words), background, threshold)
         if host not in LOOPBACK:
             talk(f"--host {host}: whoever gets the address with its token can look, ask and save", quiet=quiet)
@@ -149,7 +147,8 @@ def show(
 def _asked(words: Vocabulary) -> list[Asked]:
     from geoovseg.explore.asked import Asked
 
-    return [Asked(each.name, each.words, each.colour) for each in words.classes]
+    own = [Asked(BACKGROUND, words.background, offset=words.background_offset)] if words.own_background else []
+    return [*own, *(Asked(each.name, each.words, each.colour, offset=each.offset) for each in words.classes)]
 
 
 def _ready(browser: bool, quiet: bool, address: str) -> None:

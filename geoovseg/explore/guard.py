@@ -49,10 +49,10 @@ class Guard:
     def refuses(self, scope: Scope) -> str:
         """Why a request is refused; empty where it is not."""
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
-        host = headers.get("host", "")
+        host = headers.get("host", "").lower()
         if self.hosts and host not in self.hosts:
             return "another host than that of the address"
-        if (origin := headers.get("origin")) is not None and origin != f"http://{host}":
+        if (origin := headers.get("origin")) is not None and origin.lower() != f"http://{host}":
             return "it comes from another page"
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return "it comes from another site"
@@ -65,6 +65,7 @@ class Guard:
 
 def hosts_of(host: str, port: int) -> tuple[str, ...]:
     """Under which names the page may be asked for; on this machine alone those of the loopback."""
-    if host in LOOPBACK:
-        return tuple(f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]"))
-    return () if host in EVERYWHERE else (f"{host}:{port}",)
+    if host in EVERYWHERE:
+        return ()
+    names = ("127.0.0.1", "localhost", "[::1]") if host in LOOPBACK else (f"[{host}]" if ":" in host else host.lower(),)
+    return tuple(name + end for name in names for end in ([f":{port}", ""] if port == 80 else [f":{port}"]))

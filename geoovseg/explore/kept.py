@@ -31,6 +31,7 @@ class Kept:
         self._coarse: dict[Chunk, NDArray[np.float16]] = {}
         self._lock = Lock()
         self._masks = lru_cache(MASKS)(self._mask)
+        self._pixels: dict[tuple[Chunk, int], NDArray[np.int32]] = {}
 
     @property
     def chunks(self) -> tuple[int, int]:
@@ -55,11 +56,27 @@ class Kept:
         return found[::step, ::step]
 
     def valid(self, row: int, col: int, rows: int, cols: int, step: int) -> NDArray[np.bool_]:
-        """Whether every `step`-th pixel has data (rows, cols), fewer at the scene's end. Raises SceneError.
+        """Whether every `step`-th pixel has data (rows, cols), at the scene's end its last. Raises SceneError.
 
         The last masks are kept.
         """
         return self._masks(row, col, rows, cols, step)
+
+    def pixels(self, chunk: Chunk, step: int) -> NDArray[np.int32]:
+        """How many pixels with data every `step`-th cell of a chunk stands for (rows, columns). Raises SceneError."""
+        with self._lock:
+            if (chunk, step) in self._pixels:
+                return self._pixels[chunk, step]
+        about = self.store.about
+        wide, side = SIDE * about.cell, step * about.cell
+        row, col = chunk[0] * wide, chunk[1] * wide
+        panel = Panel(col, min(wide, about.width - col))
+        found = self.store.valid((row, min(row + wide, about.height)), panel).astype(np.int32)
+        for axis in (0, 1):
+            found = np.add.reduceat(found, np.arange(0, found.shape[axis], side), axis)
+        with self._lock:
+            self._pixels[chunk, step] = found
+        return found
 
     def _read(self, chunk: Chunk) -> NDArray[np.float16]:
         about, (row, col) = self.store.about, (chunk[0] * SIDE, chunk[1] * SIDE)
@@ -71,7 +88,11 @@ class Kept:
         about = self.store.about
         height, width = min(rows * step, about.height - row), min(cols * step, about.width - col)
         found = self.store.valid((row, row + height), Panel(col, width))
-        return np.ascontiguousarray(found[step // 2 :: step, step // 2 :: step])
+        down, right = (
+            np.minimum(np.arange(count) * step + step // 2, length - 1)
+            for count, length in ((rows, height), (cols, width))
+        )
+        return np.ascontiguousarray(found[np.ix_(down, right)])
 
 
 def _step(store: FeatureStore) -> int:

@@ -30,6 +30,9 @@ from geoovseg.run.stored import source_of
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.scene.views import metres_per_pixel
 
+NEAR = 0.01
+"""Pixels that corners of the same grid may lie apart, as files round them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
@@ -163,9 +166,16 @@ def _scene(stack: ExitStack, path: str, other: Opened | None, view: Mapping[str,
 
 
 def _check_same(one: RasterGrid, other: RasterGrid, path: str) -> None:
-    same = (one.height, one.width) == (other.height, other.width) and one.transform.almost_equals(other.transform)
-    if not same or one.crs != other.crs:
+    same = (one.height, one.width) == (other.height, other.width) and one.crs == other.crs
+    if not same or _apart(one, other) > NEAR:
         raise UsageError(f"{path} lies on another grid than the rest: look at it alone")
+
+
+def _apart(one: RasterGrid, other: RasterGrid) -> float:
+    """Pixels that corners of one grid lie from those of another as large."""
+    to_pixel = ~one.transform * other.transform
+    corners = [(col, row) for col in (0, one.width) for row in (0, one.height)]
+    return max(abs(a - b) for corner in corners for a, b in zip(corner, to_pixel * corner, strict=True))
 
 
 def _metres(grid: RasterGrid, scene: Scene | None = None) -> float | None:

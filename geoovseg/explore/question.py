@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from threading import Lock
 from typing import NamedTuple
 
@@ -22,8 +23,10 @@ from geoovseg.run.predictor import Predictor
 
 FEW = 1 << 26
 """Numbers of all vectors up to which every cell is counted, else one of some."""
-SCORES_KEPT = 4096
-"""Chunks whose scores are kept, of one question."""
+SCORES_BYTES = 256e6
+"""That scores of one question may take."""
+COVERS = 16
+"""Thresholds of which it is kept what classes cover."""
 
 
 class Found(NamedTuple):
@@ -52,6 +55,7 @@ class Question:
         self._words = replace(words, text=asker.text.cpu(), won=None)
         self._scores: dict[tuple[Chunk, int], Tensor] = {}
         self._lock = Lock()
+        self._covers = lru_cache(COVERS)(self._cover)
 
     @torch.inference_mode()
     def of(self, square: Square, rows: int, cols: int, threshold: float | None) -> Found:
@@ -70,13 +74,12 @@ class Question:
         codes = best + self.first
         if threshold is not None:
             codes = torch.where(sure < threshold, 0, codes)
-        valid = known[0].numpy() > 0.5 if step > 1 else self._valid(square, rows, cols) & (known[0].numpy() > 0)
+        valid = (
+            known[0].numpy() > 0.5
+            if step > 1
+            else self.kept.valid(square.row, square.col, rows, cols, square.step) & (known[0].numpy() > 0)
+        )
         return Found(np.where(valid, codes.numpy(), -1).astype(np.int32), sure.numpy())
-
-    def _valid(self, square: Square, rows: int, cols: int) -> NDArray[np.bool_]:
-        """Which pixels have data, of every `square.step`-th row and column."""
-        found = self.kept.valid(square.row, square.col, rows, cols, square.step)
-        return np.pad(found, [(0, most - has) for most, has in zip((rows, cols), found.shape, strict=True)], "edge")
 
     def _grid(self, rows: range, cols: range, step: int) -> tuple[Tensor, Tensor]:
         """Class scores (C, n, m) of cells, or of every `step`-th one, and which have features (1, n, m)."""
@@ -99,9 +102,9 @@ class Question:
         scores = self._words.class_scores(vectors.permute(2, 0, 1), 0)
         found = torch.cat([scores, vectors.any(2)[None].float()])
         with self._lock:
-            while len(self._scores) >= SCORES_KEPT:
-                self._scores.pop(next(iter(self._scores)))
             self._scores[key] = found
+            while sum(each.nbytes for each in self._scores.values()) > SCORES_BYTES and len(self._scores) > 1:
+                self._scores.pop(next(iter(self._scores)))
         return found
 
     @torch.inference_mode()
@@ -118,9 +121,12 @@ class Question:
         found: NDArray[np.float16] = self.kept.get((down // SIDE, right // SIDE), 1)[down % SIDE, right % SIDE]
         return found
 
-    @torch.inference_mode()
     def cover(self, threshold: float | None) -> tuple[dict[int, float], dict[int, float] | None]:
-        """By code the share of the cells with data, and hectares, if these are known, by the cells."""
+        """By code the share of the pixels with data, and hectares, if these are known; pixels count as their cell."""
+        return self._covers(threshold)
+
+    @torch.inference_mode()
+    def _cover(self, threshold: float | None) -> tuple[dict[int, float], dict[int, float] | None]:
         about, pieces = self.kept.store.about, []
         totals = np.zeros(len(self.asker.vocabulary.channels) + self.first, np.int64)
         few = about.rows * about.columns * about.depth <= FEW
@@ -128,9 +134,9 @@ class Question:
         for down in range(self.kept.chunks[0]):
             for right in range(self.kept.chunks[1]):
                 scores = self._of((down, right), step)
-                counts = self._counts(scores, threshold, len(totals))
+                counts = self._counts(scores, self.kept.pixels((down, right), step), threshold, len(totals))
                 totals += counts
-                each = {code: int(n) * (cell * step) ** 2 for code, n in enumerate(counts.tolist()) if n}
+                each = {code: n for code, n in enumerate(counts.tolist()) if n}
                 middle = SIDE * cell / 2
                 row, col = down * SIDE * cell + middle, right * SIDE * cell + middle
                 pieces.append(Piece(min(row, about.height - 1), min(col, about.width - 1), each))
@@ -138,12 +144,15 @@ class Question:
         shares = {code: n / whole for code, n in enumerate(totals.tolist())}
         return shares, hectares(self.grid, pieces)
 
-    def _counts(self, scores: Tensor, threshold: float | None, codes: int) -> NDArray[np.int64]:
+    def _counts(
+        self, scores: Tensor, pixels: NDArray[np.int32], threshold: float | None, codes: int
+    ) -> NDArray[np.int64]:
         sure, best = (self.asker.facts.scale * scores[:-1]).softmax(0).max(0)
         found = best + self.first
         if threshold is not None:
             found = torch.where(sure < threshold, 0, found)
-        return np.bincount(found[scores[-1] > 0].numpy(), minlength=codes)
+        known = (scores[-1] > 0).numpy()
+        return np.bincount(found.numpy()[known], pixels[known], codes).astype(np.int64)
 
     @property
     def grid(self) -> RasterGrid:

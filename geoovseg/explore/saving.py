@@ -28,7 +28,8 @@ class Saving:
     command: list[str]
     labels: Path
     vectors: Path
-    classes: Path
+    asked: list[Path]
+    """the class file, and files of examples"""
     process: subprocess.Popen[bytes]
     heard: IO[str]
     """what it says"""
@@ -43,23 +44,23 @@ class Saving:
         if not _NAME.fullmatch(name):
             raise UsageError(f"{name!r} is no name for files: letters, digits, - and _")
         labels, vectors = folder / f"{name}_labels.tif", folder / f"{name}_classes.gpkg"
-        for path in (labels, vectors, folder / f"{name}_classes.txt"):
+        for path in (labels, vectors, folder / f"{name}_classes.txt", *folder.glob(f"{name}_examples_*.gpkg")):
             if path.exists():
                 raise OutputError(f"{path} exists already; choose another name")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = write_classes(folder, name, classes, opened)
+            asked = write_classes(folder, name, classes, opened)
         except OSError as error:
             raise OutputError(f"cannot write into {folder}: {first_line(error)}") from error
         assert opened.store is not None
         outputs = ["-o", str(labels), "--vectors", str(vectors)]
-        command = ["segment", opened.store.path, "--vocabulary", str(file), *more, *outputs]
+        command = ["segment", opened.store.path, "--vocabulary", str(asked[0]), *more, *outputs]
         heard = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - `state` closes it
         process = subprocess.Popen(
             [sys.executable, "-m", "geoovseg", *command, "--quiet"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=heard,
         )  # fmt: skip
-        return cls(command, labels, vectors, file, process, heard)
+        return cls(command, labels, vectors, asked, process, heard)
 
     @property
     def running(self) -> bool:
@@ -69,8 +70,7 @@ class Saving:
     def state(self) -> dict[str, Any]:
         """How far it is, for a page."""
         with self._lock:
-            if not self.running and self._ended is None:
-                self._end()
+            self._settle()
         done = self._ended is not None and self.process.returncode == 0
         error = self._said.splitlines()[-1:] if self._ended is not None and not done else []
         return {
@@ -79,20 +79,24 @@ class Saving:
             "done": done,
             "error": error[0] if error else (None if done or self._ended is None else "it failed without a word"),
             "seconds": round((self._ended or time.monotonic()) - self.began, 1),
-            "files": [str(path) for path in (self.labels, self.vectors, self.classes)] if done else [],
+            "files": [str(path) for path in (self.labels, self.vectors, *self.asked)] if done else [],
         }
 
-    def _end(self) -> None:
-        """Note what came of it; of a run that failed no class file stays, so that the name is free."""
+    def _settle(self) -> None:
+        """Note once what came of it; of a run that failed no class file stays, so that the name is free."""
+        if self.running or self._ended is not None:
+            return
         self._ended = time.monotonic()
         with self.heard:
             self.heard.seek(0)
             self._said = self.heard.read().strip()
         if self.process.returncode:
-            self.classes.unlink(missing_ok=True)
+            for path in self.asked:
+                path.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End it, if it still runs; nothing half-written stays."""
         if self.running:
             self.process.terminate()
             self.process.wait()
+        self.state()

@@ -32,6 +32,8 @@ FILES = {
     "maplibre-gl.js": "text/javascript", "maplibre-gl.css": "text/css",
 }  # fmt: skip
 """What the page is made of."""
+WAITING = 128
+"""Requests that wait until it is served."""
 Endpoint = Callable[[Request], Any]
 
 
@@ -54,7 +56,7 @@ class Pages:
 
     def tile(self, request: Request) -> Response:
         """A tile of the scene or of labels; its address changes when it does."""
-        z, x, y = (int(request.path_params[part]) for part in ("z", "x", "y"))
+        z, x, y = (_number(request.path_params[part]) for part in ("z", "x", "y"))
         if request.path_params["what"] == "scene":
             content = self.session.scene_tile(z, x, y)
         else:
@@ -64,6 +66,10 @@ class Pages:
     def state(self, request: Request) -> Any:
         """Everything the page has to know."""
         return self.session.state()
+
+    def saving(self, request: Request) -> Any:
+        """How far what is saved is."""
+        return self.session.saving.state() if self.session.saving else {}
 
     def at(self, request: Request) -> Any:
         """What is at a pixel. Raises UsageError."""
@@ -92,8 +98,9 @@ def application(session: Session, token: str, hosts: tuple[str, ...]) -> Guard:
     routes = [
         Route("/", _answering(pages.file)),
         Route("/page/{name}", _answering(pages.file)),
-        Route("/tiles/{what:str}/{z:int}/{x:int}/{y:int}.png", _answering(pages.tile)),
+        Route("/tiles/{what:str}/{z}/{x}/{y}.png", _answering(pages.tile)),
         Route("/state", _answering(pages.state)),
+        Route("/saving", _answering(pages.saving)),
         Route("/at", _answering(pages.at)),
         Route("/ask", _posted(pages.ask), methods=["POST"]),
         Route("/save", _posted(pages.save), methods=["POST"]),
@@ -132,6 +139,13 @@ def _posted(make: Callable[[dict[str, Any]], Any]) -> Callable[[Request], Awaita
     return answered
 
 
+def _number(text: str) -> int:
+    """Raises UsageError."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UsageError(f"{text[:40]!r} is no number of a tile")
+    return int(text)
+
+
 def _object(body: bytes) -> dict[str, Any]:
     """Raises UsageError for what is no JSON object."""
     try:
@@ -165,6 +179,7 @@ def serve(session: Session, host: str, port: int, ready: Callable[[str], None]) 
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
+            listening.listen(WAITING)  # whoever is told the address can ask at once
         except OSError as error:
             raise UsageError(f"--host {host} --port {port}: {error.strerror}; choose others, or --port 0") from error
         own = listening.getsockname()[1]

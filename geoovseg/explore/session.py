@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -64,6 +64,8 @@ class Session:
             raise UsageError("only kept features are asked other words; open what geoovseg encode made")
         if threshold is not None and not 0 <= threshold <= 1:
             raise UsageError(f"the threshold {threshold} must be from 0 to 1")
+        if not background.isprintable():
+            raise UsageError(f"the background {ascii(background)[:40]} has characters that cannot be printed")
         with self._lock:
             asked = (tuple(classes), background)
             if self.question is None or asked != (self.classes, self.background):
@@ -75,7 +77,7 @@ class Session:
     def _asked(self, classes: Sequence[Asked], background: str) -> Question:
         assert self.opened.store is not None
         assert self._kept is not None
-        words = read_vocabulary(str(write_classes(self._folder, f"question_{self.version}", classes, self.opened)))
+        words = read_vocabulary(str(write_classes(self._folder, f"question_{self.version}", classes, self.opened)[0]))
         given = Settings(templates=self.templates, background=background)
         settings = as_encoded(given, os.fspath(self.opened.store.path))
         with settings.access():
@@ -174,8 +176,7 @@ class Session:
             "background": self.background,
             "threshold": self.threshold,
             "classes": [
-                {"name": c.name, "words": list(c.words), "examples": list(c.examples), "colour": c.colour}
-                for c in self.classes
+                {**asdict(each), "words": list(each.words), "examples": list(each.examples)} for each in self.classes
             ],
             "legend": self.legend(cover=cover),
             "saving": None if self.saving is None else self.saving.state(),
@@ -189,7 +190,7 @@ class Session:
     def _save(self, name: str) -> dict[str, Any]:
         if self.question is None or self.opened.store is None:
             raise UsageError("nothing was asked yet: type words first")
-        if self.saving is not None and self.saving.running:
+        if self.saving is not None and self.saving.state()["running"]:
             raise UsageError(f"{self.saving.labels.name} is being written; wait for it")
         more = [] if self.background == "auto" else ["--background", self.background]
         more += [] if self.threshold is None else ["--threshold", f"{self.threshold:g}"]

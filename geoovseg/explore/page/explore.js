@@ -74,7 +74,6 @@ function show(found) {
     made("td", {className: "number", textContent: c.share === undefined ? "…" : percent(c.share)}),
     made("td", {className: "number", textContent: c.hectares === undefined ? "" : `${c.hectares.toLocaleString(undefined, {maximumSignificantDigits: 4})} ha`})));
   by("legend").tBodies[0].replaceChildren(...rows);
-  if (state.saving) saved(state.saving);
 }
 const percent = (share) => share && share < 0.001 ? "<0.1 %" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 function swatch(c) { const e = made("span", {className: "swatch"}); if (c.colour) e.style.background = c.colour; return e; }
@@ -82,7 +81,7 @@ function swatch(c) { const e = made("span", {className: "swatch"}); if (c.colour
 function fields() {
   const rows = classes.map((c, n) => {
     const colour = made("input", {type: "color", title: "colour"});
-    const words = made("input", {value: said(c), placeholder: "name, or name=word+word", ariaLabel: `words of class ${n + 1}`});
+    const words = made("input", {value: said(c), placeholder: "name, or name=word+word", ariaLabel: `words of class ${n + 1}`, title: c.offset ? `${c.offset > 0 ? "+" : ""}${c.offset} is added to its scores` : ""});
     const like = made("button", {type: "button", title: "mark places that show it: click on the map, Esc ends"});
     const away = made("button", {type: "button", textContent: "×", title: "remove", ariaLabel: `remove class ${n + 1}`});
     Object.assign(c, {row: {colour, like}});
@@ -111,18 +110,24 @@ function read(text) {
 const legendColour = (name) => state.legend.find((c) => c.name === name)?.colour;
 
 function mode(which) { marking = which; document.body.classList.toggle("marking", which !== null); scene.getCanvas().style.cursor = which === null ? "" : "crosshair"; refresh(); }
-function mark(col, row) { classes[marking].examples.push([col, row]); refresh(); ask(); }
+async function mark(col, row) {
+  if (col < 0 || row < 0 || col >= state.width || row >= state.height) return say("this is beside the image", true);
+  const examples = classes[marking].examples, at = [col, row];
+  examples.push(at); refresh();
+  if (await ask()) return;
+  examples.splice(examples.indexOf(at), 1); refresh(); // a place that cannot be asked does not block the class
+}
 
 let asking = 0;
 async function ask() {
   const given = classes.filter((c) => c.name);
-  if (!given.length) return;
+  if (!given.length) return true;
   const mine = ++asking, threshold = +by("threshold").value || null;
   const began = performance.now();
   say("asking …");
   try {
-    const found = await call("ask", {body: {classes: given.map(({name, words, examples, colour}) => ({name, words, examples, colour})), background: by("background").value.trim() || "auto", threshold}});
-    if (mine !== asking) return;
+    const found = await call("ask", {body: {classes: given.map(({name, words, examples, colour, offset}) => ({name, words, examples, colour, offset})), background: by("background").value.trim() || "auto", threshold}});
+    if (mine !== asking) return true;
     show(found); repaint(); refresh();
     say("");
     labels.once("idle", async () => {
@@ -130,7 +135,8 @@ async function ask() {
       const whole = await call("state").catch(() => null); // with what classes cover
       if (whole && mine === asking) show(whole);
     });
-  } catch (error) { if (mine === asking) say(error.message, true); }
+  } catch (error) { if (mine === asking) say(error.message, true); return false; }
+  return true;
 }
 
 async function look(col, row) {
@@ -150,14 +156,17 @@ async function save(event) {
   event.preventDefault();
   try { saved(await call("save", {body: {name: by("name").value}})); } catch (error) { say(error.message, true); }
 }
+let waiting = false;
 async function saved(found) {
   const text = found.running ? `writing … ${found.seconds} s` : found.error ? found.error : `written in ${found.seconds} s:\n${found.files.join("\n")}`;
   by("command").hidden = false;
   by("command").textContent = `${found.command}\n\n${text}`;
   by("command").dataset.done = found.done;
-  if (!found.running) return;
+  if (!found.running || waiting) return;
+  waiting = true; // one at a time
   await new Promise((done) => setTimeout(done, 500));
-  try { saved((await call("state")).saving); } catch (error) { say(error.message, true); }
+  waiting = false;
+  try { saved(await call("saving")); } catch (error) { say(error.message, true); }
 }
 
 // --- how it looks
@@ -184,6 +193,7 @@ addEventListener("DOMContentLoaded", async () => {
   classes = state.classes.length ? state.classes.map((c) => ({...c})) : [{name: "", words: [], examples: [], colour: null}];
   by("background").value = state.background;
   by("threshold").value = state.threshold || 0;
+  if (state.saving) saved(state.saving);
   start(); fields(); opacity(); swipe();
   say(state.notes.join(" "));
   by("add").onclick = () => { classes.push({name: "", words: [], examples: [], colour: null}); fields(); by("classes").lastChild.querySelector("input:not([type=color])").focus(); };
