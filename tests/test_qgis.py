@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -44,6 +45,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
     given = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     given |= {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(run), "QT_QPA_PLATFORM": "offscreen"}
     return given | {"GEOOVSEG_COMMAND": COMMAND, "QGIS_PLUGIN": str(PLUGIN.parent)}
+
+
+def polygons_of_two(source: Path, target: Path) -> None:
+    """Everything as grass in the first layer, as tree in the second."""
+    table = geopandas.read_file(source, layer="classes")[["geometry"]]
+    for layer, name in (("a", "grass"), ("b", "tree")):
+        table.assign(class_name=name).to_file(target, layer=layer, driver="GPKG")
 
 
 def _run(environment: dict[str, str], name: str, most: float = 1000, **parameters: Any) -> dict[str, Any]:
@@ -104,6 +112,19 @@ def test_scripts_run_every_algorithm(environment: dict[str, str], scene: Path, t
     with rasterio.open(labels) as before, rasterio.open(tmp_path / "c.tif") as after:
         assert (before.read(1) == after.read(1)).mean() > 0.95
         assert set(np.unique(after.read(1))) <= {0, 1, 2, 255}
+    polygons_of_two(polygons, tmp_path / "two.gpkg")
+    for name, layer in (
+        ("b", f"{tmp_path / 'two.gpkg'}|layername=b"),
+        ("f", f"{tmp_path / 'two.gpkg'}|layername=a|subset=fid<2"),
+    ):
+        run("apply", LABELS=labels, EDITS=layer, CORRECTED=tmp_path / f"{name}.tif")
+    with rasterio.open(tmp_path / "b.tif") as other, rasterio.open(tmp_path / "f.tif") as same:
+        trees, grass = (np.count_nonzero(other.read(1) == code) for code in (1, 2))
+        assert trees > 50 * grass  # of the layer that was chosen, but for regions too small for a polygon
+        assert np.count_nonzero(same.read(1) == 1) > 1000  # the filter leaves one polygon
+    run("evaluate", LABELS=labels, TRUTH=f"{tmp_path / 'two.gpkg'}|layername=b", FIGURES=tmp_path / "g.json")
+    run("stats", LABELS=labels, ZONES=f"{tmp_path / 'two.gpkg'}|layername=b", OUTPUT=tmp_path / "t.gpkg")
+    assert "grass" not in json.loads((tmp_path / "g.json").read_text())["classes"]
     missing = {**environment, "GEOOVSEG_COMMAND": str(tmp_path / "nowhere")}
     found = subprocess.run(
         [PROCESS, "run", "geoovseg:vectorize", f"--LABELS={labels}", f"--POLYGONS={tmp_path / 'x.gpkg'}"],

@@ -1,6 +1,7 @@
 """What can be done from the toolbox; each algorithm is a command of geoovseg and its options."""
 
 from qgis.core import (
+    QgsMapLayerType,
     QgsProcessing,
     QgsProcessingAlgorithm,
     QgsProcessingException,
@@ -25,6 +26,7 @@ from .command import run
 
 METHODS = ("segearth", "clearclip", "sclip", "naclip", "clip", "maskclip", "gem", "resclip", "proxyclip", "reattnclip",
            "coninfer", "direct-op", "direct-mv", "trident", "corrclip", "resegclip")  # fmt: skip
+SHAPES = ["gpkg", "shp", "geojson", "json", "fgb", "kml", "gml", "sqlite", "gdb", "tab", "parquet"]
 UPSAMPLE = ("auto", "guided", "bilinear")
 
 
@@ -58,13 +60,27 @@ class Algorithm(QgsProcessingAlgorithm):
             parameter.setFlags(parameter.flags() | QgsProcessingParameterDefinition.FlagAdvanced)
         self.addParameter(parameter)
 
-    def layer_file(self, parameters, name, context, raster=True):
-        """The file of a layer. Raises QgsProcessingException for one that is no file."""
-        read = self.parameterAsRasterLayer if raster else self.parameterAsVectorLayer
-        layer = read(parameters, name, context)
+    def raster_file(self, parameters, name, context):
+        """The file of a raster layer. Raises QgsProcessingException for one that is no file."""
+        layer = self.parameterAsRasterLayer(parameters, name, context)
+        if layer is None:
+            raise QgsProcessingException(self.invalidRasterError(parameters, name))
+        if layer.providerType() != "gdal":
+            raise QgsProcessingException(
+                f"{layer.name()} is no file but comes from a service; save it as a file first."
+            )
+        return layer.source().split("|")[0]
+
+    def vector_file(self, parameters, name, context, feedback):
+        """File and --layer of a vector layer; what is filtered or no file is written into one first."""
+        layer = self.parameterAsVectorLayer(parameters, name, context)
         if layer is None:
             raise QgsProcessingException(self.invalidSourceError(parameters, name))
-        return layer.source().split("|")[0]
+        formats = [] if layer.subsetString() else SHAPES  # none: a copy of what is left
+        path, inside = self.parameterAsCompatibleSourceLayerPathAndLayerName(
+            parameters, name, context, formats, "gpkg", feedback
+        )
+        return [path, "--layer", inside] if inside else [path]
 
     def text(self, parameters, name, context):
         return self.parameterAsString(parameters, name, context).strip()
@@ -162,7 +178,7 @@ class Segment(Algorithm):
         self.put_labels()
 
     def processAlgorithm(self, parameters, context, feedback):  # noqa: N802
-        scene = self.layer_file(parameters, "SCENE", context)
+        scene = self.raster_file(parameters, "SCENE", context)
         options, results = self.outputs(parameters, context)
         run(["segment", scene, *self.asked(parameters, context), *self.seen(parameters, context), *options, "--json",
              "--progress", "json"], feedback)  # fmt: skip
@@ -179,7 +195,7 @@ class Encode(Algorithm):
         self.put(QgsProcessingParameterFolderDestination("FEATURES", "Features, a folder that ends in .zarr"))
 
     def processAlgorithm(self, parameters, context, feedback):  # noqa: N802
-        scene = self.layer_file(parameters, "SCENE", context)
+        scene = self.raster_file(parameters, "SCENE", context)
         folder = self.text(parameters, "FEATURES", context)
         folder = folder if folder.endswith(".zarr") else f"{folder}.zarr"
         options = ["-o", folder, "--overwrite", "--json", "--progress", "json"]
@@ -221,7 +237,7 @@ class Vectorize(Algorithm):
         for name in ("MIN_AREA", "SIMPLIFY"):
             if value := self.parameterAsDouble(parameters, name, context):
                 options += [f"--{name.lower().replace('_', '-')}", f"{value:g}"]
-        labels = self.layer_file(parameters, "LABELS", context)
+        labels = self.raster_file(parameters, "LABELS", context)
         run(["vectorize", labels, target, *options, "--overwrite", "--json"], feedback)
         return self.shown({"POLYGONS": target}, context)
 
@@ -241,13 +257,17 @@ class Evaluate(Algorithm):
         import json
 
         layer = self.parameterAsLayer(parameters, "TRUTH", context)
+        if layer is not None and layer.type() == QgsMapLayerType.VectorLayer:
+            truth = self.vector_file(parameters, "TRUTH", context, feedback)
+        else:
+            truth = [self.raster_file(parameters, "TRUTH", context)]
         options = []
         if field := self.text(parameters, "FIELD", context):
             options += ["--field", field]
         for pair in filter(None, self.text(parameters, "MAP", context).split(",")):
             options += ["--map", pair]
-        labels = self.layer_file(parameters, "LABELS", context)
-        found = run(["evaluate", labels, layer.source().split("|")[0], *options, "--json"], feedback)
+        labels = self.raster_file(parameters, "LABELS", context)
+        found = run(["evaluate", labels, *truth, *options, "--json"], feedback)
         for name, figures in found.get("classes", {}).items():
             feedback.pushInfo(f"{name}: IoU {figures['iou']}")
         feedback.pushInfo(f"mIoU {found.get('miou')}")
@@ -268,9 +288,9 @@ class Stats(Algorithm):
 
     def processAlgorithm(self, parameters, context, feedback):  # noqa: N802
         target = self.parameterAsOutputLayer(parameters, "OUTPUT", context)
-        labels = self.layer_file(parameters, "LABELS", context)
-        zones = self.layer_file(parameters, "ZONES", context, raster=False)
-        run(["stats", labels, zones, target, "--overwrite", "--json"], feedback)
+        labels = self.raster_file(parameters, "LABELS", context)
+        zones, *layer = self.vector_file(parameters, "ZONES", context, feedback)
+        run(["stats", labels, zones, target, *layer, "--overwrite", "--json"], feedback)
         return {"OUTPUT": target}
 
 
@@ -286,7 +306,7 @@ class Sample(Algorithm):
 
     def processAlgorithm(self, parameters, context, feedback):  # noqa: N802
         target = self.parameterAsOutputLayer(parameters, "POINTS", context)
-        labels = self.layer_file(parameters, "LABELS", context)
+        labels = self.raster_file(parameters, "LABELS", context)
         count, seed = (self.parameterAsInt(parameters, name, context) for name in ("COUNT", "SEED"))
         run(["sample", labels, target, "-n", str(count), "--seed", str(seed), "--overwrite", "--json"], feedback)
         return self.shown({"POINTS": target}, context)
@@ -310,12 +330,12 @@ class Apply(Algorithm):
 
     def processAlgorithm(self, parameters, context, feedback):  # noqa: N802
         target = self.parameterAsOutputLayer(parameters, "CORRECTED", context)
-        labels = self.layer_file(parameters, "LABELS", context)
-        edits = self.layer_file(parameters, "EDITS", context, raster=False)
+        labels = self.raster_file(parameters, "LABELS", context)
+        edits = self.vector_file(parameters, "EDITS", context, feedback)
         options = ["--field", self.text(parameters, "FIELD", context) or "class_name"]
         if self.parameterAsBoolean(parameters, "OUTSIDE", context):
             options += ["--outside", "background"]
-        run(["apply", labels, edits, "-o", target, *options, "--overwrite", "--json"], feedback)
+        run(["apply", labels, *edits, "-o", target, *options, "--overwrite", "--json"], feedback)
         return self.shown({"CORRECTED": target}, context)
 
 
