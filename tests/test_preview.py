@@ -335,3 +335,25 @@ def test_labels_of_two_dates_stand_side_by_side(pair: tuple[str, str], tmp_path:
         np.testing.assert_array_equal(pane, page[14:214, 14:314])
     with pytest.raises(UsageError, match="leave overlay and confidence aside"):
         preview(scene, labels, tmp_path / "x.png", beside=other, overlay=True)
+
+
+def test_a_class_has_one_colour_in_both_panes(write_raster: WriteRaster, tmp_path: Path) -> None:
+    """Its code and its own colour may differ; a class of the second alone gets a colour of its own."""
+    scene = write_raster(np.full((3, 200, 300), 100, np.uint8), "scene.tif")
+    codes = np.zeros((1, 200, 300), np.uint8)
+    codes[:, :, 100:200], codes[:, :, 200:] = 1, 2
+    paths = []
+    for name, names, order in (("a", ("road", "meadow"), (0, 1, 2)), ("b", ("shed", "meadow", "road"), (0, 3, 2))):
+        colours = [LegendEntry(0, "", c).colour for c in ("#ff0000", "#00ff00", "#0000ff")]
+        record = {
+            "classes": [[n, [n], c] for n, c in zip(names, colours, strict=False)],
+            "background": ["x"],
+            "threshold": None,
+        }
+        paths.append(write_raster(np.array(order, np.uint8)[codes], f"{name}.tif", tags={RUN_TAG: json.dumps(record)}))
+        with rasterio.open(paths[-1], "r+") as dst:
+            dst.write_colormap(1, {n: (*LegendEntry(0, "", c).rgb, 255) for n, c in enumerate(colours, start=1)})
+    first, second = _panes(preview(scene, paths[0], tmp_path / "p.png", size=900, beside=paths[1]), 900, 600)
+    np.testing.assert_array_equal(first, second)
+    swatches = _swatches(tmp_path / "p.png", 620)
+    assert len({tuple(colour) for colour in swatches}) == len(swatches) == 4  # background, road, meadow, shed

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from geoovseg import report, segment
+from geoovseg import encode, report, segment
 from geoovseg.demo.files import write_scene
 from geoovseg.errors import OutputError, UsageError
 
@@ -74,3 +74,26 @@ def test_what_would_be_lost_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists already"):
         report(folder / "scene_labels.tif", tmp_path / "r.html")
     assert (tmp_path / "r.html").read_text() == "mine"
+
+
+def test_labels_of_features_and_of_other_bands_have_their_picture(folder: Path, tmp_path: Path) -> None:
+    with rasterio.open(folder / "scene.tif") as src:
+        bands, profile = src.read([3, 2, 1, 1, 1]).astype("uint16") * 30, {**src.profile, "count": 5, "dtype": "uint16"}
+    with rasterio.open(tmp_path / "five.tif", "w", **{**profile, "photometric": "minisblack"}) as dst:
+        dst.write(bands)
+    given = {"bands": [3, 2, 1], "scale": "0,9000", "model": "demo"}
+    segment(tmp_path / "five.tif", "road,water", output=tmp_path / "a_labels.tif", **given)  # type: ignore[arg-type]
+    encode(tmp_path / "five.tif", **given)  # type: ignore[arg-type]
+    segment(tmp_path / "five_features.zarr", "road,water", output=tmp_path / "b_labels.tif")
+    for name in "ab":
+        report(tmp_path / f"{name}_labels.tif", tmp_path / f"{name}.html")
+        assert 'src="data:image/jpeg;base64,' in (tmp_path / f"{name}.html").read_text()
+
+
+def test_an_image_that_is_found_but_does_not_fit_costs_the_picture_alone(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "l.tif").write_bytes((folder / "scene_labels.tif").read_bytes())
+    write_scene(tmp_path, 5, 100, 120)
+    report(tmp_path / "l.tif", tmp_path / "r.html")
+    assert "There is no picture: " in (tmp_path / "r.html").read_text()
+    with pytest.raises(UsageError, match="labels of another scene"):
+        report(tmp_path / "l.tif", tmp_path / "s.html", scene=tmp_path / "scene.tif")

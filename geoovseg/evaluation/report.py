@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from geoovseg.errors import GeoOVSegError, OutputError, SceneError, UsageError, first_line
-from geoovseg.files import as_path, whole
+from geoovseg.features.store import FeatureStore
+from geoovseg.files import as_path, is_store, whole
 from geoovseg.labels.areas import HECTARE
 from geoovseg.labels.contents import Counts, chunks, classes_of, read_stored
 from geoovseg.labels.names import is_one_of
@@ -85,7 +86,7 @@ def report(
         entries, counts = classes_of(src, None if ellipsoid is None else partial(areas_of, ellipsoid, src.transform))
         facts = _facts(src)
     parts = [
-        *_picture(source, _beside(source, record, scene)),
+        *_pictured(source, record, scene),
         *_areas(entries, counts),
         *_confidence(_confidence_of(source, confidence)),
         *(_record(record) if record else []),
@@ -113,6 +114,10 @@ def _beside(labels: str, record: RunRecord | None, given: str | os.PathLike[str]
     if given is not None:
         return os.fspath(given)
     path = os.path.join(os.path.dirname(labels), record.scene) if record and record.scene else ""
+    if is_store(path):
+        with suppress(GeoOVSegError):
+            store = FeatureStore(path)
+            path = store.about.scene_of(store.path) or ""
     return path if os.path.isfile(path) else None
 
 
@@ -123,15 +128,28 @@ def _confidence_of(labels: str, given: str | os.PathLike[str] | None) -> str | N
     return path if labels.endswith("_labels.tif") and os.path.isfile(path) else None
 
 
-def _picture(labels: str, scene: str | None) -> Iterator[str]:
-    """Scene and labels side by side. Raises what `preview` raises; without a scene there is none."""
+def _pictured(labels: str, record: RunRecord | None, given: str | os.PathLike[str] | None) -> Iterator[str]:
+    """Scene and labels side by side, or why there is no picture. Raises what `preview` raises for a scene as given."""
+    scene = _beside(labels, record, given)
     if scene is None:
         yield "<p>The image is not beside the labels, so there is no picture; <code>--scene</code> names it.</p>"
         return
+    try:
+        yield _picture(labels, scene, record)
+    except GeoOVSegError as error:
+        if given is not None:
+            raise
+        yield f"<p>There is no picture: {escape(first_line(error))}; <code>--scene</code> names another image.</p>"
+
+
+def _picture(labels: str, scene: str, record: RunRecord | None) -> str:
+    """The scene as the run saw it, and its labels. Raises what `preview` raises."""
+    bands = record.bands if record and record.bands else None
+    scale = f"{record.scale[0]},{record.scale[1]}" if record and record.scale else "auto"
     with tempfile.TemporaryDirectory(prefix="geoovseg-report-") as folder:
-        picture = preview(scene, labels, Path(folder, "picture.jpg"), size=900).picture
-        content = base64.b64encode(Path(picture).read_bytes()).decode()
-    yield f'<img src="data:image/jpeg;base64,{content}" alt="The image, and its labels over it">'
+        page = preview(scene, labels, Path(folder, "picture.jpg"), bands=bands, scale=scale, size=900)
+        content = base64.b64encode(Path(page.picture).read_bytes()).decode()
+    return f'<img src="data:image/jpeg;base64,{content}" alt="The image, and its labels over it">'
 
 
 def _areas(entries: Sequence[LegendEntry], counts: Counts) -> Iterator[str]:

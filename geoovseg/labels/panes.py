@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from geoovseg.labels.contents import Counts
+from geoovseg.labels.contents import Counts, named
 from geoovseg.labels.page import Entry, compose, hatched
 from geoovseg.labels.paint import Colour, Layer, over
 from geoovseg.labels.styles import LegendEntry
+from geoovseg.prompts import customary_colour, fold
 
 SHOWN = 60
 """Classes in a legend at most."""
@@ -49,20 +50,47 @@ def page_of(looked: Looked, *, overlay: bool) -> Image.Image:
 
 
 def page_of_two(first: Looked, second: Looked) -> Image.Image:
-    """Labels beside others, with the shares of both in one legend."""
+    """Labels beside others, with the shares of both in one legend; a class of both has one colour."""
+    second = replace(second, drawn=_coloured_as(first.drawn, second.drawn))
     (one, seen), (two, other) = _painted(first), _painted(second)
-    before, after = ({e.text: e for e in _legend(*each)} for each in ((first.drawn, seen), (second.drawn, other)))
-    entries = [
-        replace(
-            before.get(text) or after[text], share=f"{_share(before, text)} \u2192 {_share(after, text)}", faint=False
-        )
-        for text in dict.fromkeys([*before, *after])
-    ]
-    return compose([one, two], [*entries, *(_lacking(first) or _lacking(second))], first.metres)
+    lines = _of_both(_by_name(first.drawn, seen), _by_name(second.drawn, other))
+    return compose([one, two], [*lines, *(_lacking(first) or _lacking(second))], first.metres)
 
 
-def _share(entries: Mapping[str, Entry], text: str) -> str:
-    return entries[text].share if text in entries else "0 %"
+def _coloured_as(first: Drawn, second: Drawn) -> Drawn:
+    """The second with the colours that the first has for its classes, and for others with none of these."""
+    known = {fold(entry.name): entry.colour for entry in first.entries if entry.code}
+    taken = set(known.values())
+    colours = []
+    for number, entry in enumerate(second.entries):
+        name = fold(entry.name)
+        other = customary_colour(name, number, taken) if entry.colour in taken else entry.colour
+        colours.append(known.get(name, other))
+        taken.add(colours[-1])
+    entries = [replace(entry, colour=colour) for entry, colour in zip(second.entries, colours, strict=True)]
+    table = np.array([entry.rgb for entry in entries], np.uint8).reshape(-1, 3)
+    return replace(second, entries=entries, layer=replace(second.layer, colours=table))
+
+
+def _by_name(drawn: Drawn, seen: Sequence[Colour]) -> dict[str, tuple[float, Colour]]:
+    """Share and colour of classes by their names, as far as they are in the picture; else their own colour."""
+    shares = {name: drawn.counts.share(entry.code) for name, entry in named(drawn.entries).items()}
+    return {name: (share, colour) for (name, share), colour in zip(shares.items(), seen, strict=True)}
+
+
+def _of_both(before: Mapping[str, tuple[float, Colour]], after: Mapping[str, tuple[float, Colour]]) -> list[Entry]:
+    """Lines of a legend with both shares; of very many classes the most frequent, and how many more there are."""
+    names = list(dict.fromkeys([*before, *after]))
+    pairs = {name: [each.get(name, (0.0, None))[0] for each in (before, after)] for name in names}
+    shown = sorted(names, key=lambda name: -max(pairs[name]))[:SHOWN]
+    found = []
+    for name in names:
+        if name in shown:
+            (one, two), source = pairs[name], before if pairs[name][0] or name not in after else after
+            text = f"{percent(one)} \u2192 {percent(two)}"
+            found.append(Entry(text=name, share=text, colour=source[name][1], faint=not (one or two)))
+    rest = len(names) - len(shown)
+    return [*found, Entry(text=f"and {rest} more", colour=(255, 255, 255))] if rest else found
 
 
 def _painted(looked: Looked) -> tuple[Image.Image, list[Colour]]:
