@@ -41,6 +41,7 @@ def test_the_notebook_runs_from_nothing(tmp_path: Path) -> None:
     shown = [out["data"].get("text/html", "") for each in outputs for out in each if "data" in out]
     pictures = [_picture(html) for html in shown if PICTURE.search(html)]
     assert len(pictures) == 2
+    assert "Warning" not in "".join(out.get("text", "") for each in outputs for out in each)
     assert all(picture.std() > 20 for picture in pictures)
     assert any("cells of" in html for html in shown)
     assert (tmp_path / "notebook" / "report.html").stat().st_size > 20_000

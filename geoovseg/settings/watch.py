@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,7 +47,9 @@ class Watch:
 
 def bar() -> Progress:
     """A bar that begins with the first windows, and closes with the last."""
-    from tqdm.auto import tqdm  # slow to import
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a notebook without ipywidgets has a bar of text
+        from tqdm.auto import tqdm  # slow to import
 
     mine: list[Any] = []
 
