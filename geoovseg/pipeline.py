@@ -32,6 +32,7 @@ from geoovseg.settings import Settings, StrPath, Watch
 from geoovseg.tiles.cut import check_per_tile
 from geoovseg.tiles.cut import per_tile as cut_per_tile
 from geoovseg.tiles.join import tiles_of, vrt_of
+from geoovseg.trace import stretch
 from geoovseg.usage import Usage, peak_rss_mb, told
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.plan import BLOCK, Panel
@@ -176,8 +177,9 @@ def compute(job: Job, run: Run, executor: Executor, watch: Watch) -> tuple[int, 
     wanted = [len(parts) if stored else job.count(parts) for parts in groups]
     done, seen, left, together = Counter[int](), Counter[int](), sum(map(len, groups)), job.facts.planned
     for number, step in executor.run(job, groups, watch.stopped):
-        for part in step.finished:
-            run.keep(part)
+        with stretch("keep"):
+            for part in step.finished:
+                run.keep(part)
         left -= len(step.finished)
         seen[number], together = step.windows, min(together, step.together or together)
         so_far = done[number] + len(step.finished) if stored else step.windows

@@ -11,6 +11,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from geoovseg.trace import stretch
+
 _PROCESS = Path("/proc/self")
 
 
@@ -40,7 +42,8 @@ class Usage:
         """Add the time of a block to a stage."""
         start = time.perf_counter()
         try:
-            yield
+            with stretch(name):
+                yield
         finally:
             self._stages[name] = self._stages.get(name, 0.0) + time.perf_counter() - start
 

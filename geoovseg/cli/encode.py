@@ -12,11 +12,13 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.listing import listed
 from geoovseg.cli.output import data, talk
+from geoovseg.cli.profile import profiled
 from geoovseg.cli.progress import Progress
 from geoovseg.cli.scenes import PARTLY, Task, each, ready_folder
 from geoovseg.errors import InterruptedRunError, UsageError
 from geoovseg.settings import Settings, Watch
 from geoovseg.signals import StopSignals
+from geoovseg.trace import stretch
 
 if TYPE_CHECKING:
     from geoovseg.run.result import EncodeResult
@@ -35,6 +37,7 @@ def command(
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
     progress: o.ProgressOpt = "auto",
+    profile: o.ProfileOpt = None,
     **given: Any,
 ) -> None:
     """Keep the features of images, to ask them for any words in seconds.
@@ -50,13 +53,20 @@ def command(
     todo = [Task(scene=scene, output=None, overwrite=settings.overwrite) for scene in found]
     if dry_run:
         raise typer.Exit(each(todo, partial(_would, settings, json), json=json, quiet=quiet))
-    from geoovseg.segmenter import encoding  # slow to import
+    with profiled(profile, settings, quiet=quiet):
+        code = _all(todo, settings, json, quiet)
+    raise typer.Exit(code)
 
-    shown = Progress(found, quiet=quiet)
+
+def _all(todo: list[Task], settings: Settings, json: bool, quiet: bool) -> int:
+    """Keep the features of scenes, one after the other; returns the exit code."""
+    with stretch("import"):
+        from geoovseg.segmenter import encoding
+
+    shown = Progress([task.scene for task in todo], quiet=quiet)
     with StopSignals(lambda text: talk(text, quiet=quiet)) as stop, closing(shown), encoding(settings) as encode:
         one = partial(_encode, encode, json, quiet, shown, stop)
-        code = each(todo, one, json=json, quiet=quiet)
-    raise typer.Exit(code)
+        return each(todo, one, json=json, quiet=quiet)
 
 
 def _would(settings: Settings, json: bool, task: Task) -> int:

@@ -89,6 +89,11 @@ ProgressOpt = Annotated[
         callback=lambda value: _progress(value), rich_help_panel="Output",
     ),
 ]  # fmt: skip
+ProfileOpt = Annotated[
+    str | None,
+    typer.Option("--profile", help="Where the time went, as a Chrome trace.", metavar="FILE.json",
+                 rich_help_panel="Output"),
+]  # fmt: skip
 QuietOpt = Annotated[
     bool, typer.Option("--quiet", help="Show only warnings and errors on standard error.", rich_help_panel="Output")
 ]

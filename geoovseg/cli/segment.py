@@ -15,6 +15,7 @@ import typer
 from geoovseg.cli import options as o
 from geoovseg.cli.output import data, talk
 from geoovseg.cli.plans import dry_runs
+from geoovseg.cli.profile import profiled
 from geoovseg.cli.progress import Progress
 from geoovseg.cli.questions import questions
 from geoovseg.cli.remarks import found, hints, remarks
@@ -26,6 +27,7 @@ from geoovseg.models.cards import model_card
 from geoovseg.network import public
 from geoovseg.settings import Settings
 from geoovseg.signals import StopSignals
+from geoovseg.trace import stretch
 from geoovseg.vocabulary import parse_background, read_classes
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def command(
     json: o.JsonOpt = False,
     quiet: o.QuietOpt = False,
     progress: o.ProgressOpt = "auto",
+    profile: o.ProfileOpt = None,
     **given: Any,
 ) -> None:
     """Segment images by words into label rasters.
@@ -63,7 +66,7 @@ def command(
     asked = Asked(
         settings=settings, per_tile=per_tile, mosaic=mosaic, stack=stack, dry_run=dry_run, assets=assets, stac=stac
     )  # fmt: skip
-    with settings.access(), tasks(scenes, asked, quiet=quiet) as todo:
+    with profiled(profile, settings, quiet=quiet), settings.access(), tasks(scenes, asked, quiet=quiet) as todo:
         if dry_run:
             raise typer.Exit(dry_runs(todo, classes, settings, json=json, quiet=quiet))
         with StopSignals(lambda text: talk(text, quiet=quiet)) as stop:
@@ -160,7 +163,8 @@ class _Runs:
 
 
 def _segmenter(classes: Any, settings: Settings) -> Segmenter:
-    from geoovseg.segmenter import Segmenter
+    with stretch("import"):
+        from geoovseg.segmenter import Segmenter
 
     return Segmenter.of(classes, settings if _on_stores(settings) else replace(settings, vectors=None))
 
@@ -175,7 +179,8 @@ def _with_more(result: SegmentResult, task: Task, asked: Asked) -> SegmentResult
     if asked.settings.vectors is not None and not _on_stores(asked.settings):
         from geoovseg.segmenter import with_vectors
 
-        result = with_vectors(result, asked.settings, workers=0)
+        with stretch("polygons"):
+            result = with_vectors(result, asked.settings, workers=0)
     if asked.per_tile is not None:
         from geoovseg.tiles.cut import per_tile
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg.ops.classes import Won, best_word, shifted
+from geoovseg.trace import stretch
 
 CHUNK = 64
 """Cells that are compared at once, from a column that is a multiple of it: a product of always the same shape, so that
@@ -45,6 +46,10 @@ class Words:
 
     def class_scores(self, features: Tensor, col_off: int) -> Tensor:
         """Scores (C, rows, columns) of features (D, rows, columns) that begin at a column of the scene's cells."""
+        with stretch("words"):
+            return self._scored(features, col_off)
+
+    def _scored(self, features: Tensor, col_off: int) -> Tensor:
         depth, height, width = features.shape
         before = col_off % CHUNK
         padded = F.pad(features, (before, -(before + width) % CHUNK))

@@ -16,6 +16,7 @@ from geoovseg.features.fields import FieldRows, Fields, Gap, Guided, Plain
 from geoovseg.features.picture import Picture, Read
 from geoovseg.ops.guided import FIELDS, RADIUS, at_pixels
 from geoovseg.ops.upsample import mixed
+from geoovseg.trace import stretch
 from geoovseg.windows.plan import AT_ONCE, Cells, Panel, Span, TilePlan
 
 
@@ -152,7 +153,9 @@ class Pixels:
             if self._best:  # whole squares between cells
                 square = (self._row - self.cells.side // 2) // self.cells.side
                 last = min(end, (square + self._step) * self.cells.side + self.cells.side // 2)
-            yield self._best_of(rows, (self._row, last)) if self._best else self._all(rows, (self._row, last))
+            with stretch("upsample"):
+                found = (self._best_of if self._best else self._all)(rows, (self._row, last))
+            yield found
             self._row = last
 
     def _best_of(self, rows: FieldRows, span: Span) -> PixelRows:

@@ -33,6 +33,7 @@ from geoovseg.models.tips import Tips, TipsVit, load_tips
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
 from geoovseg.prompts import DEFAULT_TEMPLATES, templates
+from geoovseg.trace import stretch
 
 TOWERS: dict[Tower, type[ClipVit]] = {"clip": ClipVit, "pooled": PooledVit, "tips": TipsVit}
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -79,7 +80,8 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
     """
     card = model_card(name)
     path = find_weights(card)
-    whole, sha256 = load_whole(card), file_sha256(path)
+    with stretch("weights"):
+        whole, sha256 = load_whole(card), file_sha256(path)
     tower = whole[0].visual.to(device=device, dtype=PRECISIONS[precision])
     return ClipModel(
         card=replace(card, path=path),

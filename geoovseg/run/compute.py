@@ -33,6 +33,7 @@ from geoovseg.run.predictor import Predictor
 from geoovseg.run.stored import StoredScene, picture_of, plan_of
 from geoovseg.scene.reader import read_ahead
 from geoovseg.scene.scene import Scene
+from geoovseg.trace import stretch, until_each
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.blend import Blend, Rows, ScoreBlend
 from geoovseg.windows.plan import BLOCK, Panel, Part, Span
@@ -63,7 +64,10 @@ def finished_parts(context: Context, parts: Sequence[Part]) -> Iterator[Step]:
         for seen, rows in finished_rows(context, panel, span, tally, best=best):
             done: list[FinishedPart] = []
             if rows is not None:
-                done = builder.write(rows.row_off, panel.col_off, decided(context, rows, panel.col_off, *more))
+                with stretch("decide"):
+                    layers = decided(context, rows, panel.col_off, *more)
+                with stretch("write"):
+                    done = builder.write(rows.row_off, panel.col_off, layers)
             yield Step(seen, tuple(done), together=context.predictor.in_flight.count)
     finally:
         builder.close()
@@ -92,14 +96,15 @@ def _seen_rows(
     seen = 0
     for batch in read_batches(context, context.job.layout.windows_of(panel, span), tally):
         valid = torch.from_numpy(batch.known).to(context.predictor.device)
-        found = see(batch)
+        with stretch("model"):
+            found = see(batch)
         seen += len(batch)
         for n, window in enumerate(batch.windows):
-            for rows in blend.add([window], found[n : n + 1], valid[n : n + 1]):
+            for rows in until_each("blend", blend.add([window], found[n : n + 1], valid[n : n + 1])):
                 yield seen, rows
             tally.add([window])
         yield seen, None
-    for rows in blend.finish():
+    for rows in until_each("blend", blend.finish()):
         yield seen, rows
 
 
@@ -123,9 +128,9 @@ def stored_rows(scene: StoredScene, asked: Asked, panel: Panel, span: Span) -> I
     """Rows of pixels, of features that were kept."""
     store, device = scene.store, asked.words.text.device
     cells, pixels = asked.of(plan_of(store.about), store.about.cell, panel, span)
-    for first, vectors in store.rows(cells.span, cells.panel):
+    for first, vectors in until_each("read", store.rows(cells.span, cells.panel)):
         features = torch.from_numpy(vectors).to(device).permute(2, 0, 1)
-        for rows in pixels.add(CellRows(first, len(vectors), features)):
+        for rows in until_each("pixels", pixels.add(CellRows(first, len(vectors), features))):
             valid = store.valid((rows.row_off, rows.row_off + rows.count), panel)
             yield Rows(rows.row_off, rows.scores, torch.from_numpy(valid).to(device), rows.best)
 

@@ -15,6 +15,7 @@ from geoovseg.labels.parts import FinishedPart
 from geoovseg.run.compute import Context, Tally, read_batches
 from geoovseg.run.feature_parts import MASK, about_of_job, end_of, in_pixels, pixels_of
 from geoovseg.run.job import Step
+from geoovseg.trace import stretch, until_each
 from geoovseg.windows.plan import Cells, Part
 
 
@@ -30,12 +31,14 @@ def encoded_parts(context: Context, parts: Sequence[Part]) -> Iterator[Step]:
     seen = 0
     for batch in read_batches(context, plan.windows(*cells.pixels), tally):
         valid = torch.from_numpy(batch.known).to(predictor.device)
-        found = predictor.vectors(batch)
+        with stretch("model"):
+            found = predictor.vectors(batch)
         seen += len(batch)
         done: list[FinishedPart] = []
         for n, window in enumerate(batch.windows):
-            for rows in blend.add(window, found[n]):
-                done += build.add(rows)
+            for rows in until_each("blend", blend.add(window, found[n])):
+                with stretch("write"):
+                    done += build.add(rows)
             build.valid.add(window, valid[n])
             tally.add([window])
         yield Step(seen, tuple(done), together=predictor.in_flight.count)

@@ -17,6 +17,7 @@ from geoovseg.errors import SceneError
 from geoovseg.rasters.open import adopt, gdal_settings, native, raster_env
 from geoovseg.scene.renewed import Renewed
 from geoovseg.scene.scene import Scene
+from geoovseg.trace import stretch, until_each
 from geoovseg.windows.batch import TileBatch, join
 
 RETRY_AFTER = 0.2
@@ -40,18 +41,19 @@ def read_ahead(
     stop = threading.Event()
 
     def put(item: TileBatch | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
+        with stretch("ahead"):
+            while not stop.is_set():
+                try:
+                    ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+                return
 
     def work() -> None:
         try:
             with raster_env(), native(), Renewed(scene) as steady:
                 kept = (window for window in windows if not scene.lacks(window))
-                for item in _occupied(steady, kept, batch, skip):
+                for item in until_each("read", _occupied(steady, kept, batch, skip)):
                     if stop.is_set():
                         return
                     put(item)
@@ -64,7 +66,8 @@ def read_ahead(
     thread = threading.Thread(target=context.run, args=(work,), name="geoovseg-reader", daemon=True)
     thread.start()
     try:
-        while (item := ready.get()) is not None:
+        items: Iterator[TileBatch | BaseException] = iter(ready.get, None)
+        for item in until_each("wait", items):
             if isinstance(item, BaseException):
                 raise item
             yield item
