@@ -29,7 +29,7 @@ from shapely import LineString, Polygon
 from geoovseg.errors import GeoOVSegError, OutputError, SceneError, UsageError
 from geoovseg.evaluation import benchmark as bench
 from geoovseg.evaluation import datasets, tables
-from geoovseg.evaluation.prepared import Pair, image_of, truth_of
+from geoovseg.evaluation.prepared import Pair, image_of, pairs, truth_of
 from geoovseg.evaluation.results import Found, confusion, results
 from geoovseg.methods import METHODS, read_settings, releases, upsampled
 from geoovseg.methods.blocks import Cut
@@ -195,6 +195,35 @@ def test_results_of_another_run_are_not_gone_on_with(tmp_path: Path, monkeypatch
         _run(file, tmp_path)
 
 
+def test_images_that_were_changed_in_place_are_not_counted_as_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _ = _ready(tmp_path, monkeypatch)
+    _run(file, tmp_path)
+    image = tmp_path / "img" / "tile_2.png"
+    image.write_bytes(image.read_bytes()[:-1] + b"?")  # as large as before
+    with pytest.raises(OutputError, match="tile_2 has changed since"):
+        _run(file, tmp_path)
+
+
+def test_another_truth_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = _ready(tmp_path, monkeypatch)
+    _run(file, tmp_path)
+    file.write_text(file.read_text() + "buffer: 9\n")
+    with pytest.raises(OutputError, match=r'is of another run: truth was .*"buffer": 0\.0\}, and is now'):
+        _run(file, tmp_path)
+
+
+def test_lines_of_two_runs_side_by_side_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = _ready(tmp_path, monkeypatch)
+    whole = _run(file, tmp_path)
+    path = next((tmp_path / "out").glob("*.jsonl"))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[-1]]))
+    (found,) = results(tmp_path / "out", datasets.read_data_set(str(file)))
+    np.testing.assert_array_equal(found.confusions, whole.confusions)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -293,6 +322,24 @@ def test_a_split_names_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert looks.calls == 2
 
 
+def test_names_of_a_split_that_are_nowhere_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = _ready(tmp_path, monkeypatch)
+    (tmp_path / "val.txt").write_text("tile_0\nnothere\n")
+    with pytest.raises(UsageError, match="names nothere, which is not among the images"):
+        _run(file, tmp_path, split=str(tmp_path / "val.txt"))
+
+
+def test_a_split_takes_no_image_that_only_begins_alike(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    for name in ("a", "a.1", "b_x"):
+        for folder in ("img", "ann"):
+            _write(tmp_path / folder / f"{name}.png", np.zeros((1, 8, 8), int))
+    (tmp_path / "val.txt").write_text("a.1\nb_x.jpg\n")
+    data = replace(datasets.read_data_set("loveda"), expect={}, image_suffix=".png", truth_suffix=".png")
+    both = pairs(data, str(tmp_path / "img"), str(tmp_path / "ann"), str(tmp_path / "val.txt"))
+    assert [pair.name for pair in both] == ["a.1", "b_x"]
+
+
 def test_images_of_a_context_are_seen_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, looks = _ready(tmp_path, monkeypatch)
     sizes: list[int] = []
@@ -377,6 +424,7 @@ def test_block_methods_are_run_as_their_releases_do(geoovseg: Any, tmp_path: Pat
     said["runs"] |= {name: {**said["runs"]["resegclip"], "settings": {}} for name in ("direct-op", "corrclip")}
     said["runs"]["corrclip"] |= {"crop": 56, "stride": 28, "scale": 40}
     said["runs"]["resegclip"] |= {"crop": 32, "stride": 16}
+    said["runs"]["reattnclip"] = {}  # without the learned upsampler
     (tmp_path / "potsdam.yaml").write_text(yaml.safe_dump(said))
     _miniature(datasets.read_data_set(str(tmp_path / "potsdam.yaml")), tmp_path)
     places = ["--images", str(tmp_path / "img"), "--truth", str(tmp_path / "ann"), "-o", str(tmp_path / "out")]
@@ -399,7 +447,7 @@ def test_block_methods_are_run_as_their_releases_do(geoovseg: Any, tmp_path: Pat
         ({"runs": {"clip": {"classes": "loveda", "threshold": "abc"}}}, "threshold 'abc' is no number from 0 to 1"),
         ({"runs": {"clip": {"classes": "loveda", "resize": 5}}}, r"resize as \[height, width\]"),
         ({"runs": {"clip": {"classes": "loveda", "context": 0}}}, "context 0 is no number from 1"),
-        ({"runs": {"clip": {"classes": 5}}}, "classes, templates, upsample and vfm are names"),
+        ({"runs": {"clip": {"classes": 5}}}, "classes, templates, upsample, vfm and sam are names"),
         ({"runs": {"clip": {"classes": "loveda", "background": 7}}}, "there are 7 classes, from 0"),
         ({"runs": {"clip": {"classes": "loveda", "colour": 7}}}, "has colour, which means nothing here"),
         ({"expect": 5}, "expect must be names with numbers"),

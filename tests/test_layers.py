@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "geoovseg"
-SMALL = frozenset({"errors", "files", "machine", "network", "numerals", "prompts", "signals", "trace", "usage", "vocabulary"})
+SMALL = frozenset(
+    {"errors", "files", "machine", "network", "numerals", "prompts", "signals", "trace", "usage", "vocabulary"}
+)
 RANKS = (
     {"cli"},
     {"demo", "explore"},

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from geoovseg.errors import UsageError
 from geoovseg.evaluation.chosen import chosen, words_of
+from geoovseg.evaluation.colours import read_colours
 from geoovseg.evaluation.datasets import DataSet, Release, read_data_set
 from geoovseg.evaluation.prepared import Pair, check_classes, digest_of, hash_of, image_of, pairs, truth_of
 from geoovseg.evaluation.results import Counted, Found, Kept, confusion
@@ -88,7 +89,7 @@ def benchmark(
     header = _header(data, release, own, protocol, hash_of(both, (images, truth)), sweep)
     header |= {"limit": limit, "split": split is not None}
     kept = Kept(Path(output), data, own.method, protocol, header, overwrite=settings.overwrite)
-    left = [group for group in _groups(both, release.context) if not kept.has([pair.name for pair in group])]
+    left = _left(kept, list(_groups(both, release.context)))
     if left:
         done = len(both) - sum(map(len, left))
         for group, (weights, counted) in zip(left, _seen(left, data, release, own, protocol, sweep), strict=True):
@@ -97,6 +98,18 @@ def benchmark(
             done += len(group)
             progress(done, len(both))
     return kept.found(data)
+
+
+def _left(kept: Kept, groups: Sequence[Sequence[Pair]]) -> list[Sequence[Pair]]:
+    """Groups that have not been seen. Raises OutputError for one that was, and has changed since."""
+    left = []
+    for group in groups:
+        names = [pair.name for pair in group]
+        if kept.has(names):
+            kept.check(names, [digest_of(pair) for pair in group])
+        else:
+            left.append(group)
+    return left
 
 
 def _seen(
@@ -207,9 +220,16 @@ def _header(
     return {
         "data_set": data.name,
         "labels": list(data.labels),
+        "truth": {
+            "code": data.code,
+            "colours": None if data.colours is None else {f"{k:06x}": v for k, v in read_colours(data.colours).items()},
+            "column": data.column,
+            "buffer": data.buffer,
+        },
         "method": settings.method,
         "protocol": protocol,
         "release": json.loads(json.dumps(asdict(release))) if protocol == "paper" else None,
+        "windows": None if protocol == "paper" else [settings.tile, settings.stride, settings.threshold],
         "settings": read_settings(settings.method, settings.settings),
         "model": settings.model,
         "vfm": settings.vfm,

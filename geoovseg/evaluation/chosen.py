@@ -34,6 +34,7 @@ def chosen(data: DataSet, settings: Settings, protocol: str) -> tuple[Release, S
         upsample=release.upsample if settings.upsample == "auto" else settings.upsample,
         templates=release.templates if settings.templates == Settings().templates else settings.templates,
         vfm=settings.vfm or (release.vfm if "vfm" in card(settings.method).needs else None),
+        sam=settings.sam or (release.sam if settings.sam_name else None),
     )
     return replace(release, classes=words or release.classes), own
 

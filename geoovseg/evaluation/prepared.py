@@ -42,7 +42,7 @@ def pairs(data: DataSet, images: str, truth: str, split: str | None = None) -> l
     """
     found = _stems(images, data.image_suffix)
     if split is not None:
-        found = _chosen(found, split)
+        found = _chosen(found, split, data.image_suffix)
     _check_count(data, len(found), images)
     both = [Pair(n, f"{images}/{n}{data.image_suffix}", f"{truth}/{n}{data.truth_suffix}") for n in found]
     missing = [os.path.relpath(pair.truth, truth) for pair in both if not os.path.isfile(pair.truth)]
@@ -58,15 +58,20 @@ def _stems(folder: str, suffix: str) -> list[str]:
     return sorted((path.removesuffix(suffix) for path in paths if path.endswith(suffix)), key=os.fsencode)
 
 
-def _chosen(found: Sequence[str], split: str) -> list[str]:
-    """Those that a file names, one a line, with or without suffix. Raises UsageError."""
+def _chosen(found: Sequence[str], split: str, suffix: str) -> list[str]:
+    """Those that a file names, one a line, with or without suffix. Raises UsageError, also for what is not there."""
     try:
         with open(split, encoding="utf-8") as file:
             lines = [line.strip() for line in file if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--split {split} cannot be read: {first_line(error)}") from error
-    wanted = {os.path.splitext(line)[0] for line in lines} | set(lines)
-    return [name for name in found if name in wanted or os.path.basename(name) in wanted]
+    known = {*found, *map(os.path.basename, found)}
+    tries = ((line, line.removesuffix(suffix), os.path.splitext(line)[0]) for line in lines)
+    wanted = [next((name for name in names if name in known), None) for names in tries]
+    if missing := [line for line, name in zip(lines, wanted, strict=True) if name is None]:
+        raise UsageError(f"--split {split} names {some(missing, 3)}, which is not among the images")
+    there = set(wanted)
+    return [name for name in found if name in there or os.path.basename(name) in there]
 
 
 def _check_count(data: DataSet, count: int, images: str) -> None:
@@ -166,7 +171,7 @@ def check_classes(data: DataSet, both: Sequence[Pair], *, all_of_it: bool) -> No
 def digest_of(pair: Pair) -> str:
     """SHA-256 of an image and its truth, as files."""
     said = hashlib.sha256()
-    for path in (pair.image, pair.truth):
+    for path in (pair.image, *_parts(pair.truth)):
         said.update(bytes.fromhex(file_sha256(Path(path))))
     return said.hexdigest()
 
@@ -175,6 +180,14 @@ def hash_of(both: Sequence[Pair], roots: Sequence[str]) -> str:
     """SHA-256 of the names and sizes of all files, seen from their folders."""
     said = hashlib.sha256()
     for pair in both:
-        for path, root in zip((pair.image, pair.truth), roots, strict=True):
-            said.update(os.fsencode(f"{os.path.relpath(path, root)} {os.path.getsize(path)}\n"))
+        for paths, root in zip(([pair.image], _parts(pair.truth)), roots, strict=True):
+            for path in paths:
+                said.update(os.fsencode(f"{os.path.relpath(path, root)} {os.path.getsize(path)}\n"))
     return said.hexdigest()
+
+
+def _parts(path: str) -> list[str]:
+    """A file, and of a shapefile those beside it that say names and coordinates."""
+    stem, suffix = os.path.splitext(path)
+    beside = [f"{stem}.{end}" for end in ("dbf", "prj", "cpg")] if suffix.lower() == ".shp" else []
+    return [path, *filter(os.path.isfile, beside)]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geoovseg.errors import OutputError, in_short
+from geoovseg.errors import OutputError, in_short, some
 from geoovseg.evaluation.datasets import UNKNOWN, DataSet
 from geoovseg.files import made_folder, whole
 
@@ -70,6 +70,7 @@ class Kept:
         self.path = folder / f"{data.name}_{method}_{protocol}.jsonl"
         self._header = header
         self._lines: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._weighed = False
         if self.path.exists() and not overwrite:
             self._take(read_lines(self.path))
 
@@ -91,10 +92,11 @@ class Kept:
 
         Raises OutputError where earlier images were seen with others.
         """
-        if self._lines and self._header["weights"] != weights:
+        if (self._lines or self._weighed) and self._header["weights"] != weights:
             raise OutputError(f"{self.path} was made with other weights; add --overwrite, or choose another -o")
-        self._header["weights"] = weights
-        self._write()
+        if not self._weighed:
+            self._header["weights"], self._weighed = weights, True
+            self._write()
 
     def _write(self) -> None:
         with whole(self.path) as part:
@@ -103,6 +105,14 @@ class Kept:
     def has(self, names: Sequence[str]) -> bool:
         """Whether some images have been seen."""
         return tuple(names) in self._lines
+
+    def check(self, names: Sequence[str], digests: Sequence[str]) -> None:
+        """Refuse images or truth that have changed since they were seen. Raises OutputError."""
+        before = self._lines[tuple(names)]["digests"]
+        if changed := [name for name, one, other in zip(names, before, digests, strict=True) if one != other]:
+            raise OutputError(
+                f"{some(changed, 3)} has changed since {self.path} was made; add --overwrite, or choose another -o"
+            )
 
     def add(self, names: Sequence[str], counted: Counted) -> None:
         """Keep what was found of some images."""
@@ -175,7 +185,8 @@ def results(folder: str | os.PathLike[str], data: DataSet) -> list[Found]:
         lines = read_lines(path)
         same = len(lines) > 1 and lines[0].get("data_set") == data.name
         if same and lines[0].get("labels") == list(data.labels):
-            found.append(_found(lines[0], lines[1:], len(data.labels)))
+            once = {tuple(line["images"]): line for line in lines[1:]}
+            found.append(_found(lines[0], list(once.values()), len(data.labels)))
     return found
 
 

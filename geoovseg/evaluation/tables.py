@@ -143,12 +143,15 @@ def _cells(data: DataSet, r: Row) -> list[str]:
 
 def _comparable(data: DataSet, found: Found) -> bool:
     """Whether a published figure is of the same model, images, words and settings, as far as that is known."""
-    said, usual = found.header, Settings()
+    said, usual = found.header, Settings(method=found.method)
     release = json.loads(json.dumps(asdict(data.release(found.method))))
     own = read_settings(found.method, release["settings"])
     same = said["release"] == release and said["settings"] == own and said["upsample"] == release["upsample"]
     whole = said["limit"] is None and data.expect.get("images") in (None, len(found.confusions))
-    return same and whole and (said["model"], said["templates"]) == (usual.model, usual.templates)
+    models = {"model": usual.model, "vfm": release["vfm"], "sam": release["sam"] or usual.sam_name}
+    choices = {**models, "templates": release["templates"], "regions": usual.regions_from}
+    part = said["split"] and data.expect.get("images") is None
+    return same and whole and not part and all(said.get(name) == value for name, value in choices.items())
 
 
 def _titles(data: DataSet) -> list[str]:

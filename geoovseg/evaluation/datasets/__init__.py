@@ -51,6 +51,7 @@ class Release:
     templates: str = "openai-80"
     upsample: str = "bilinear"
     vfm: str | None = None
+    sam: str | None = None
     context: int = 1
     """images that are corrected together"""
 
@@ -162,6 +163,8 @@ def _check(data: DataSet) -> None:
             raise ValueError(f"{name} must be names with numbers")
     if not isinstance(data.column, str) or not (_is(data.buffer, float) and 0 <= data.buffer <= 10_000):
         raise ValueError("column is a name, buffer metres from 0 to 10000")
+    if len(data.labels) < 2 and (data.code == "binary" or (data.code == "shapes" and not data.column)):
+        raise ValueError(f"code {data.code} has two labels or more: what is not drawn, and what is")
     if data.colours is not None:
         find_colours(data.colours)
     if not data.runs or not all(isinstance(run, Mapping) for run in data.runs.values()):
@@ -180,9 +183,11 @@ def _check_release(data: DataSet, method: str) -> None:
     resize = release.resize
     if resize is not None and (len(resize) != 2 or not all(_is(side, int) and side > 0 for side in resize)):
         raise ValueError(f"{method}: resize {list(resize)} is no height and width")
-    texts = (release.classes, release.templates, release.upsample, *([release.vfm] if release.vfm is not None else []))
+    texts = (release.classes, release.templates, release.upsample, *filter(None, (release.vfm, release.sam)))
     if not all(isinstance(text, str) for text in texts) or not isinstance(release.settings, Mapping):
-        raise ValueError(f"{method}: classes, templates, upsample and vfm are names, settings are names with values")
+        raise ValueError(
+            f"{method}: classes, templates, upsample, vfm and sam are names, settings are names with values"
+        )
     if release.background >= len(data.labels):
         raise ValueError(f"{method}: background {release.background}: there are {len(data.labels)} classes, from 0")
 

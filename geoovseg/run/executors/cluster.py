@@ -122,6 +122,9 @@ def room_of(ray: Any, settings: Settings) -> Room:
     cores = [int(node.get("CPU", 0)) for node in nodes]
     cpus = settings.worker_cpus or max(1, min([CORES, *filter(None, cores)]))
     gpus = sum(int(node.get("GPU", 0)) for node in nodes) if settings.device in ("auto", "cuda") else 0
+    if gpus and not settings.worker_cpus:  # every GPU has cores beside it
+        own = [int(node.get("CPU", 0)) // int(node["GPU"]) for node in nodes if node.get("GPU", 0) >= 1]
+        cpus = max(1, min([cpus, *own]))
     count = gpus or sum(each // cpus for each in cores)
     if not count and settings.workers == 1:
         raise UsageError(f"--ray {settings.ray}: no machine of the cluster has {cpus} cores, or a GPU")

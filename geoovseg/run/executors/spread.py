@@ -46,7 +46,8 @@ def on_cluster(work: Callable[[Item], Done], items: Sequence[Item], settings: Se
     """
     ray, ours = connected(str(settings.ray))
     room = room_of(ray, settings)
-    count = min(settings.workers if settings.workers > 1 else room.workers, len(items))
+    wanted = settings.workers if settings.workers > 1 else room.workers
+    count = min(wanted, max(1, room.workers), len(items))  # one that finds no place would be waited for
     environment = {"OMP_NUM_THREADS": str(room.cpus), **({"GEOOVSEG_OFFLINE": "1"} if is_offline() else {})}
     options: dict[str, Any] = {"num_cpus": room.cpus, "num_gpus": room.gpus, "max_restarts": -1, "max_task_retries": 3}
     begin = ray.remote(There).options(**options, runtime_env={"env_vars": environment})
