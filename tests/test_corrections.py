@@ -142,3 +142,12 @@ def test_what_cannot_be_applied_is_refused(labels: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="has no shape with a class"):
         apply(labels, nothing, tmp_path / "out.tif")
     assert not (tmp_path / "out.tif").exists()
+
+
+def test_polygons_that_are_all_somewhere_else_are_refused(labels: Path, tmp_path: Path) -> None:
+    edits = _edits(labels, tmp_path / "e.gpkg", [(_square(labels, 5000, 10, 20), "road")])
+    with pytest.raises(UsageError, match="none of the 1 polygons of .* is on "):
+        apply(labels, edits, tmp_path / "c.tif")
+    assert not (tmp_path / "c.tif").exists()
+    both = [(_square(labels, 5000, 10, 20), "road"), (_square(labels, 10, 10, 20), "road")]
+    assert apply(labels, _edits(labels, tmp_path / "f.gpkg", both), tmp_path / "c.tif").polygons == 2

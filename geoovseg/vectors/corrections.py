@@ -78,7 +78,8 @@ def apply(
     `outside`. Names are those of the column `field`, in any case; a name that the labels lack becomes a class of its
     own. Where the labels have no data there stays none.
 
-    Raises SceneError for what cannot be read, UsageError for a column that is not there, OutputError.
+    Raises SceneError for what cannot be read, UsageError for a column that is not there and for polygons that are all
+    somewhere else, OutputError.
     """
     target, source = as_path(output, "the labels"), os.fspath(labels)
     with raster_env(), opened(source, f"{source!r} as labels") as src:
@@ -93,6 +94,7 @@ def apply(
         told = {"file": os.path.basename(os.fspath(edits)), "sha256": _digest(edits), "polygons": len(drawn)}
         whole = replace(whole, edits=(*record.edits, {**told, "outside": outside}))
         grid = RasterGrid(height=src.height, width=src.width, crs=src.crs, transform=src.transform)
+        _check_there(drawn, grid, os.fspath(edits), source)
         profile = LabelProfile(grid, whole.colours, bool(whole.background))
         shapes = [(shape, codes[fold(name)]) for shape, name in drawn]
         beyond = None if outside is None else codes[fold(outside)]
@@ -128,6 +130,14 @@ def _drawn(edits: str, crs: Any, field: str, layer: str | None) -> tuple[list[tu
     if not found:
         raise UsageError(f"{edits} has no shape with a class in {field}")
     return found, without
+
+
+def _check_there(drawn: Sequence[tuple[Any, str]], grid: RasterGrid, edits: str, labels: str) -> None:
+    """Refuse polygons that are all beyond the labels. Raises UsageError."""
+    right, below = grid.width, grid.height
+    inside = shapely.Polygon([grid.transform * corner for corner in ((0, 0), (right, 0), (right, below), (0, below))])
+    if not any(shapely.box(*shape.bounds).intersects(inside) for shape, _ in drawn):
+        raise UsageError(f"none of the {len(drawn)} polygons of {edits} is on {labels}: of another scene, or system?")
 
 
 def _with_classes(record: RunRecord, names: Iterable[str]) -> RunRecord:
