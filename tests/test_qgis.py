@@ -91,7 +91,9 @@ def test_cancel_ends_a_run_and_leaves_no_labels(environment: dict[str, str], sce
 def test_scripts_run_every_algorithm(environment: dict[str, str], scene: Path, tmp_path: Path) -> None:
     """Encode, ask, polygons, figures, zones, points and corrections, one after the other, by qgis_process."""
     assert PROCESS is not None
-    subprocess.run([PROCESS, "plugins", "enable", "geoovseg_qgis"], env=environment, check=True, capture_output=True)
+    enable = [PROCESS, "plugins", "enable", "geoovseg_qgis"]
+    codes = [subprocess.run(enable, env=environment, check=False, capture_output=True).returncode for _ in range(2)]
+    assert 0 in codes, codes  # QGIS 3.22 itself crashes now and then as it ends
 
     def run(name: str, **given: object) -> None:
         pairs = [f"--{key}={value}" for key, value in given.items()]
