@@ -9,7 +9,7 @@ from pathlib import Path
 
 from geoovseg.cli.output import talk
 from geoovseg.errors import OutputError, UsageError, first_line
-from geoovseg.files import as_path, whole
+from geoovseg.files import as_path, write_whole
 from geoovseg.settings import Settings
 from geoovseg.trace import Trace, tracing
 
@@ -38,8 +38,7 @@ def profiled(file: str | None, settings: Settings, *, quiet: bool) -> Iterator[N
 
 def _write(trace: Trace, target: Path) -> None:
     try:
-        with whole(target) as part:
-            Path(part).write_text(trace.to_json(), encoding="utf-8")
+        write_whole(target, trace.to_json())
     except OSError as error:
         raise OutputError(f"cannot write {target}: {first_line(error)}") from error
 

@@ -38,11 +38,10 @@ def from_shapes(data: DataSet, image: str, truth: str) -> NDArray[np.uint8]:
 
 def _code(data: DataSet, truth: str, value: object) -> int:
     """The index of a class by its name in any case. Raises UsageError."""
-    folded = [label.casefold().replace("_", " ") for label in data.labels]
-    name = str(value).casefold().replace("_", " ")
-    if name not in folded:
+    index = data.index_of(str(value))
+    if index is None:
         raise UsageError(f"{truth} has shapes of {value!r}; {data.title} has {some(data.labels, 20)}")
-    return folded.index(name)
+    return index
 
 
 def _are_something(table: Any, column: str) -> Any:

@@ -146,10 +146,9 @@ def _from_colours(data: DataSet, path: str, bands: NDArray[np.uint8]) -> NDArray
         )
     colours = (bands[0].astype(np.int64) << 16) + (bands[1].astype(np.int64) << 8) + bands[2]
     found = np.full(colours.shape, UNKNOWN, np.uint8)
-    folded = [label.casefold().replace("_", " ") for label in data.labels]
     for colour, name in read_colours(data.colours).items():
-        if (fold := name.casefold().replace("_", " ")) in folded:
-            found[colours == colour] = folded.index(fold)
+        if (index := data.index_of(name)) is not None:
+            found[colours == colour] = index
     return found
 
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geoovseg.errors import GeoOVSegError, OutputError, SceneError, UsageError, first_line
-from geoovseg.features.store import FeatureStore
-from geoovseg.files import as_path, is_store, whole
+from geoovseg.features.store import about_of
+from geoovseg.files import as_path, is_store, write_whole
 from geoovseg.labels.areas import HECTARE
 from geoovseg.labels.contents import Counts, chunks, classes_of, read_stored
 from geoovseg.labels.names import is_one_of
 from geoovseg.labels.panes import percent
-from geoovseg.labels.preview import preview
+from geoovseg.labels.preview import embedded
 from geoovseg.labels.read import check_confidence, open_labels
 from geoovseg.labels.record import RunRecord
 from geoovseg.labels.styles import LegendEntry
@@ -95,8 +92,7 @@ def report(
     ]
     text = _page(title or os.path.basename(source), parts)
     try:
-        with whole(target) as part:
-            Path(part).write_text(text, encoding="utf-8")
+        write_whole(target, text)
     except OSError as error:
         raise OutputError(f"cannot write the report {target}: {first_line(error)}") from error
     return ReportResult(str(target))
@@ -116,8 +112,7 @@ def _beside(labels: str, record: RunRecord | None, given: str | os.PathLike[str]
     path = os.path.join(os.path.dirname(labels), record.scene) if record and record.scene else ""
     if is_store(path):
         with suppress(GeoOVSegError):
-            store = FeatureStore(path)
-            path = store.about.scene_of(store.path) or ""
+            path = about_of(path).scene_of(path) or ""
     return path if os.path.isfile(path) else None
 
 
@@ -146,10 +141,7 @@ def _picture(labels: str, scene: str, record: RunRecord | None) -> str:
     """The scene as the run saw it, and its labels. Raises what `preview` raises."""
     bands = record.bands if record and record.bands else None
     scale = f"{record.scale[0]},{record.scale[1]}" if record and record.scale else "auto"
-    with tempfile.TemporaryDirectory(prefix="geoovseg-report-") as folder:
-        page = preview(scene, labels, Path(folder, "picture.jpg"), bands=bands, scale=scale, size=900)
-        content = base64.b64encode(Path(page.picture).read_bytes()).decode()
-    return f'<img src="data:image/jpeg;base64,{content}" alt="The image, and its labels over it">'
+    return embedded(scene, labels, "jpeg", "The image, and its labels over it", bands=bands, scale=scale, size=900)
 
 
 def _areas(entries: Sequence[LegendEntry], counts: Counts) -> Iterator[str]:

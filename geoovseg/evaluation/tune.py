@@ -19,7 +19,7 @@ from scipy.special import log_softmax
 
 from geoovseg.errors import GeoOVSegError, OutputError, UsageError, first_line, some
 from geoovseg.features.store import FeatureStore
-from geoovseg.files import as_path, whole
+from geoovseg.files import as_path, write_whole
 from geoovseg.prompts import PLACES, class_lines, fold
 from geoovseg.run.asked import scores_at
 from geoovseg.run.asker import load_asker
@@ -27,7 +27,7 @@ from geoovseg.run.places import cells_of, crs_of
 from geoovseg.run.predictor import Predictor
 from geoovseg.run.stored import as_encoded
 from geoovseg.scene.marked import marked_by
-from geoovseg.scene.shapes import Choice, brought_to, read_shapes
+from geoovseg.scene.shapes import named_shapes
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import BACKGROUND, Classes, Vocabulary, read_classes
 
@@ -143,20 +143,12 @@ def _polygons(
     store: FeatureStore, edits: str, field: str, layer: str | None, words: Vocabulary
 ) -> tuple[list[tuple[int, list[tuple[int, int]]]], list[str]]:
     """Of each polygon its channel and its cells, and names that are no class. Raises SceneError, UsageError."""
-    table = read_shapes(edits, Choice(layer))
-    if field not in table.columns:
-        there = some([str(c) for c in table.columns if c != table.geometry.name], 20)
-        raise UsageError(f"--field {field}: {edits} has the columns {there}; choose the one of class names")
-    about, crs = store.about, crs_of(store.about)
-    if crs is not None and table.crs is not None:
-        table = brought_to(table, crs, edits)
+    about = store.about
     channels = {fold(name): number for number, name in enumerate(words.channels)}
     found, strange = [], set()
-    for shape, name in zip(table.geometry, table[field], strict=True):
-        if shape is None or shape.is_empty or not isinstance(name, str) or not name.strip():
-            continue
+    for shape, name in named_shapes(edits, crs_of(about), field, layer):
         if fold(name) not in channels:
-            strange.add(name.strip())
+            strange |= {name} - {""}
             continue
         try:
             cells = marked_by([shape], edits, cells_of(about), (about.rows, about.columns))
@@ -287,8 +279,7 @@ def _check_writable(words: Vocabulary, target: Path) -> None:
 
 def _write(target: Path, words: Vocabulary, offsets: Floats) -> None:
     try:
-        with whole(target) as part:
-            Path(part).write_text(_lines(target, words, offsets.tolist()), encoding="utf-8")
+        write_whole(target, _lines(target, words, offsets.tolist()))
     except OSError as error:
         raise OutputError(f"cannot write the class file {target}: {first_line(error)}") from error
 

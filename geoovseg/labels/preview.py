@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -100,6 +102,14 @@ def preview(
     _save(page, target)
     drawn = first.drawn
     return PreviewResult(picture=str(target), size=page.size, classes=_said(drawn), nodata=drawn.counts.nodata)
+
+
+def embedded(scene: str, labels: str, kind: str, alt: str, **looks: Any) -> str:
+    """A preview as an image that a page holds itself, `png` or `jpeg`. Raises what `preview` raises."""
+    with tempfile.TemporaryDirectory(prefix="geoovseg-") as folder:
+        made = preview(scene, labels, Path(folder, f"picture.{kind}"), **looks)
+        content = base64.b64encode(Path(made.picture).read_bytes()).decode()
+    return f'<img src="data:image/{kind};base64,{content}" alt="{alt}">'
 
 
 def _looked(

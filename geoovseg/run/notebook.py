@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from geoovseg.errors import GeoOVSegError
 from geoovseg.features.store import about_of
 from geoovseg.files import is_store
 from geoovseg.labels.panes import percent
-from geoovseg.labels.preview import preview
+from geoovseg.labels.preview import embedded
 
 SIDE = 360
 """Pixels of a pane of a picture."""
@@ -66,15 +63,8 @@ def _said(line: str) -> str:
 def _picture(scene: str, labels: str) -> str:
     with suppress(GeoOVSegError, OSError):
         seen = about_of(scene).scene_of(scene) if is_store(scene) else scene
-        return "" if seen is None else _drawn(seen, labels)
+        return "" if seen is None else embedded(seen, labels, "png", "the scene, and its labels over it", size=SIDE)
     return ""
-
-
-def _drawn(scene: str, labels: str) -> str:
-    with tempfile.TemporaryDirectory(prefix="geoovseg-") as folder:
-        made = preview(scene, labels, Path(folder, "picture.png"), size=SIDE)
-        content = base64.b64encode(Path(made.picture).read_bytes()).decode()
-    return f'<img src="data:image/png;base64,{content}" alt="the scene, and its labels over it">'
 
 
 def _classes(classes: Mapping[str, Mapping[str, Any]]) -> str:

@@ -20,7 +20,7 @@ from pyogrio.errors import CRSError, DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
 from rasterio._path import _parse_path, _vsi_path
 
-from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, SceneError, UsageError, did_you_mean, first_line
+from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, SceneError, UsageError, did_you_mean, first_line, some
 from geoovseg.files import LARGEST_SIDE, bytes_of, check_plain, within
 from geoovseg.network import FORBIDDEN, Seal, is_offline, is_remote, sealed
 from geoovseg.rasters.elsewhere import check_reachable
@@ -90,6 +90,22 @@ def read_shapes(name: str, choice: Choice) -> Any:
     if not isinstance(table, geopandas.GeoDataFrame):
         raise SceneError(f"{name} holds no shapes")
     return table
+
+
+def named_shapes(name: str, crs: Any, field: str, layer: str | None) -> list[tuple[Any, str]]:
+    """Shapes, in coordinates `crs` where both are known, each with its text in a column, empty where there is none.
+
+    Raises SceneError, UsageError for a column that is not there.
+    """
+    table = read_shapes(name, Choice(layer))
+    if field not in table.columns:
+        columns = some([str(c) for c in table.columns if c != table.geometry.name], 20)
+        raise UsageError(f"--field {field}: {name} has the columns {columns}; choose the one of class names")
+    if crs is not None and table.crs is not None:
+        table = brought_to(table, crs, name)
+    pairs = zip(table.geometry, table[field], strict=True)
+    there = ((shape, said) for shape, said in pairs if shape is not None and not shape.is_empty)
+    return [(shape, said.strip() if isinstance(said, str) else "") for shape, said in there]
 
 
 def brought_to(shapes: Any, crs: Any, name: str) -> Any:

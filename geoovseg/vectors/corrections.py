@@ -17,7 +17,7 @@ from rasterio.features import rasterize
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
-from geoovseg.errors import SceneError, UsageError, some
+from geoovseg.errors import SceneError, UsageError
 from geoovseg.files import as_path, bench
 from geoovseg.labels.areas import Piece
 from geoovseg.labels.names import Outputs, side_files, swap, writing
@@ -30,7 +30,7 @@ from geoovseg.prompts import customary_colour, fold
 from geoovseg.rasters.cog import piece, write_cog
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.rasters.open import opened, plain_open, raster_env
-from geoovseg.scene.shapes import Choice, brought_to, read_shapes
+from geoovseg.scene.shapes import named_shapes
 from geoovseg.windows.plan import BLOCK
 
 FIELD = "class_name"
@@ -113,23 +113,11 @@ def _digest(path: str | os.PathLike[str]) -> str | None:
 
 def _drawn(edits: str, crs: Any, field: str, layer: str | None) -> tuple[list[tuple[Any, str]], int]:
     """Shapes with the names of their classes, in their order, and how many have none. Raises SceneError, UsageError."""
-    table = read_shapes(edits, Choice(layer))
-    if field not in table.columns:
-        there = some([str(c) for c in table.columns if c != table.geometry.name], 20)
-        raise UsageError(f"--field {field}: {edits} has the columns {there}; choose the one of class names")
-    if crs is not None and table.crs is not None:
-        table = brought_to(table, crs, edits)
-    found, without = [], 0
-    for shape, name in zip(table.geometry, table[field], strict=True):
-        if shape is None or shape.is_empty:
-            continue
-        if not isinstance(name, str) or not name.strip():
-            without += 1
-        else:
-            found.append((shape, name.strip()))
+    shapes = named_shapes(edits, crs, field, layer)
+    found = [(shape, name) for shape, name in shapes if name]
     if not found:
         raise UsageError(f"{edits} has no shape with a class in {field}")
-    return found, without
+    return found, len(shapes) - len(found)
 
 
 def _check_there(drawn: Sequence[tuple[Any, str]], grid: RasterGrid, edits: str, labels: str) -> None:

@@ -90,6 +90,12 @@ class DataSet:
         """Methods whose releases are known to have run it, or that are run as its first release ran baselines."""
         return tuple(name if name != "default" else "segearth and the baselines" for name in self.runs)
 
+    def index_of(self, name: str) -> int | None:
+        """The index of a class by its name in any case, `_` being a space; none where there is no such class."""
+        folded = [label.casefold().replace("_", " ") for label in self.labels]
+        said = name.casefold().replace("_", " ")
+        return folded.index(said) if said in folded else None
+
     def release(self, method: str) -> Release:
         """What a method's release does. Raises UsageError where that is not known."""
         if method not in self.runs and ("default" not in self.runs or method in ALONE):
