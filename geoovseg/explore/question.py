@@ -54,6 +54,7 @@ class Question:
         words = asker.words
         self._words = replace(words, text=asker.text.cpu(), won=None)
         self._scores: dict[tuple[Chunk, int], Tensor] = {}
+        self._held = 0
         self._lock = Lock()
         self._covers = lru_cache(COVERS)(self._cover)
 
@@ -102,9 +103,12 @@ class Question:
         scores = self._words.class_scores(vectors.permute(2, 0, 1), 0)
         found = torch.cat([scores, vectors.any(2)[None].float()])
         with self._lock:
+            if key in self._scores:  # another thread was there first
+                return self._scores[key]
             self._scores[key] = found
-            while sum(each.nbytes for each in self._scores.values()) > SCORES_BYTES and len(self._scores) > 1:
-                self._scores.pop(next(iter(self._scores)))
+            self._held += found.nbytes
+            while self._held > SCORES_BYTES and len(self._scores) > 1:
+                self._held -= self._scores.pop(next(iter(self._scores))).nbytes
         return found
 
     @torch.inference_mode()
