@@ -1,4 +1,4 @@
-"""Make docs/qgis_dialog.png in a real QGIS: `QT_QPA_PLATFORM=offscreen qgis --nologo --code docs/qgis_dialog.py`.
+"""Make docs/qgis_dialog.png in a real QGIS: `xvfb-run -a qgis --nologo --code docs/qgis_dialog.py`.
 
 In the root of the repository, with what `make demo` wrote. The plugin's folder, qgis/, need not be installed.
 """
@@ -21,7 +21,8 @@ def draw() -> None:
         from geoovseg_qgis.plugin import GeoovsegPlugin
         from processing.gui.AlgorithmDialog import AlgorithmDialog
 
-        GeoovsegPlugin().initProcessing()
+        plugin = GeoovsegPlugin()  # kept: its provider ends with it
+        plugin.initProcessing()
         layer = QgsRasterLayer(str(ROOT / "demo" / "scene.tif"), "scene")
         QgsProject.instance().addMapLayer(layer)
         dialog = AlgorithmDialog(QgsApplication.processingRegistry().createAlgorithmById("geoovseg:segment"), False)
