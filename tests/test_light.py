@@ -1,4 +1,4 @@
-"""open_clip and timm come without torch's compiler and transformers, which are as they were for everybody else."""
+"""open_clip and timm come without torch's compiler, and in our own process open_clip without what it can do without."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ def _run(code: str) -> str:
     return found.stdout.strip()
 
 
-def test_neither_is_loaded_and_both_can_be() -> None:
+def test_in_our_own_process_neither_is_loaded_and_all_can_be() -> None:
     said = _run(
-        "import sys, geoovseg.models.light\n"
-        "heavy = [n for n in sys.modules if n.startswith(('torch._dynamo', 'torch._inductor', 'transformers'))]\n"
+        "import sys, geoovseg.machine\n"
+        "geoovseg.machine.make_ours()\n"
+        "import geoovseg.models.light\n"
+        "unused = ('torch._dynamo', 'torch._inductor', 'transformers', 'timm')\n"
+        "heavy = [name for name in sys.modules if name.startswith(unused)]\n"
         "import torch, transformers\n"
         "double = torch.compile(lambda x: 2 * x, backend='eager')\n"
         "import open_clip, timm, torchvision\n"
@@ -48,9 +51,30 @@ def test_libraries_that_ask_for_more_are_imported_in_the_usual_way() -> None:
         "    return whole(name, package)\n"
         "importlib.import_module = once\n"
         "import geoovseg.models.light as light\n"
-        "print(light.timm.__name__, light.open_clip.__name__)"
+        "print(light.timm().__name__, light.open_clip.__name__)"
     )
     assert said == "timm open_clip"
+
+
+def test_open_clip_is_whole_for_other_code_of_the_process() -> None:
+    said = _run(
+        "import sys, geoovseg.models.light, open_clip.timm_model as towers, open_clip.hf_model as texts\n"
+        "print(towers.timm.__name__, texts.transformers.__name__, 'torch._dynamo' in sys.modules)"
+    )
+    assert said == "timm transformers False"
+
+
+def test_in_our_own_process_towers_of_timm_are_made_when_they_are_asked_for() -> None:
+    said = _run(
+        "import geoovseg.machine\n"
+        "geoovseg.machine.make_ours()\n"
+        "from geoovseg.models import light\n"
+        "before = light.open_clip.timm_model.timm\n"
+        "light.timm()\n"
+        "tower = light.open_clip.model.TimmModel('vit_tiny_patch16_224', 8)\n"
+        "print(before, type(tower.trunk).__name__)"
+    )
+    assert said == "None VisionTransformer"
 
 
 def test_what_only_some_runs_use_is_not_loaded_by_others() -> None:

@@ -34,6 +34,7 @@ from geoovseg.cli import (
 from geoovseg.cli.options import Careful, Grouped
 from geoovseg.cli.output import data, plain_warnings, talk
 from geoovseg.errors import GeoOVSegError, NobodyListensError, PipeClosedError, printable
+from geoovseg.machine import make_ours
 from geoovseg.network import access
 from geoovseg.usage import package_version
 
@@ -87,6 +88,7 @@ def _root(
 
 def main() -> NoReturn:
     """Run the command line; errors a user can cause become one message and an exit code."""
+    make_ours()
     for name in ("SIGTERM", "SIGHUP"):  # of which Windows has one
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(getattr(signal, name), _terminate)

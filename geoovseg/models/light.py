@@ -1,8 +1,9 @@
 """open_clip and timm, imported without what they bring along and nothing here uses: torch's compiler, transformers.
 
 torchvision asks torch's compiler whether it could compile, and timm tells it what not to; both load all of it, more
-than torch itself. open_clip loads transformers, where that is installed, for text towers of the hub. While they are
-imported, these two are not there; afterwards they are, for whoever wants them.
+than torch itself. While they are imported it is not there; afterwards it is, for whoever wants it. open_clip loads
+transformers for text towers of the hub, and timm for image towers. In a process of our own it does without them, until
+`timm` is asked for; in that of others it finds what is installed, since it would never find it again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import Any
 
-COMPILER, UTILS, HUB = "torch._dynamo", "torch._dynamo.utils", "transformers"
-HEAVY = ("torchvision", "timm", "open_clip")
+from geoovseg.machine import is_ours
+
+COMPILER, UTILS, HUB, TIMM = "torch._dynamo", "torch._dynamo.utils", "transformers", "timm"
 
 
 def _plain(function: Callable[..., Any] | None = None, *args: Any, **more: Any) -> Any:
@@ -32,10 +35,10 @@ def _compiler() -> dict[str, ModuleType]:
 
 
 @contextmanager
-def _without() -> Iterator[None]:
-    """Neither the compiler nor transformers is there, unless somebody has imported them already."""
+def _without(*names: str) -> Iterator[None]:
+    """Neither the compiler nor these libraries are there, unless somebody has imported them already."""
     given: dict[str, Any] = {name: module for name, module in _compiler().items() if COMPILER not in sys.modules}
-    given |= {HUB: None} if HUB not in sys.modules else {}
+    given |= {name: None for name in names if name not in sys.modules}
     sys.modules.update(given)
     try:
         yield
@@ -45,17 +48,28 @@ def _without() -> Iterator[None]:
                 del sys.modules[name]
 
 
-def _imported() -> tuple[Any, Any]:
-    """Both libraries; in the usual way where a version of them asks for more."""
+def _imported(names: tuple[str, ...], without: tuple[str, ...]) -> Any:
+    """The last of some libraries; in the usual way where a version of them asks for more."""
     before = set(sys.modules)
     try:
-        with _without():
-            for name in HEAVY:
+        with _without(*without):
+            for name in names:
                 importlib.import_module(name)
     except Exception:  # of any kind: what other versions lack there
-        for name in [n for n in sys.modules if n not in before and n.partition(".")[0] in HEAVY]:
+        for name in [n for n in sys.modules if n not in before and n.partition(".")[0] in names]:
             del sys.modules[name]
-    return importlib.import_module("open_clip"), importlib.import_module("timm")
+    return importlib.import_module(names[-1])
 
 
-open_clip, timm = _imported()
+open_clip = _imported(
+    *((("torchvision", "open_clip"), (HUB, TIMM)) if is_ours() else (("torchvision", TIMM, "open_clip"), ()))
+)
+
+
+@cache
+def timm() -> Any:
+    """timm, which some models are made of; open_clip's own towers of it find it then, too."""
+    found = _imported((TIMM,), ())
+    if open_clip.timm_model.timm is None:
+        importlib.reload(open_clip.timm_model)  # its classes look for timm in their module, which stays the same
+    return found

@@ -22,9 +22,10 @@ from geoovseg.models.vit import ClipVit, Positions
 def pooled(config: dict[str, Any]) -> Any:
     """An empty model by a configuration of open_clip, whose image tower takes windows of any size."""
     config = {key: value for key, value in config.items() if key != "custom_text"}
-    model, vision = open_clip.CustomTextCLIP(**config), config["vision_cfg"]
+    create, vision = timm().create_model, config["vision_cfg"]
+    model = open_clip.CustomTextCLIP(**config)
     classes = 0 if vision.get("timm_proj") == "none" else config["embed_dim"]
-    model.visual.trunk = timm.create_model(
+    model.visual.trunk = create(
         vision["timm_model_name"], num_classes=classes, global_pool=vision["timm_pool"], dynamic_img_size=True
     )
     return model

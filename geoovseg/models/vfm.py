@@ -240,7 +240,7 @@ def build_timm(arch: str, state: dict[str, Tensor], **changed: Any) -> nn.Module
         arch = arch.replace("_dinov3", "_dinov3_qkvb")
     else:
         state = {k: v for k, v in state.items() if k not in biases}
-    model = timm.create_model(arch, pretrained=False, num_classes=0, dynamic_img_size=True, **changed)
+    model = timm().create_model(arch, pretrained=False, num_classes=0, dynamic_img_size=True, **changed)
     fill(model, _timm_keys(state, model))
     return model.eval().requires_grad_(False)
 
@@ -250,7 +250,7 @@ def _timm_keys(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     if "storage_tokens" not in state and "mask_token" not in state:
         return state
     _check_sizes(state, cast("Any", model))
-    released = timm.models.eva if "storage_tokens" in state else timm.models.vision_transformer
+    released = timm().models.eva if "storage_tokens" in state else timm().models.vision_transformer
     return released.checkpoint_filter_fn(state, model)
 
 

@@ -108,6 +108,7 @@ def _starting() -> Iterator[None]:
 def _begin_life(environment: Mapping[str, str]) -> None:
     """What a process does first: take its share of the machine, before torch is imported, and watch its parent."""
     os.environ.update(environment)
+    machine.make_ours()
     hear_warnings()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # a terminal or a batch system sends them to all; the driver decides
         if hasattr(signal, name):
