@@ -184,7 +184,7 @@ def test_polygons_have_codes_names_areas_and_give_back_the_raster(labels: str, t
     assert set(result.area_m2) == {"road", "class 2"}
     for row in found.itertuples():
         area, length = _on_the_ground(row.geometry, "EPSG:32632")
-        assert row.area_m2 == pytest.approx(area, rel=1e-9)
+        assert row.area_m2 == pytest.approx(area, rel=1e-9, abs=1e-6)  # PROJ rounds small areas; see test_measures
         assert row.perimeter_m == pytest.approx(length, rel=1e-9)
 
 

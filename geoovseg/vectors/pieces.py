@@ -26,6 +26,8 @@ NOTHING = -(2**31)
 """Code of what is not asked for: other classes, no data, and everything beyond the raster."""
 ROUNDING = 1e-5
 """By which confidence may leave 0..1, as shares of small floating-point numbers do."""
+AROUND = np.array([(0, 0), (0, 1), (1, 1), (1, 0), (0, 0)])
+"""The way around a pixel from its upper left corner, as GDAL goes it."""
 FINEST = 50
 """Parts of a pixel's shorter side in which its proportions are told at most."""
 Ints = NDArray[np.int64]
@@ -161,21 +163,31 @@ def crossings(codes: Ints) -> Ints:
 
 def _polygons(numbered: Any, codes: Ints, window: Window, recipe: Recipe) -> NDArray[Any]:
     """Polygons (n,) of numbered parts (h, w), noded and simplified, on the raster's own corners."""
-    rings, sizes, order = [], [], []
-    for shape, number in shapes(numbered, mask=numbered > 0, connectivity=4):
+    rows, cols, which = _single_pixels(numbered)
+    rings, sizes, order = [np.empty((0, 2), np.int64)], [], []
+    for shape, number in shapes(numbered, mask=(numbered > 0) & ~which, connectivity=4):
         rings += [np.asarray(ring, np.int64) for ring in shape["coordinates"]]
         sizes.append(len(shape["coordinates"]))
         order.append(int(number) - 1)
-    if not rings:
-        return np.empty(0, object)
-    points, starts = noded(np.concatenate(rings), np.cumsum([0, *map(len, rings)]), nodes(codes))
+    squares = np.stack([cols, rows], axis=1)[:, None] + AROUND
+    lengths = np.concatenate([list(map(len, rings)), np.full(len(squares), len(AROUND))])
+    points = np.concatenate([*rings, squares.reshape(-1, 2)])
+    points, starts = noded(points, np.cumsum(lengths), nodes(codes))
     points = points + np.array([window.col_off, window.row_off])
-    found = shapely.from_ragged_array(
-        shapely.GeometryType.POLYGON, points.astype(np.float64), (starts, np.cumsum([0, *sizes]))
+    parts = np.concatenate([[0], sizes, np.ones(len(squares))]).cumsum().astype(np.int64)
+    result = np.empty(len(parts) - 1, object)
+    result[[*order, *(numbered[rows, cols] - 1)]] = shapely.from_ragged_array(
+        shapely.GeometryType.POLYGON, points.astype(np.float64), (starts, parts)
     )
-    result = np.empty(len(order), object)
-    result[order] = found
     return simplified(result, recipe) if recipe.tolerance else result
+
+
+def _single_pixels(numbered: Any) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Where parts of one pixel are among numbered ones (h, w), and which pixels these are; most of speckle are."""
+    alone = np.bincount(numbered.ravel()) == 1
+    alone[0] = False
+    found = alone[numbered]
+    return *np.nonzero(found), found
 
 
 def noded(points: Ints, starts: Ints, where: Ints) -> tuple[Ints, Ints]:
@@ -184,7 +196,7 @@ def noded(points: Ints, starts: Ints, where: Ints) -> tuple[Ints, Ints]:
     `points` (n, 2) are the vertices of closed rings, one after the other, the k-th from `starts[k]` to
     `starts[k + 1]`; edges are horizontal or vertical. Returns points and starts.
     """
-    if not len(where):
+    if not len(where) or not len(points):
         return points, starts
     begin, end = points[:-1], points[1:]
     last = np.zeros(len(points), bool)

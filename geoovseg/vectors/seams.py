@@ -74,7 +74,8 @@ class Seams:
         """Take a row of blocks that begins at a row of pixels; yields the polygons that it ends."""
         col_off, before, bottom = 0, None, list[Ints]()
         for block in pieces:
-            numbers = self._take(block)
+            numbers, whole = self._take(block)
+            yield whole
             if before is not None and not self._cut(0, col_off):
                 self._join(before, _numbered(block.left, numbers))
             if len(self._bottom) and not self._cut(1, row_off):
@@ -94,14 +95,19 @@ class Seams:
     def _cut(self, axis: int, at: int) -> bool:
         return self._cell is not None and at % self._cell[axis] == 0
 
-    def _take(self, block: Pieces) -> int:
-        """Keep a block's pieces; returns the number of its first."""
+    def _take(self, block: Pieces) -> tuple[int, Polygons]:
+        """Keep a block's pieces that touch its edge; returns the number of its first, and the others, finished."""
         first = self._next
         self._next += len(block.codes)
-        pieces = zip(block.codes.tolist(), block.geometries, block.sums.tolist(), block.pixels.tolist(), strict=True)
-        self._open.update(enumerate(map(_Piece._make, pieces), first))
+        touches = np.zeros(len(block.codes) + 1, bool)  # the last for -1
+        touches[np.concatenate([block.top, block.bottom, block.left, block.right])] = True
+        for n in np.flatnonzero(touches[:-1]).tolist():
+            self._open[first + n] = _Piece(
+                int(block.codes[n]), block.geometries[n], float(block.sums[n]), int(block.pixels[n])
+            )
         self._crossings.append(block.crossings)
-        return first
+        rest = ~touches[:-1]
+        return first, Polygons(block.codes[rest], block.geometries[rest], block.sums[rest] / block.pixels[rest])
 
     def _join(self, one: Ints, other: Ints) -> None:
         """Put pieces together that meet along a seam."""
