@@ -32,6 +32,7 @@ from geoovseg.models.text import TextEncoder
 from geoovseg.models.tips import Tips, TipsVit, load_tips
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
+from geoovseg.ops.linear import packed
 from geoovseg.prompts import DEFAULT_TEMPLATES, templates
 from geoovseg.trace import stretch
 
@@ -82,7 +83,7 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
     path = find_weights(card)
     with stretch("weights"):
         whole, sha256 = load_whole(card), file_sha256(path)
-    tower = whole[0].visual.to(device=device, dtype=PRECISIONS[precision])
+    tower = packed(whole[0].visual.to(device=device, dtype=PRECISIONS[precision]))
     return ClipModel(
         card=replace(card, path=path),
         vit=TOWERS[card.tower](tower, mean=card.mean, std=card.std),

@@ -24,6 +24,7 @@ from geoovseg.models.download import file_sha256
 from geoovseg.models.load import PRECISIONS, as_weights, fill, read_state
 from geoovseg.models.patches import Grid
 from geoovseg.models.weights import find_weights
+from geoovseg.ops.linear import packed
 
 ROWS = 4
 """Rows of patches whose attention is made at once."""
@@ -203,7 +204,7 @@ def _load(name: str, device: torch.device, precision: str) -> Sam:
     with as_weights(path, card):
         fill(model, read_state(path))
     model.to(device)
-    model.image_encoder.to(PRECISIONS[precision])
+    packed(model.image_encoder.to(PRECISIONS[precision]))
     return Sam(model, name, file_sha256(path))
 
 

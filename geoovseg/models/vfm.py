@@ -22,6 +22,7 @@ from geoovseg.models.patches import Grid, between_patches, fit_to
 from geoovseg.models.vit import ClipVit, resize_positions
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.attention import summing
+from geoovseg.ops.linear import packed
 
 Rule = Literal["timm", "offset"]
 """How a position table is brought to another grid: as timm does, or as DINO's release (see ClipVit.positions)."""
@@ -216,7 +217,7 @@ def _load(name: str, device: torch.device, precision: str) -> Vfm:
         return load_diffusion(name, folder, device, PRECISIONS[precision], file_sha256(folder / card.files[0]))
     with as_weights(path, card):
         model = build_timm(card.arch, read_state(path))
-    model.to(device=device, dtype=PRECISIONS[precision])
+    packed(model.to(device=device, dtype=PRECISIONS[precision]))
     return TimmVfm(name, model, card.mean, card.std, _rule(card), file_sha256(path))
 
 

@@ -14,6 +14,7 @@ from geoovseg.errors import ModelError
 from geoovseg.models.card import CLIP_MEAN, CLIP_STD, Tower
 from geoovseg.models.patches import Grid as Grid
 from geoovseg.ops.attention import Mix
+from geoovseg.ops.linear import feed_forward, linear
 
 Positions = Literal["offset", "size", "antialias"]
 """How a position table is brought to another grid: see `ClipVit.positions`."""
@@ -158,19 +159,19 @@ class ClipVit:
     def qkv(self, i: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of block `i` for its input x (B, L, E): three of (B, heads, L, d)."""
         attn = self.blocks[i].attn
-        y = F.linear(self.attended(i, x), attn.in_proj_weight, attn.in_proj_bias)
+        y = linear(self.attended(i, x), attn.in_proj_weight, attn.in_proj_bias)
         q, k, v = y.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return q, k, v
 
     def merge(self, i: int, heads: Tensor) -> Tensor:
         """Values (B, heads, L, d) to tokens (B, L, E) through the output projection of block `i`, bias included."""
         out = self.blocks[i].attn.out_proj
-        return F.linear(heads.transpose(1, 2).flatten(2), out.weight, out.bias)
+        return linear(heads.transpose(1, 2).flatten(2), out.weight, out.bias)
 
     def ffn(self, i: int, x: Tensor) -> Tensor:
         """What the feed-forward part of block `i` adds to x."""
         block = self.blocks[i]
-        return cast("Tensor", block.ls_2(block.mlp(block.ln_2(x))))
+        return cast("Tensor", block.ls_2(feed_forward(block.mlp, block.ln_2(x))))
 
     def block(self, i: int, x: Tensor, mix: Mix | None = None, bias: Tensor | None = None) -> Tensor:
         """Block `i` as trained, with its attention replaced by `mix` or biased by `bias` (B, heads, L, L) if given."""

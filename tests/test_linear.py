@@ -1,0 +1,88 @@
+"""Linear layers with packed weights, against torch's own."""
+
+from __future__ import annotations
+
+import copy
+
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+from geoovseg.models.vit import ClipVit
+from geoovseg.ops import linear as linear_module
+from geoovseg.ops.linear import feed_forward, linear, packed
+
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"),
+    reason="torch has no oneDNN here",
+)
+
+
+def _tower(activation: type[nn.Module] = nn.GELU) -> nn.Module:
+    torch.manual_seed(0)
+    vision = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}
+    text = {"context_length": 8, "vocab_size": 16, "heads": 2, "layers": 1, "width": 32}
+    model = open_clip.CLIP(32, vision, text, quick_gelu=activation is not nn.GELU)
+    return model.visual.eval().requires_grad_(False)
+
+
+@needs_onednn
+@pytest.mark.parametrize("activation", [nn.GELU, open_clip.transformer.QuickGELU])
+@torch.inference_mode()
+def test_a_packed_tower_says_what_it_said_before(activation: type[nn.Module]) -> None:
+    tower = _tower(activation)
+    plain, fast = ClipVit(copy.deepcopy(tower)), ClipVit(packed(tower))
+    assert sum(part in linear_module._FUSED for part in tower.modules()) == 2
+    pixels = torch.rand(2, 3, 32, 40)
+    for vit in (plain, fast):
+        x, _ = vit.trunk(pixels)
+        vit.found = vit.readout(vit.block(vit.depth - 1, x))  # type: ignore[attr-defined]
+    torch.testing.assert_close(fast.found, plain.found, atol=2e-6, rtol=1e-5)  # type: ignore[attr-defined]
+
+
+@needs_onednn
+@torch.inference_mode()
+def test_bfloat16_layers_are_the_same_to_its_rounding() -> None:
+    layer, x = nn.Linear(64, 96).requires_grad_(False).bfloat16(), torch.randn(3, 5, 64).bfloat16()
+    expected = layer(x)
+    torch.testing.assert_close(packed(layer)(x), expected, atol=0.02, rtol=0.02)
+
+
+@needs_onednn
+@torch.inference_mode()
+def test_what_shares_a_batch_changes_nothing() -> None:
+    layer, x = packed(nn.Linear(48, 80).requires_grad_(False)), torch.randn(8, 17, 48)
+    shuffled = x[[3, 3, 3, 3, 0, 1, 2, 3]]
+    assert torch.equal(layer(shuffled)[0], layer(x)[3])
+
+
+@needs_onednn
+def test_numbers_of_another_kind_and_gradients_take_torchs_way() -> None:
+    layer = packed(nn.Linear(8, 4).requires_grad_(False))
+    x = torch.randn(2, 8, requires_grad=True)
+    layer(x).sum().backward()
+    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(2, -1))
+    layer.double()
+    with torch.no_grad():
+        assert linear(x.detach().double(), layer.weight, layer.bias).dtype == torch.float64
+
+
+@needs_onednn
+def test_a_model_too_large_to_be_held_twice_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_module, "MOST", 100)
+    assert type(packed(nn.Sequential(nn.Linear(8, 8)))[0]) is nn.Linear
+
+
+@needs_onednn
+def test_packed_weights_go_with_their_model() -> None:
+    layer = packed(nn.Linear(8, 8).requires_grad_(False))
+    held = len(linear_module._PACKED)
+    del layer
+    assert len(linear_module._PACKED) == held - 1
+
+
+def test_layers_that_are_not_packed_are_torchs() -> None:
+    layers, x = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)), torch.randn(3, 8)
+    assert torch.equal(feed_forward(layers, x), layers(x))
+    assert torch.equal(linear(x, layers[0].weight, layers[0].bias), layers[0](x))
