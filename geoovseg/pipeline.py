@@ -165,7 +165,8 @@ def _announced(job: Job, run: Run) -> str:
     what = "keeping features" if job.features else f"looking for {facts.vocabulary}"
     if is_store(job.scene):
         return f"{what}; in features of {job.settings.method} with {facts.digests['model']}, on {facts.device}"
-    return f"{what}; {job.settings.method} with {facts.digests['model']} on {facts.device}, {needed} windows"
+    where = facts.device if facts.precision == "fp32" else f"{facts.device} in {facts.precision}"
+    return f"{what}; {job.settings.method} with {facts.digests['model']} on {where}, {needed} windows"
 
 
 def compute(job: Job, run: Run, executor: Executor, watch: Watch) -> tuple[int, int]:

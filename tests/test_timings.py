@@ -43,7 +43,6 @@ NEEDS = Needs(
     micro_batch=8,
     by_word=False,
     memory=10**10,
-    bf16_pays=False,
     cell=8,
     depth=96,
     reach=0,

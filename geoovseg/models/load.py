@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import pickle
 import re
 import zipfile
@@ -28,6 +27,7 @@ from geoovseg.models.download import file_sha256
 from geoovseg.models.layouts import as_open_clip, is_program, program_tensors
 from geoovseg.models.light import open_clip
 from geoovseg.models.pooled import PooledVit, pooled
+from geoovseg.models.precision import PRECISIONS
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.tips import Tips, TipsVit, load_tips
 from geoovseg.models.vit import ClipVit
@@ -37,7 +37,6 @@ from geoovseg.prompts import DEFAULT_TEMPLATES, templates
 from geoovseg.trace import stretch
 
 TOWERS: dict[Tower, type[ClipVit]] = {"clip": ClipVit, "pooled": PooledVit, "tips": TipsVit}
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +61,6 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {name} cannot be used here: {first_line(error)}; try --device cpu") from error
     return device
-
-
-def resolve_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 on CUDA devices that have it, else fp32. Raises UsageError for unknown names."""
-    if name == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if name not in PRECISIONS:
-        raise UsageError(f"--precision {name}: choose from auto, {', '.join(PRECISIONS)}")
-    return name
 
 
 @lru_cache(maxsize=1)
@@ -258,11 +248,3 @@ def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _full(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def bf16_would_pay(vit: ClipVit) -> bool:
-    """Whether this CPU computes bfloat16 itself and the tower is large enough to gain (measured: ViT-B/16, 4 x)."""
-    if vit.device.type != "cpu" or vit.dtype != torch.float32 or vit.width < 512:
-        return False
-    flags = Path("/proc/cpuinfo")
-    return os.path.exists(flags) and any(f in flags.read_text() for f in ("avx512_bf16", "amx_bf16"))

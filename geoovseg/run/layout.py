@@ -40,8 +40,6 @@ class Needs:
     """whether there are scores of words at pixels, not of classes only"""
     memory: int
     """bytes of the device's memory"""
-    bf16_pays: bool
-    """whether bfloat16 would be several times faster"""
     cell: int
     """pixels on a side of what has one vector of features; 0 for methods that give scores"""
     depth: int
@@ -194,7 +192,5 @@ def caution(scene: Scene, settings: Settings, words: Vocabulary | None, needs: N
         warnings.warn(message, GeoOVSegWarning, 3)
     if words is not None:
         warn_unknown(card, words)
-    if needs.bf16_pays:
-        warnings.warn("this CPU computes bfloat16: --precision bf16 may be several times faster", GeoOVSegWarning, 3)
     if settings.gsd is None and (text := hint(scene.src, needs.tile)):
         warnings.warn(text, GeoOVSegWarning, 3)

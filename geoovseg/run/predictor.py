@@ -17,8 +17,9 @@ from geoovseg.errors import UsageError
 from geoovseg.features.ask import Words
 from geoovseg.methods import Method, card, load_method, upsampled
 from geoovseg.methods.blocks import Cut
-from geoovseg.models.cards import SOURCES
-from geoovseg.models.load import ClipModel, bf16_would_pay, load_clip, resolve_device, resolve_precision
+from geoovseg.models.cards import SOURCES, model_card
+from geoovseg.models.load import ClipModel, load_clip, resolve_device
+from geoovseg.models.precision import resolve_precision
 from geoovseg.models.regions import Regions, SamRegions, by_colour, given
 from geoovseg.models.sam import Sam, load_sam
 from geoovseg.models.text import TextEncoder, with_background
@@ -136,7 +137,7 @@ class Predictor:
 def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
     """Load the models, decide the words, build the method. Raises the errors of all of these."""
     device = resolve_device(settings.device)
-    precision = resolve_precision(settings.precision, device)
+    precision = resolve_precision(settings.precision, device, model_card(settings.model))
     model = load_clip(settings.model, device, precision, settings.templates)
     words, dropped, text = asked_words(vocabulary, settings, model.text, device)
     batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)
@@ -248,7 +249,6 @@ def _needs(
         micro_batch=method.at_once or in_flight.planned,
         by_word=method.at_pixels,
         memory=device_memory(model.vit.device),
-        bf16_pays=bf16_would_pay(model.vit),
         cell=cell,
         depth=method.depth if cell else 0,
         reach=reach_of(settings) if cell else 0,

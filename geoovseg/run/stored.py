@@ -209,7 +209,7 @@ def needs_of(said: About, settings: Settings, memory: int) -> Needs:
     record = said.record
     return Needs(
         tile=max(record["tile"]), stride=record["stride"], patch=said.unit, least=0, micro_batch=CPU_BATCH,
-        by_word=False, memory=memory, bf16_pays=False, cell=said.cell, depth=said.depth, reach=reach_of(settings),
+        by_word=False, memory=memory, cell=said.cell, depth=said.depth, reach=reach_of(settings),
     )  # fmt: skip
 
 

@@ -84,7 +84,6 @@ _ANY = Needs(
     micro_batch=1,
     by_word=False,
     memory=0,
-    bf16_pays=False,
     cell=0,
     depth=0,
     reach=0,
