@@ -1,11 +1,12 @@
 """Polygons of large label rasters: ours, the script of equal quality, and the usual script; prints Markdown.
 
-    python benchmarks/vectorize.py [--sides 6144,20480] [--runs ours,equal,usual]
+    python benchmarks/vectorize.py [--sides 6144,20480] [--runs ours,equal,usual] [--boards 300,1000]
 
 The raster repeats a tile of 2048 pixels with a frame of background, so that its largest polygon is the same at every
 size; for the runs called `connected` the frame is of one class, a network over the whole raster. `equal` polygonises
 the whole raster, cleans the coverage, simplifies it as one and writes it; `usual` simplifies each polygon on its own.
 Every row is a process of its own. Gaps and overlaps are those of the polygons of the first tile, in square metres.
+A board is a checkerboard, in which every pixel is a polygon: microseconds and bytes of each, beyond those of one pixel.
 """
 
 from __future__ import annotations
@@ -106,15 +107,47 @@ def measure(kind: str, path: str) -> None:
     print(json.dumps([round(seconds, 1), round(own), round(children), count, *wrong]))
 
 
+def measure_board(side: int) -> None:
+    """One checkerboard in this process; prints microseconds and bytes a polygon."""
+    with tempfile.TemporaryDirectory() as name:
+        path, output = Path(name) / "board.tif", Path(name) / "board.gpkg"
+        codes = (np.add.outer(np.arange(side), np.arange(side)) % 2 + 1).astype(np.uint8)
+        place = from_origin(WEST, NORTH, PIXEL, PIXEL)
+        profile = {"driver": "GTiff", "count": 1, "dtype": "uint8", "crs": "EPSG:32632", "transform": place}
+        for some in (codes[:1, :1], codes):
+            with rasterio.open(path, "w", height=len(some), width=len(some), **profile) as dst:
+                dst.write(some, 1)
+            before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+            count = vectorize(path, output, overwrite=True).polygons
+            seconds = time.perf_counter() - start
+        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(json.dumps([count, round(seconds, 1), round(seconds / count * 1e6, 1), round(held * 1024 / count)]))
+
+
+def boards(sides: list[int]) -> None:
+    """A row for each."""
+    print("\n| checkerboard | polygons | seconds | µs a polygon | bytes a polygon |\n|---|---|---|---|---|")
+    for side in sides:
+        done = subprocess.run(
+            [sys.executable, __file__, "--board", str(side)], capture_output=True, text=True, check=True
+        )
+        print(f"| {side} x {side} | {' | '.join(map(str, json.loads(done.stdout)))} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sides", default="6144,20480")
     parser.add_argument("--runs", default=";".join(RUNS), help="divided by ;")
+    parser.add_argument("--boards", default="300,1000")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--board", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--write", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         measure(*args.measure)
+        return
+    if args.board:
+        measure_board(args.board)
         return
     if args.write:
         write_labels(Path(args.write[0]), *map(int, args.write[1:]))
@@ -123,7 +156,7 @@ def main() -> None:
     print("| side | run | seconds | peak memory, MB | largest worker, MB | polygons | gaps, m² | overlaps, m² |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name:
-        for side in map(int, args.sides.split(",")):
+        for side in map(int, filter(None, args.sides.split(","))):
             paths = [Path(name) / f"{side}_{frame}.tif" for frame in (0, 1)]
             for frame, path in enumerate(paths):  # by others: a process inherits the peak of the one that starts it
                 subprocess.run([sys.executable, __file__, "--write", str(path), str(side), str(frame)], check=True)
@@ -133,6 +166,7 @@ def main() -> None:
                 last = (done.stderr.strip().splitlines() or [f"ended by signal {-done.returncode}"])[-1]
                 values = json.loads(done.stdout) if done.returncode == 0 else [last]
                 print(f"| {side} | {kind} | {' | '.join(map(str, values))} |", flush=True)
+    boards([int(side) for side in args.boards.split(",") if side])
 
 
 if __name__ == "__main__":

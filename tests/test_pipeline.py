@@ -284,12 +284,22 @@ def test_missing_weights_name_the_command_that_fetches_them(demo_scene: str, tmp
         ({"device": "cuda:99"}, "--device cuda:99 cannot be used here"),
         ({"device": "toaster"}, "--device toaster"),
         ({"precision": "fp8"}, "--precision fp8: choose auto"),
+        ({"speed": "faster"}, "--speed faster: choose fast or normal or fine"),
+        ({"speed": "fast", "stride": 56}, "--stride 56 says how windows lie already: leave --speed fast aside"),
+        ({"speed": "fine", "method": "coninfer", "vfm": "demo"}, "--speed fine is for .*; coninfer sees blocks"),
         ({"model": "ViT-B-16/opnai"}, "did you mean ViT-B-16/openai"),
     ],
 )
 def test_wrong_arguments_are_refused(demo_scene: str, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         _run(demo_scene, tmp_path, **changes)
+
+
+def test_speed_says_how_far_windows_lie_apart(demo_scene: str, tmp_path: Path) -> None:
+    for speed, stride in (("fast", 96), ("normal", 56), ("fine", 24)):  # of a tile of 112, in whole patches of 8
+        made = _run(demo_scene, tmp_path, f"{speed}.tif", speed=speed)
+        with rasterio.open(made.labels) as src:
+            assert json.loads(src.tags()[RUN_TAG])["stride"] == stride
 
 
 def test_the_demo_model_warns_on_real_scenes_and_unknown_words(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 from geoovseg.machine import is_ours
 
 COMPILER, UTILS, HUB, TIMM = "torch._dynamo", "torch._dynamo.utils", "transformers", "timm"
+UNUSED = ("torchvision.datasets", "torchvision.models")
+"""What torchvision loads with its transforms."""
 
 
 def _plain(function: Callable[..., Any] | None = None, *args: Any, **more: Any) -> Any:
@@ -38,7 +40,7 @@ def _compiler() -> dict[str, ModuleType]:
 def _without(*names: str) -> Iterator[None]:
     """Neither the compiler nor these libraries are there, unless somebody has imported them already."""
     given: dict[str, Any] = {name: module for name, module in _compiler().items() if COMPILER not in sys.modules}
-    given |= {name: None for name in names if name not in sys.modules}
+    given |= {name: ModuleType(name) if name in UNUSED else None for name in names if name not in sys.modules}
     sys.modules.update(given)
     try:
         yield
@@ -62,7 +64,7 @@ def _imported(names: tuple[str, ...], without: tuple[str, ...]) -> Any:
 
 
 open_clip = _imported(
-    *((("torchvision", "open_clip"), (HUB, TIMM)) if is_ours() else (("torchvision", TIMM, "open_clip"), ()))
+    *((("torchvision", "open_clip"), (HUB, TIMM, *UNUSED)) if is_ours() else (("torchvision", TIMM, "open_clip"), ()))
 )
 
 

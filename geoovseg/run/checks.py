@@ -77,6 +77,16 @@ def _check_context(settings: Settings, method: MethodCard) -> None:
     if "vfm" not in method.needs and settings.vfm is not None:
         able = ", ".join(n for n, c in METHODS.items() if "vfm" in c.needs)
         raise UsageError(f"{settings.method} uses no vision model for --vfm; these do: {able}")
+    if method.blocks and settings.speed != "normal":
+        able = ", ".join(n for n, c in METHODS.items() if not c.blocks)
+        raise UsageError(
+            f"--speed {settings.speed} is for methods that see window by window; {settings.method} sees blocks; "
+            f"these do not: {able}"
+        )
+    if settings.speed != "normal" and settings.stride is not None:
+        raise UsageError(
+            f"--stride {settings.stride} says how windows lie already: leave --speed {settings.speed} aside"
+        )
     if not method.blocks and settings.block is not None:
         able = ", ".join(n for n, c in METHODS.items() if c.blocks)
         raise UsageError(f"{settings.method} sees window by window, so leave --block aside; these see blocks: {able}")

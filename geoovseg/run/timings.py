@@ -161,7 +161,7 @@ def _name(settings: Settings) -> str:
 def _what(settings: Settings) -> dict[str, Any]:
     """The settings that change how long a tile takes."""
     source = settings.regions_from
-    names = ("method", "model", "vfm", "sam", "upsampled_by", "tile", "stride", "block", "device", "precision")
+    names = ("method", "model", "vfm", "sam", "upsampled_by", "tile", "stride", "speed", "block", "device", "precision")
     return {
         **{name: getattr(settings, name) for name in (*names, "batch_size")},
         "settings": read_settings(settings.method, settings.settings),

@@ -45,6 +45,7 @@ GRIDS = ("working", "scene")
 UPSAMPLERS = ("bilinear", "guided")
 """Ways from the patch grid to pixels that need no weights; `geoovseg.ops.upsample` has them."""
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+SPEEDS = ("fast", "normal", "fine")
 ON_ERROR = ("stop", "skip")
 """What can be done about windows that cannot be read."""
 
@@ -147,6 +148,11 @@ class Settings:
     precision: str = choice(
         "auto", "Speed and memory", "auto, fp32, bf16 or fp16.", one_of(*PRECISIONS), names=lambda: PRECISIONS
     )
+    speed: str = choice(
+        "normal", "Speed and memory", "How densely windows lie where --stride does not say: fast is 6/7 of a tile "
+        "apart, fine half as far as normal.",
+        one_of(*SPEEDS), names=lambda: SPEEDS,
+    )  # fmt: skip
     batch_size: int | None = choice(
         None, "Speed and memory", "Windows processed together; on a CPU it does not change any result.", PIXELS
     )
