@@ -58,9 +58,10 @@ check: style test ## style, types and tests
 docs: $(DONE) ## write the generated parts of the README and docs
 	$(BIN)/python docs/generate.py
 
-bench: $(DONE) ## measure memory and speed; prints Markdown
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/demo_scenes.py
+# The tables of docs/benchmarks.md, the quick ones first: make bench BENCHMARKS="start towers"
+BENCHMARKS ?= start towers strides speed floors vectorize jbu workers cluster ask_again context memory full_size demo_scenes
+bench: $(DONE) ## measure speed and memory, some hours; prints the tables of docs/benchmarks.md
+	@for name in $(BENCHMARKS); do printf '\n## %s\n\n' $$name && $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 qgis-plugin: ## pack the QGIS plugin as geoovseg_qgis.zip
 	$(PYTHON) qgis/zip.py geoovseg_qgis.zip
