@@ -13,7 +13,7 @@ from geoovseg.errors import InterruptedRunError, OutputError, UsageError
 from geoovseg.features.store import SIDE
 from geoovseg.files import BESIDE, as_path, is_store, made_folder, names_folder, placed
 from geoovseg.labels.names import Outputs, output_names
-from geoovseg.run.checks import check_windows, space_of, warn_of_space
+from geoovseg.run.checks import check_kept, check_windows, space_of, warn_of_space
 from geoovseg.run.executors import Executor
 from geoovseg.run.feature_parts import about_of_job
 from geoovseg.run.feature_run import FeatureRun, are_made_of, feature_names, holds_features, open_finished_features
@@ -94,6 +94,7 @@ def _by_features(
     """Keep the features of a scene on the way, or take those that are there already, and ask them."""
     if settings.shard is not None:
         raise UsageError("--features keeps all of a scene: use geoovseg encode with --shard, then merge, then segment")
+    check_kept(settings)
     outputs = output_names(path, **settings.rasters)
     given = {"overwrite": settings.overwrite, "resume": settings.resume, "finished": settings.goes_on}
     outputs.check([path], **given)  # before hours of work

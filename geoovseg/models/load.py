@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from geoovseg.models.download import file_sha256
 from geoovseg.models.layouts import as_open_clip
 from geoovseg.models.light import open_clip
 from geoovseg.models.pooled import PooledVit, pooled
+from geoovseg.models.sam3 import Sam3, Sam3Tower, TokenEncoder, load_sam3
 from geoovseg.models.tensors import as_weights, fill, read_state
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.tips import Tips, TipsVit, load_tips
@@ -27,7 +29,14 @@ from geoovseg.models.weights import find_weights
 from geoovseg.prompts import DEFAULT_TEMPLATES, templates
 from geoovseg.trace import stretch
 
-TOWERS: dict[Tower, type[ClipVit]] = {"clip": ClipVit, "pooled": PooledVit, "tips": TipsVit}
+TOWERS: dict[Tower, type[ClipVit]] = {"clip": ClipVit, "pooled": PooledVit, "tips": TipsVit, "sam3": Sam3Tower}
+ENCODERS: dict[Tower, type[TextEncoder]] = {"sam3": TokenEncoder}
+"""Text sides that give more than a vector a word."""
+WHOLE: dict[Tower, Callable[[ModelCard, Path], tuple[Any, Any]]] = {
+    "tips": lambda card, path: load_tips(path.parent),
+    "sam3": load_sam3,
+}
+"""Models of other libraries than open_clip."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -78,7 +87,7 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
     return ClipModel(
         card=replace(card, path=path),
         vit=TOWERS[card.tower](tower, mean=card.mean, std=card.std),
-        text=TextEncoder(
+        text=ENCODERS.get(card.tower, TextEncoder)(
             lambda: whole,
             templates(sentences),
             weights=f"{card.arch} {sha256}",
@@ -90,7 +99,7 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
 
 def _width(model: Any) -> int | None:
     """The length of a feature, where the model says it."""
-    if isinstance(model, Tips):
+    if isinstance(model, Tips | Sam3):
         return model.width
     projection = getattr(getattr(model, "text", model), "text_projection", None)
     if isinstance(projection, nn.Linear):
@@ -101,8 +110,8 @@ def _width(model: Any) -> int | None:
 def load_whole(card: ModelCard) -> tuple[Any, Any]:
     """Both towers in float32 on the CPU, and the tokenizer. Raises what `load_clip` raises."""
     path = find_weights(card)
-    if card.tower == "tips":
-        return load_tips(path.parent)
+    if card.tower in WHOLE:
+        return WHOLE[card.tower](card, path)
     model, tokenizer = _architecture(card)
     with as_weights(path, card):
         fill(model, as_open_clip(read_state(path)))

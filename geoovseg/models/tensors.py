@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -49,6 +50,17 @@ def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
             raise ValueError(f"its {key} has shape {tuple(state[key].shape)}, not {tuple(value.shape)}")
     check_finite((key, state[key]) for key in wanted)
     model.load_state_dict(state, strict=False)
+
+
+def fill_from(model: nn.Module, path: Path, prefix: str) -> None:
+    """Put tensors of a safetensors file into a model; those it has not are never read.
+
+    In the file their names may begin with a prefix. Raises what `fill` raises.
+    """
+    with safe_open(path, "pt") as file:
+        named = {key.removeprefix(prefix): key for key in file.keys()}  # noqa: SIM118, it is no dictionary
+        state = {name: _full(file.get_tensor(named[name])) for name in model.state_dict() if name in named}
+    fill(model, state)
 
 
 def check_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
