@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 def methods_table() -> str:
     lines = ["| `-m` | method | what it does | needs | cost | source |", "|---|---|---|---|---|---|"]
-    needs = {"clip": "CLIP", "vfm": "vision model", "sam": "SAM", "regions": "regions"}
+    needs = {"clip": "CLIP", "sam3": "SAM 3", "vfm": "vision model", "sam": "SAM", "regions": "regions"}
     for name, c in METHODS.items():
         used = ", ".join(needs[kind] for kind in c.needs)
         lines.append(f"| `{name}` | {c.title} | {c.about} | {used} | {c.cost:g} x | {c.paper} |")
@@ -42,8 +42,9 @@ def scenes_table() -> str:
     rows = {(r["method"], r["upsample"]): r for r in found["rows"]}
     lines = ["| method | mIoU, bilinear | mIoU, guided | seconds per megapixel, bilinear |", "|---|---|---|---|"]
     for name, card in METHODS.items():
-        if "sam" in card.needs:
-            lines.append(f"| {card.title} | needs Segment Anything, of which there is no demo model | | |")
+        if "sam" in card.needs or "clip" not in card.needs:
+            other = "Segment Anything" if "sam" in card.needs else "SAM 3"
+            lines.append(f"| {card.title} | needs {other}, of which there is no demo model | | |")
             continue
         plain = rows[name, "bilinear"]
         sharp = rows.get((name, "guided"))  # of another version's way, where there is none

@@ -13,6 +13,7 @@ from geoovseg.errors import InterruptedRunError, OutputError, UsageError
 from geoovseg.features.store import SIDE
 from geoovseg.files import BESIDE, as_path, is_store, made_folder, names_folder, placed
 from geoovseg.labels.names import Outputs, output_names
+from geoovseg.methods import card
 from geoovseg.run.checks import check_kept, check_windows, space_of, warn_of_space
 from geoovseg.run.executors import Executor
 from geoovseg.run.feature_parts import about_of_job
@@ -166,7 +167,9 @@ def _announced(job: Job, run: Run) -> str:
     what = "keeping features" if job.features else f"looking for {facts.vocabulary}"
     if is_store(job.scene):
         return f"{what}; in features of {job.settings.method} with {facts.digests['model']}, on {facts.device}"
-    return f"{what}; {job.settings.method} with {facts.digests['model']} on {facts.device}, {needed} windows"
+    own, least = card(job.settings.method).own.get("threshold"), job.settings.threshold
+    rest = f"; a confidence below {own:g} is code 0 (--threshold)" if own is not None and own == least else ""
+    return f"{what}; {job.settings.method} with {facts.digests['model']} on {facts.device}, {needed} windows{rest}"
 
 
 def compute(job: Job, run: Run, executor: Executor, watch: Watch) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from golden_cases import assert_close
 from safetensors.torch import load_file, save_file
-from tiny_weights import small_sam3
+from tiny_sam3 import small_sam3
 from torch.nn import functional as F
 from windows import random_batch
 

@@ -34,7 +34,7 @@ def command(
 def _line(name: str, entry: MethodCard) -> str:
     """Name, what it needs beside CLIP, its cost, and what it does."""
     needs = "+".join(entry.needs)
-    return f"{name:<12}{entry.title:<26}{needs:<18}{entry.cost:>4g} x  {entry.about}"
+    return f"{name:<13}{entry.title:<26}{needs:<18}{entry.cost:>4g} x  {entry.about}"
 
 
 def _weights(name: str) -> Iterator[str]:
