@@ -91,8 +91,9 @@ def datasets_table() -> str:
 
 
 def lists_line() -> str:
-    own = [name for name in class_lists() if not name.endswith("-coninfer")]
-    return "Lists in the package: " + ", ".join(f"`{name}`" for name in own) + "; and ConInfer's as `NAME-coninfer`."
+    own = [name for name in class_lists() if not name.endswith(("-coninfer", "-ov3"))]
+    others = "ConInfer's as `NAME-coninfer`, SegEarth-OV3's as `NAME-ov3`, where they differ"
+    return "Lists in the package: " + ", ".join(f"`{name}`" for name in own) + f"; and {others}."
 
 
 def filled(text: str, parts: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from windows import random_batch
 from geoovseg.errors import GeoOVSegError, MethodError, ModelError
 from geoovseg.methods import load_method
 from geoovseg.methods.concepts import ConceptMethod
+from geoovseg.methods.proc_sam3 import topk_mean
+from geoovseg.methods.published import RELEASES
+from geoovseg.methods.releases import segment_published
 from geoovseg.models import sam3
 from geoovseg.models.load import ClipModel, load_clip
 from geoovseg.models.sam3 import Answers
@@ -313,3 +317,35 @@ def test_windows_of_the_models_own_size_are_not_stretched(ours: ClipModel) -> No
     for found, expected in zip(tower.see(pixels).levels, own, strict=True):
         assert_close(found, expected, FLOAT)
     assert np.isclose(float(tower.mean.mean()), 0.5)
+
+
+def test_a_release_averages_words_over_windows_before_the_best_one_speaks(ours: ClipModel) -> None:
+    image = np.random.default_rng(1).integers(0, 255, (100, 140, 3), np.uint8)
+    groups, method = [2, 1, 1], _method(ours)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    total, count = torch.zeros(4, 100, 140), torch.zeros(100, 140)
+    for row, col in [(0, 0), (0, 40), (0, 60), (20, 0), (20, 40), (20, 60)]:  # the last ones are shifted inwards
+        box = (..., slice(row, row + 80), slice(col, col + 80))
+        total[box] += method.maps(pixels[box].contiguous())[0]
+        count[box] += 1
+    means = total / count
+    expected = torch.stack([means[:2].amax(0), means[2], means[3]])
+    sliding = replace(RELEASES["segearth-ov3"], crop=80, stride=40, threshold=0.55, background=2)
+    labels, shares = segment_published(method, image, groups, sliding)
+    assert_close(shares, expected, FLOAT)
+    best = expected.max(0)
+    assert torch.equal(labels, torch.where(best.values < 0.55, 2, best.indices))
+
+
+def test_a_release_sees_images_whole_and_proc_sam3_small_ones_where_it_says_so(ours: ClipModel) -> None:
+    image = np.random.default_rng(1).integers(0, 255, (100, 140, 3), np.uint8)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    method = _method(ours, "proc-sam3", aggregate="topk_mean")
+    _, shares = segment_published(method, image, [3, 1], RELEASES["proc-sam3"])
+    maps = topk_mean(method.maps(pixels)[0], [2, 1, 1])
+    assert_close(shares, torch.stack([maps[:3].amax(0), maps[3]]), FLOAT)
+    small = replace(RELEASES["proc-sam3"], resize=(70, 70))
+    seen: list[tuple[int, ...]] = []
+    spied = replace(method, fuse=lambda answers, size: seen.append(size) or method.fuse(answers, size))
+    _, shares = segment_published(spied, image, [3, 1], small)
+    assert (set(seen), shares.shape) == ({(50, 70)}, (2, 100, 140))
