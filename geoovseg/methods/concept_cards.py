@@ -12,14 +12,14 @@ _COMMON: dict[str, Any] = {
     "towers": ("sam3",),
     "counter_words": False,
     "at_pixels": True,
-    "cost": 3.5,
-    "word_cost": 0.075,
+    "cost": 3.7,
+    "word_cost": 0.09,
 }
-"""What these methods share. Cost is by operations counted, of the same area (sam3.md, section 7): a window of 1008
-takes 5.61e12 and a word in it 0.42e12 more; windows of 756 pixels' step against 224 and 112 of CLIP's ViT-B/16."""
+"""What these methods share. Cost is of the same area, on two cores in float32: a window of 1008 took 36 s and a word in
+it 3.3 s more (5.61e12 and 0.42e12 operations, sam3.md, section 7), CLIP's ViT-B/16 17 s a megapixel."""
 _KEPT = (
     "what SAM 3 sees takes 110 MB a window of 1008 x 1008, of which a detector asks each word, so that asking again "
-    "would save its image encoder alone, which takes as long as 13 words"
+    "would save its image encoder alone, which takes as long as 11 words"
 )
 """Why nothing is kept of a scene."""
 

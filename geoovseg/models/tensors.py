@@ -7,7 +7,7 @@ import pickle
 import re
 import zipfile
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,24 +43,37 @@ def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
     Raises ValueError where one is missing, has another shape, or holds what is no number.
     """
     wanted = model.state_dict()
-    if missing := [k for k in wanted if k not in state]:
-        raise ValueError(f"it lacks {len(missing)} tensors, first {missing[0]}")
+    _check_names(wanted, state)
     for key, value in wanted.items():
-        if state[key].shape != value.shape:
-            raise ValueError(f"its {key} has shape {tuple(state[key].shape)}, not {tuple(value.shape)}")
+        _check_shape(key, state[key], value)
     check_finite((key, state[key]) for key in wanted)
     model.load_state_dict(state, strict=False)
 
 
 def fill_from(model: nn.Module, path: Path, prefix: str) -> None:
-    """Put tensors of a safetensors file into a model; those it has not are never read.
+    """Put tensors of a safetensors file into a model, one after the other; those it has not are never read.
 
     In the file their names may begin with a prefix. Raises what `fill` raises.
     """
+    wanted = model.state_dict()
     with safe_open(path, "pt") as file:
         named = {key.removeprefix(prefix): key for key in file.keys()}  # noqa: SIM118, it is no dictionary
-        state = {name: _full(file.get_tensor(named[name])) for name in model.state_dict() if name in named}
-    fill(model, state)
+        _check_names(wanted, named)
+        for key, value in wanted.items():
+            found = _full(file.get_tensor(named[key]))
+            _check_shape(key, found, value)
+            check_finite([(key, found)])
+            value.copy_(found)
+
+
+def _check_names(wanted: Iterable[str], found: Container[str]) -> None:
+    if missing := [key for key in wanted if key not in found]:
+        raise ValueError(f"it lacks {len(missing)} tensors, first {missing[0]}")
+
+
+def _check_shape(key: str, found: Tensor, wanted: Tensor) -> None:
+    if found.shape != wanted.shape:
+        raise ValueError(f"its {key} has shape {tuple(found.shape)}, not {tuple(wanted.shape)}")
 
 
 def check_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:

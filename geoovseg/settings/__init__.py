@@ -74,7 +74,7 @@ class Settings:
     threshold: float | None = choice(
         None,
         "What",
-        "Pixels with a lower confidence (0 to 1) become code 0.",
+        "Pixels with a lower confidence (0 to 1) become code 0; default: none, or the method's.",
         number("lie between 0 and 1", lambda n: 0 <= n <= 1),
     )
     method: str = choice(
