@@ -98,7 +98,7 @@ def _literal(theirs: Any, batch: Any, word: str, *, confidence: float = 0.5, **g
     return torch.maximum(semantic, instance) * p
 
 
-@pytest.mark.parametrize("size", [SIZE, (112, 112)])
+@pytest.mark.parametrize("size", [SIZE, (112, 112), (230, 250)])
 @pytest.mark.parametrize("confidence", [0.3, 0.5])
 def test_maps_of_words_are_those_of_the_specification(
     ours: ClipModel, theirs: Any, size: tuple[int, int], confidence: float
