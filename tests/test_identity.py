@@ -76,7 +76,6 @@ def _scene(data: np.ndarray, folder: Path) -> Path:
         dst.write(ids.astype(np.int32), 1)
     torch.manual_seed(4)
     torch.save(small_sam(TINY_SAM).state_dict(), path.with_name("SAM"))
-    small_sam3().save_pretrained(path.with_name("SAM3"))
     return path
 
 
@@ -107,6 +106,8 @@ def _run(scene: Path, folder: Path, name: str, **changes: Any) -> SegmentResult:
     outputs = {"output": folder / "labels.tif", "confidence": str(folder / "sure.tif")}
     places = {SAM: f"sam_vit_b@{scene.with_name('SAM')}", SAM3: f"sam3@{scene.with_name('SAM3')}"}
     places["FILE"] = str(scene.with_name("FILE"))
+    if METHODS[name].get("model") == SAM3 and not scene.with_name("SAM3").exists():
+        small_sam3().save_pretrained(scene.with_name("SAM3"))
     given = {k: places.get(v, v) if isinstance(v, str) else v for k, v in METHODS[name].items()}
     return segment(scene, **{**GIVEN, **given, **outputs, **changes})
 
