@@ -27,7 +27,7 @@ from geoovseg.pipeline import SegmentResult
 from geoovseg.segmenter import segment
 
 RESULT = Path(__file__).parents[1] / "docs" / "demo_scenes.json"
-RUNNABLE = [name for name, card in METHODS.items() if "sam" not in card.needs]
+RUNNABLE = [name for name, card in METHODS.items() if "clip" in card.needs and "sam" not in card.needs]
 """There is no demo Segment Anything."""
 Row = dict[str, float | str]
 

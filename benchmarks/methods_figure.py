@@ -42,7 +42,7 @@ def panes(seed: int, size: int) -> list[tuple[str, np.ndarray]]:
         with rasterio.open(scene) as src:
             found = [("scene", np.moveaxis(src.read(), 0, -1)), ("ground truth", table[codes(truth)])]
         for method, card in METHODS.items():
-            if "sam" in card.needs:  # there is no demo Segment Anything
+            if "sam" in card.needs or "clip" not in card.needs:  # there is no demo Segment Anything, nor SAM 3
                 continue
             labels = segment(
                 scene, vocabulary="demo", model="demo", background="none", method=method, output=folder / "labels.tif",

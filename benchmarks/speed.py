@@ -76,7 +76,7 @@ def costs(vit: ClipVit, rounds: int) -> None:
     """Of methods relative to clip, which their cards state; those with Segment Anything: benchmarks/full_size.py."""
     text, eight = torch.nn.functional.normalize(torch.randn(4, vit.dim), dim=-1), windows(vit, 8)
     vfm = ClipVfm("clip", vit)  # as large as the model itself; others cost what they cost
-    names = [name for name, card in METHODS.items() if "sam" not in card.needs]
+    names = [name for name, card in METHODS.items() if "clip" in card.needs and "sam" not in card.needs]
     methods = {name: load_method(name, vit, text, WORDS, vfm=vfm, regions=squares) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 
 def methods_table() -> str:
     lines = ["| `-m` | method | what it does | needs | cost | source |", "|---|---|---|---|---|---|"]
-    needs = {"clip": "CLIP", "vfm": "vision model", "sam": "SAM", "regions": "regions"}
+    needs = {"clip": "CLIP", "sam3": "SAM 3", "vfm": "vision model", "sam": "SAM", "regions": "regions"}
     for name, c in METHODS.items():
         used = ", ".join(needs[kind] for kind in c.needs)
         lines.append(f"| `{name}` | {c.title} | {c.about} | {used} | {c.cost:g} x | {c.paper} |")
@@ -42,8 +42,9 @@ def scenes_table() -> str:
     rows = {(r["method"], r["upsample"]): r for r in found["rows"]}
     lines = ["| method | mIoU, bilinear | mIoU, guided | seconds per megapixel, bilinear |", "|---|---|---|---|"]
     for name, card in METHODS.items():
-        if "sam" in card.needs:
-            lines.append(f"| {card.title} | needs Segment Anything, of which there is no demo model | | |")
+        if "sam" in card.needs or "clip" not in card.needs:
+            other = "Segment Anything" if "sam" in card.needs else "SAM 3"
+            lines.append(f"| {card.title} | needs {other}, of which there is no demo model | | |")
             continue
         plain = rows[name, "bilinear"]
         sharp = rows.get((name, "guided"))  # of another version's way, where there is none
@@ -90,8 +91,9 @@ def datasets_table() -> str:
 
 
 def lists_line() -> str:
-    own = [name for name in class_lists() if not name.endswith("-coninfer")]
-    return "Lists in the package: " + ", ".join(f"`{name}`" for name in own) + "; and ConInfer's as `NAME-coninfer`."
+    own = [name for name in class_lists() if not name.endswith(("-coninfer", "-ov3"))]
+    others = "ConInfer's as `NAME-coninfer`, SegEarth-OV3's as `NAME-ov3`, where they differ"
+    return "Lists in the package: " + ", ".join(f"`{name}`" for name in own) + f"; and {others}."
 
 
 def filled(text: str, parts: dict[str, str]) -> str:

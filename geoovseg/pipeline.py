@@ -13,7 +13,8 @@ from geoovseg.errors import InterruptedRunError, OutputError, UsageError
 from geoovseg.features.store import SIDE
 from geoovseg.files import BESIDE, as_path, is_store, made_folder, names_folder, placed
 from geoovseg.labels.names import Outputs, output_names
-from geoovseg.run.checks import check_windows, space_of, warn_of_space
+from geoovseg.methods import card
+from geoovseg.run.checks import check_kept, check_windows, space_of, warn_of_space
 from geoovseg.run.executors import Executor
 from geoovseg.run.feature_parts import about_of_job
 from geoovseg.run.feature_run import FeatureRun, are_made_of, feature_names, holds_features, open_finished_features
@@ -94,6 +95,7 @@ def _by_features(
     """Keep the features of a scene on the way, or take those that are there already, and ask them."""
     if settings.shard is not None:
         raise UsageError("--features keeps all of a scene: use geoovseg encode with --shard, then merge, then segment")
+    check_kept(settings)
     outputs = output_names(path, **settings.rasters)
     given = {"overwrite": settings.overwrite, "resume": settings.resume, "finished": settings.goes_on}
     outputs.check([path], **given)  # before hours of work
@@ -166,7 +168,9 @@ def _announced(job: Job, run: Run) -> str:
     if is_store(job.scene):
         return f"{what}; in features of {job.settings.method} with {facts.digests['model']}, on {facts.device}"
     where = facts.device if facts.precision == "fp32" else f"{facts.device} in {facts.precision}"
-    return f"{what}; {job.settings.method} with {facts.digests['model']} on {where}, {needed} windows"
+    own, least = card(job.settings.method).own.get("threshold"), job.settings.threshold
+    rest = f"; a confidence below {own:g} is code 0 (--threshold)" if own is not None and own == least else ""
+    return f"{what}; {job.settings.method} with {facts.digests['model']} on {where}, {needed} windows{rest}"
 
 
 def compute(job: Job, run: Run, executor: Executor, watch: Watch) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from geoovseg.errors import GeoOVSegError, UsageError
 from geoovseg.files import BESIDE, behind_link, is_folder, is_object, is_store, made_folder, names_folder, sweep
 from geoovseg.labels.names import output_names
 from geoovseg.pipeline import EncodeResult, SegmentResult, encode_scene, segment_scene
-from geoovseg.run.checks import check_models, check_settings
+from geoovseg.run.checks import check_kept, check_models, check_settings
 from geoovseg.run.executors import Executor, open_executor
 from geoovseg.run.job import NOTHING
 from geoovseg.run.staged import staged
@@ -189,6 +189,7 @@ def encode(scene: StrPath, classes: Classes | None, call: Call) -> EncodeResult:
 def encoding(settings: Settings) -> Iterator[Callable[[str, Watch], EncodeResult]]:
     """What keeps the features of one scene after the other, with models that are loaded once."""
     with settings.access():
+        check_kept(settings)
         check_settings(settings)
         check_models(settings)
     begin = cache(lambda: open_executor(NOTHING, settings))

@@ -197,8 +197,11 @@ def read_vocabulary(name_or_file: str) -> Vocabulary:
     return _vocabulary(entries)
 
 
-def parse_background(text: str, vocabulary: Vocabulary) -> tuple[Vocabulary, bool]:
-    """Apply `--background auto|none|word+word`; also tells whether words were chosen for the user (auto)."""
+def parse_background(text: str, vocabulary: Vocabulary, *, counter: bool = True) -> tuple[Vocabulary, bool]:
+    """Apply `--background auto|none|word+word`; also tells whether words were chosen for the user (auto).
+
+    Without `counter`, auto adds no words.
+    """
     if text.strip() == "none":
         _warn_alone(vocabulary)
         return replace(vocabulary, background=()), False
@@ -207,6 +210,8 @@ def parse_background(text: str, vocabulary: Vocabulary) -> tuple[Vocabulary, boo
             raise VocabularyError("give the background either as a class named background or as --background, not both")
         return vocabulary, False
     if text.strip() == "auto":
+        if not counter:
+            return vocabulary, False
         own = (word for entry in vocabulary.classes for word in (*entry.words, entry.name))
         return vocabulary.with_background(counter_words(own)), True
     if "," in text:

@@ -33,7 +33,7 @@ from geoovseg.errors import GeoOVSegError, GeoOVSegWarning
 from geoovseg.evaluation.colours import read_colours
 from geoovseg.methods import METHODS
 from geoovseg.models.cards import ModelCard
-from geoovseg.models.load import as_weights, fill, read_state
+from geoovseg.models.tensors import as_weights, fill, read_state
 from geoovseg.models.text import _packed, _unpacked
 from geoovseg.prompts import prompts_dir, templates
 from geoovseg.run.timings import DAMAGED, PACKAGED, Timings

@@ -27,7 +27,8 @@ from geoovseg.errors import GeoOVSegError
 from geoovseg.models import load, vfm
 from geoovseg.models.cards import DEMO_DIR, MODELS
 from geoovseg.models.layouts import as_open_clip
-from geoovseg.models.load import fill, load_clip, read_state
+from geoovseg.models.load import load_clip
+from geoovseg.models.tensors import fill, read_state
 from geoovseg.models.upsamplers import load_upsampler
 from geoovseg.models.vfm import build_timm, load_vfm
 from geoovseg.models.weights import fetch_weights

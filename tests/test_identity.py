@@ -1,4 +1,4 @@
-"""Block methods give the same labels whatever the batch, the panels, the parts and the processes."""
+"""What sees to its windows itself gives the same labels whatever the batch, the panels, the parts and the processes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import torch
 from golden_cases import TINY_SAM, small_sam
+from tiny_sam3 import small_sam3
 
 from geoovseg.demo.scenes import render
 from geoovseg.errors import InterruptedRunError
@@ -22,7 +23,7 @@ from geoovseg.scene.scene import DEMO_TAG
 from geoovseg.segmenter import segment
 from geoovseg.windows import blend
 
-SAM = "sam_vit_b@SAM"
+SAM, SAM3 = "sam_vit_b@SAM", "sam3@SAM3"
 LOOSE = {"iou": 0, "stability": 0}
 OUTLINED = {"sam_iou_thresh": -10, "minimal_area": 9000}
 GIVEN: dict[str, Any] = {"vocabulary": "demo", "model": "demo", "background": "none", "vfm": "demo"}
@@ -35,6 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "resegclip-sam": {"method": "resegclip", "block": 336, "sam": SAM, "vfm": None, "settings": LOOSE},
     "resegclip-file": {"method": "resegclip", "block": 336, "regions": "FILE", "vfm": None},
     "trident": {"method": "trident", "block": 448, "sam": SAM, "settings": OUTLINED},
+    "segearth-ov3": {"method": "segearth-ov3", "model": SAM3, "vfm": None, "threshold": 0.55},
     "direct-mv": {"method": "direct-mv", "tile": 112, "block": 336, "settings": {"attention_blocks": 2}},
 }
 
@@ -102,7 +104,10 @@ def _small() -> Iterator[None]:
 
 def _run(scene: Path, folder: Path, name: str, **changes: Any) -> SegmentResult:
     outputs = {"output": folder / "labels.tif", "confidence": str(folder / "sure.tif")}
-    places = {SAM: f"sam_vit_b@{scene.with_name('SAM')}", "FILE": str(scene.with_name("FILE"))}
+    places = {SAM: f"sam_vit_b@{scene.with_name('SAM')}", SAM3: f"sam3@{scene.with_name('SAM3')}"}
+    places["FILE"] = str(scene.with_name("FILE"))
+    if METHODS[name].get("model") == SAM3 and not scene.with_name("SAM3").exists():
+        small_sam3().save_pretrained(scene.with_name("SAM3"))
     given = {k: places.get(v, v) if isinstance(v, str) else v for k, v in METHODS[name].items()}
     return segment(scene, **{**GIVEN, **given, **outputs, **changes})
 

@@ -23,7 +23,8 @@ from geoovseg.files import bytes_of
 from geoovseg.models import kept as kept_module
 from geoovseg.models.cards import DEMO_DIR
 from geoovseg.models.kept import keep, kept
-from geoovseg.models.load import check_finite, fill, load_clip
+from geoovseg.models.load import load_clip
+from geoovseg.models.tensors import check_finite, fill
 from geoovseg.models.text import TextEncoder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="bits do not say who may write")

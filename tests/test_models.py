@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from geoovseg.errors import GeoOVSegError, ModelError, WeightsMissingError
 from geoovseg.models import load
 from geoovseg.models.cards import DEFAULT_MODEL, MODELS, ModelCard, model_card
-from geoovseg.models.load import load_clip, read_state
+from geoovseg.models.load import load_clip
+from geoovseg.models.tensors import read_state
 from geoovseg.models.text import MANY, TextEncoder, alike, as_short
 from geoovseg.models.weights import cache_dir, fetch_weights, find_weights, local_weights, verify
 from geoovseg.usage import told

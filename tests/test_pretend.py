@@ -14,6 +14,7 @@ import torch
 from golden_cases import TINY_SAM, small_sam
 from pretend import no_inference_mode, pretend_cuda
 from test_jbu import random_state
+from tiny_sam3 import small_sam3
 
 from geoovseg import METHODS, encode, segment
 from geoovseg.demo.scenes import render
@@ -28,7 +29,7 @@ OWN: dict[str, dict[str, Any]] = {
     "corrclip": {"vfm": "demo", "regions": "felzenszwalb"},
     "resegclip": {"regions": "felzenszwalb"},
 }
-ABLE = [name for name, card in METHODS.items() if "sam" not in card.needs]
+ABLE = [name for name, card in METHODS.items() if "clip" in card.needs and "sam" not in card.needs]
 BY_SAM: dict[str, dict[str, Any]] = {
     "trident": {"vfm": "demo", "settings": {"sam_iou_thresh": -10.0}},
     "corrclip": {"vfm": "demo", "settings": {"points": 2, "iou": 0.0, "stability": 0.0}},
@@ -76,6 +77,20 @@ def test_a_method_is_on_its_device_and_gives_the_labels_of_the_cpu(scene: str, t
         there = _labels(scene, tmp_path / "a.tif", device="cuda:0", precision="fp32", **given)
     np.testing.assert_array_equal(there, here)
     assert back.total() <= COMES_BACK.get(method, LABELS), back
+
+
+@pytest.mark.parametrize("method", ["segearth-ov3", "proc-sam3"])
+def test_a_method_on_sam3_is_on_its_device(scene: str, tmp_path: Path, method: str) -> None:
+    small_sam3().save_pretrained(tmp_path / "sam3")
+    given = {"method": method, "model": f"sam3@{tmp_path / 'sam3'}", "threshold": 0.5}
+    here = _labels(scene, tmp_path / "a.tif", device="cpu", **given)
+    load_clip.cache_clear()
+    with pretend_cuda() as back:
+        there = _labels(scene, tmp_path / "a.tif", device="cuda:0", precision="fp32", **given)
+    np.testing.assert_array_equal(there, here)
+    assert len(np.unique(here)) > 2
+    ours = {place: n for place, n in back.items() if "models/sam3.py" not in place}  # transformers looks at masks
+    assert sum(ours.values()) <= LABELS, back
 
 
 @pytest.mark.trial

@@ -19,7 +19,7 @@ from geoovseg.models.vfm import ClipVfm
 from geoovseg.models.vit import ClipVit
 from geoovseg.vocabulary import parse_classes
 
-WINDOWED = [name for name in RELEASES if not METHODS[name].blocks]
+WINDOWED = [name for name in RELEASES if not METHODS[name].blocks and "clip" in METHODS[name].towers]
 """Releases that see images one by one; ConInfer's has tests of its own."""
 
 

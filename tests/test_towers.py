@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from geoovseg.errors import MethodError, ModelError
 from geoovseg.methods import METHODS, load_method
 from geoovseg.models.layouts import as_open_clip
-from geoovseg.models.load import fill
 from geoovseg.models.pooled import PooledVit
+from geoovseg.models.tensors import fill
 from geoovseg.models.tips import TipsVit, load_tips
 from geoovseg.vocabulary import parse_classes
 from geoovseg.windows.batch import TileBatch

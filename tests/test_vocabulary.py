@@ -223,7 +223,7 @@ def test_templates_are_those_of_clip_in_order() -> None:
     assert [t.replace("{}", "x") for t in templates("openai-7")] == [
         t("x") for t in open_clip.SIMPLE_IMAGENET_TEMPLATES
     ]
-    assert set(template_lists()) == {"openai-80", "openai-7", "plain", "resegclip"}
+    assert set(template_lists()) == {"openai-80", "openai-7", "plain", "resegclip", "bare"}
 
 
 def test_templates_without_a_place_for_the_word_are_refused(tmp_path: Path) -> None:

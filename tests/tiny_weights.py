@@ -24,6 +24,7 @@ from golden_cases import TINY_SAM, small_sam
 from hub import Hub
 from safetensors.torch import save
 from test_jbu import random_state
+from tiny_sam3 import small_sam3
 
 from geoovseg.models.cards import MODELS, ModelCard
 from geoovseg.models.pooled import pooled
@@ -82,6 +83,9 @@ def _files(card: ModelCard) -> Iterator[tuple[str, bytes]]:
     if card.tower == "tips":
         yield from _tips()
         return
+    if card.tower == "sam3":
+        yield from _saved_by_transformers(small_sam3())
+        return
     if "tokenizer.json" in card.also:
         yield from tokenizer()
     state = _state(card)
@@ -136,10 +140,14 @@ def _tips() -> Iterator[tuple[str, bytes]]:
     config = transformers.Tipsv2Config(
         vision_config={**size, "image_size": 56}, text_config={**size, "intermediate_size": 64, "vocab_size": 8}
     )
-    with tempfile.TemporaryDirectory() as folder:
-        transformers.Tipsv2Model(config).save_pretrained(folder)
-        yield from ((path.name, path.read_bytes()) for path in Path(folder).iterdir())
+    yield from _saved_by_transformers(transformers.Tipsv2Model(config))
     yield from tokenizer()
+
+
+def _saved_by_transformers(model: Any) -> Iterator[tuple[str, bytes]]:
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        yield from ((path.name, path.read_bytes()) for path in Path(folder).iterdir())
 
 
 def _training(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:

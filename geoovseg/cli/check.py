@@ -65,5 +65,5 @@ def _tell(found: dict[str, object], *, json: bool) -> None:
         return
     miou, seconds = found.get("miou"), found.get("seconds")
     numbers = f"mIoU {miou:.3f}  {seconds:6.2f} s" if miou is not None else ""
-    line = f"{found['model']:<36}{found['file']:<20}{found.get('method', ''):<12}{found['result']:<14}{numbers}"
+    line = f"{found['model']:<36}{found['file']:<20}{found.get('method', ''):<13}{found['result']:<14}{numbers}"
     data(f"{line}  {found['why']}".rstrip())

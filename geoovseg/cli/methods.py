@@ -34,7 +34,7 @@ def command(
 def _line(name: str, entry: MethodCard) -> str:
     """Name, what it needs beside CLIP, its cost, and what it does."""
     needs = "+".join(entry.needs)
-    return f"{name:<12}{entry.title:<26}{needs:<18}{entry.cost:>4g} x  {entry.about}"
+    return f"{name:<13}{entry.title:<26}{needs:<18}{entry.cost:>4g} x  {entry.about}"
 
 
 def _weights(name: str) -> Iterator[str]:
@@ -52,6 +52,12 @@ def _regions_cost(entry: MethodCard) -> str:
     return f" with regions given; {entry.sam} takes about {entry.sam_seconds} s more for 448 x 448 pixels on two cores"
 
 
+def _own(entry: MethodCard) -> Iterator[str]:
+    """What is not as usual where nothing is said."""
+    if entry.own:
+        yield f"unless told otherwise: {' '.join(f'{option_of(name)} {value}' for name, value in entry.own.items())}"
+
+
 def _published(entry: MethodCard) -> Iterator[str]:
     """What `--as-published` sets."""
     if entry.published:
@@ -62,18 +68,26 @@ def _published(entry: MethodCard) -> Iterator[str]:
         yield f"--as-published: {' '.join(said)}"
 
 
+def _cost(entry: MethodCard) -> str:
+    """What it takes, by plain CLIP, and with words and regions."""
+    words = f", without words, each of which adds {entry.word_cost:.1%} of that" if entry.word_cost else ""
+    return f"{entry.cost:g} x clip{words}{_regions_cost(entry)}"
+
+
 def _show(name: str, entry: MethodCard) -> list[str]:
     vfm = f", a vision model (--vfm, default {entry.vfm})" if entry.vfm else ""
     sam = f", Segment Anything (--sam, default {entry.sam})" if "sam" in entry.needs else ""
     regions = f", regions (--regions, default sam by {entry.sam})" if "regions" in entry.needs else ""
+    model = entry.own.get("model", "a CLIP model")
     sees = "blocks of windows (--block)" if entry.blocks else "one window at a time"
     return [
         f"{name}: {entry.title}",
         entry.paper,
         entry.about,
-        f"scores: {entry.unit}; cost: {entry.cost:g} x clip{_regions_cost(entry)}",
-        f"needs: a CLIP model (--model){vfm}{sam}{regions}; sees {sees}",
+        f"scores: {entry.unit}; cost: {_cost(entry)}",
+        f"needs: {model} (--model){vfm}{sam}{regions}; sees {sees}",
         *_weights(name),
+        *_own(entry),
         *_published(entry),
         *(f"  --set {f.name}={str(f.default).lower()}   {f.about}" for f in entry.fields),
     ]

@@ -34,7 +34,8 @@ REMARKS = (
     "ClearCLIP 51.8 and 48.7, NACLIP 58.9 and 52.2): begin with a ViT-B-16",
     "--upsample jbu_one and jbu_stack were trained on ViT-B-16/openai and fit ViT-B-16 only: of remote sensing models "
     "FarSLIP's, none of RemoteCLIP, GeoRSCLIP and SkyCLIP",
-    "SigLIP 2 and PE-Core are read by -m maskclip alone, TIPSv2 by -m clip alone",
+    "SigLIP 2 and PE-Core are read by -m maskclip alone, TIPSv2 by -m clip alone; SAM 3 is no CLIP, and read by "
+    "-m segearth-ov3 and proc-sam3 alone",
 )
 """What helps to choose."""
 

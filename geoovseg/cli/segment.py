@@ -22,7 +22,7 @@ from geoovseg.cli.remarks import found, hints, remarks
 from geoovseg.cli.scenes import PARTLY, Asked, Task, each, tasks
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, PipeClosedError
 from geoovseg.files import is_object
-from geoovseg.methods import read_settings
+from geoovseg.methods import card, read_settings
 from geoovseg.models.cards import model_card
 from geoovseg.network import public
 from geoovseg.settings import Settings
@@ -80,8 +80,9 @@ def command(
 
 def _check_early(classes: Any, settings: Settings) -> None:
     """Find mistakes before heavy libraries are loaded: they should be cheap."""
-    parse_background(settings.background, read_classes(classes, settings.vocabulary))
     read_settings(settings.method, settings.settings)
+    counter = card(settings.method).counter_words
+    parse_background(settings.background, read_classes(classes, settings.vocabulary), counter=counter)
     model_card(settings.model)
     if settings.vectors is not None:
         from geoovseg.segmenter import check_vectors

@@ -26,7 +26,10 @@ def chosen(data: DataSet, settings: Settings, protocol: str) -> tuple[Release, S
     settings = _own_models(settings)
     if protocol == "tool":
         known = data.runs.get("default") or next(iter(data.runs.values()))
-        return Release(classes=words or known["classes"]), settings
+        release = Release(classes=words or known["classes"])
+        if settings.threshold is not None and not read_vocabulary(release.classes).background:
+            settings = replace(settings, threshold=0.0)  # there is no class for what is unsure
+        return release, settings
     release = data.release(settings.method)
     own = replace(
         settings,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoovseg.evaluation.trial import CLASSES, crop, seen_of
+from geoovseg.methods import card
 from geoovseg.models.cards import DEMO, ModelCard, other_activation
 from geoovseg.models.load import load_clip, resolve_device
 from geoovseg.models.text import CLOSE
@@ -33,7 +34,8 @@ def remarks(model: ModelCard, settings: Settings) -> Iterator[Remark]:
     """What is to be said of a CLIP model that is on this machine; nothing of others, and of the drawn demo's."""
     if model.kind == "clip" and model.name != DEMO:
         yield from _activation(model)
-        yield from _counter_words(model, settings)
+        if card(settings.method).counter_words:
+            yield from _counter_words(model, settings)
 
 
 def _activation(model: ModelCard) -> Iterator[Remark]:

@@ -85,7 +85,7 @@ def _uses(method: MethodCard, model: ModelCard) -> bool:
         return bool(method.sam)
     if model.kind == "upsampler":
         return method is card(Settings().method)
-    return model.name != DEMO or "sam" not in method.needs
+    return model.tower in method.towers and (model.name != DEMO or "sam" not in method.needs)
 
 
 def _choices(method: MethodCard, model: ModelCard) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def builder(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
     """What the card of `name` points to: `make(clip, text, **settings)` with every setting of the card.
 
     What the card says that it uses is given besides: `vfm`, `sam`, `regions`, the score model in place of the setting
-    `base`, and for blocks `vocabulary` and `cut`.
+    `base`, `vocabulary` for blocks and methods of classes, and `cut` for blocks.
     """
 
     def build(
@@ -45,8 +45,10 @@ def builder(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
         for kind, model in (("vfm", vfm), ("sam", sam), ("regions", regions)):
             if kind in entry.needs:
                 given[kind] = _needed(name, kind, model)
+        if entry.blocks or entry.of_classes:
+            given["vocabulary"] = vocabulary
         if entry.blocks:
-            given |= {"vocabulary": vocabulary, "cut": cut}
+            given["cut"] = cut
         return make(clip, text, **given)
 
     return build

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 
 from geoovseg.errors import GeoOVSegWarning, first_line
 from geoovseg.methods.block_cards import BLOCK_METHODS
+from geoovseg.methods.concept_cards import CONCEPT_METHODS
 from geoovseg.methods.fields import MethodCard
 from geoovseg.methods.layer_cards import LAYER_METHODS
 from geoovseg.methods.region_cards import REGION_METHODS
@@ -16,7 +17,9 @@ from geoovseg.methods.window_cards import WINDOW_METHODS
 
 GROUP = "geoovseg.methods"
 """Entry points of other packages: `name = "module:CARD"`."""
-OWN: dict[str, MethodCard] = {**WINDOW_METHODS, **LAYER_METHODS, **BLOCK_METHODS, **REGION_METHODS}
+OWN: dict[str, MethodCard] = {
+    **WINDOW_METHODS, **LAYER_METHODS, **BLOCK_METHODS, **REGION_METHODS, **CONCEPT_METHODS,
+}  # fmt: skip
 """Those of this package."""
 
 

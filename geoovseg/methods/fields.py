@@ -88,6 +88,16 @@ class MethodCard:
     """whether its scores map to 0..1, which --threshold and --confidence need"""
     published: Mapping[str, Any] = field(default_factory=dict)
     """choices of a run by name, as its release makes them where ours are others; empty if there is no release"""
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """choices of a run by name that are not as usual, since the method's model and scores are others"""
+    counter_words: bool = True
+    """whether `--background auto` adds some; not where scores say by themselves whether a word is there"""
+    word_cost: float = 0.0
+    """time that each word adds, by what a window takes without words"""
+    of_classes: bool = False
+    """whether it is told which words make a class"""
+    not_kept: str = ""
+    """why there are no features to keep, where that needs a word"""
     fields: tuple[Field, ...] = ()
     build: str
     """module:callable"""

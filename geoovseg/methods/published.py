@@ -64,6 +64,8 @@ RELEASES = {
     "resegclip": Protocol(resize=None, crop=224, stride=50, scale=1),
     "direct-op": Protocol(resize=(2048, 336), crop=0, scale=1),
     "direct-mv": Protocol(resize=(2048, 336), crop=0, scale=1),
+    "segearth-ov3": Protocol(resize=None, crop=0),
+    "proc-sam3": Protocol(resize=None, crop=0),
 }
 """What each release does unless a data set's configuration says otherwise."""
 

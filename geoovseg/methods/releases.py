@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geoovseg.errors import UsageError
+from geoovseg.methods.concepts import ConceptMethod
 from geoovseg.methods.coninfer import ConInfer
 from geoovseg.methods.corrclip import CorrClipBlocks
 from geoovseg.methods.dense import DenseMethod
@@ -225,12 +226,21 @@ def _direct(method: Direct, image: Image, groups: Sequence[int], protocol: Proto
     return Answer(best_word(_at(found, _size(image)), groups)[0])
 
 
+def _concepts(method: ConceptMethod, image: Image, groups: Sequence[int], protocol: Protocol) -> Answer:
+    """The image whole, or windows of it, each stretched to SAM 3's square: means of words' maps, then the best word."""
+    pixels = _pixels(resize(image, protocol), method.sam3.device)
+    crop = protocol.crop or max(pixels.shape[2:])
+    found = slide(pixels, method.maps, crop=crop, stride=protocol.stride, patch=1, fill=None)
+    return Answer(best_word(_at(method.speak(found[0])[None], _size(image)), groups)[0])
+
+
 WAYS: Mapping[type, Callable[[Any, Image, Sequence[int], Protocol], Answer]] = {
     DenseMethod: _dense,
     Trident: _trident,
     CorrClipBlocks: _corrclip,
     ReSegClip: _resegclip,
     Direct: _direct,
+    ConceptMethod: _concepts,
 }
 """By kind of method."""
 

@@ -16,8 +16,8 @@ DEMO_DIR = Path(__file__).parent / "demo"
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """What open_clip calls weights on the hub, the preferred name first."""
 UNSTATED = "no licence is stated for these weights: whether you may use them is between you and their authors"
-Tower = Literal["clip", "pooled", "tips"]
-"""A plain CLIP; one that ends in attention pooling (SigLIP 2, PE-Core); TIPSv2."""
+Tower = Literal["clip", "pooled", "tips", "sam3"]
+"""A plain CLIP; one that ends in attention pooling (SigLIP 2, PE-Core); TIPSv2; SAM 3, which is no CLIP."""
 Kind = Literal["clip", "sam", "upsampler", "vfm"]
 """What `--model` takes, `--sam`, `--upsample`, and `--vfm`."""
 

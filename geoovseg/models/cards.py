@@ -51,8 +51,8 @@ def model_card(name: str, kind: Kind = "clip") -> ModelCard:
         _warn_activation(arch, file)
         other = next((c for c in known.values() if c.arch == arch and c.tower != "clip"), None)
         return _of_file(known.get(arch, other or ModelCard(name=name, arch=arch)), name, Path(file))
-    if kind == "clip" and name in REFUSED:
-        raise ModelError(f"{name} {REFUSED[name]}")
+    if (kind, name) in REFUSED:
+        raise ModelError(f"{name} {REFUSED[kind, name]}")
     if kind == "clip" and (found := _composed(name) or _from_open_clip(name)):
         return found
     names = [*known, *(OWN if kind == "vfm" else ())]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geoovseg.models.card import IMAGENET_MEAN, IMAGENET_STD, SAT_MEAN, SAT_STD, UNSTATED, ModelCard
+from geoovseg.models.card import IMAGENET_MEAN, IMAGENET_STD, SAT_MEAN, SAT_STD, UNSTATED, Kind, ModelCard
 from geoovseg.models.clip_catalogue import CLIP, OTHERS
 
 _DINOV3 = (
@@ -140,8 +140,10 @@ _SAMS = (
     ),
 )
 CARDS = (*CLIP, *OTHERS, *_UPSAMPLERS, *_VFMS, *_SAMS)
-REFUSED = {
-    "RemoteCLIP-RN50": "is a ResNet, and the methods need a vision transformer: choose RemoteCLIP-ViT-B-32 or "
-    "RemoteCLIP-ViT-L-14",
+REFUSED: dict[tuple[Kind, str], str] = {
+    ("clip", "RemoteCLIP-RN50"): "is a ResNet, and the methods need a vision transformer: choose RemoteCLIP-ViT-B-32 "
+    "or RemoteCLIP-ViT-L-14",
+    ("sam", "sam3"): "is a model to ask words (--model sam3), and no Segment Anything that methods can look into: its "
+    "encoder has rotary positions and patches of 14 pixels; choose sam_vit_b, sam_vit_l or sam_vit_h",
 }
-"""Published weights without a card, and why."""
+"""Weights that cannot be what they are named for, and why."""

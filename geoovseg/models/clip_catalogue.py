@@ -182,4 +182,21 @@ OTHERS = (
     _pooled("PE-Core-L-14-336/meta", 2685, "Perception Encoder, windows of 336"),
     _tips("b14", 784, "TIPSv2"),
     _tips("l14", 1948, "TIPSv2, larger"),
+    ModelCard(
+        name="sam3",
+        arch="sam3",
+        tower="sam3",
+        repo="facebook/sam3",
+        files=("model.safetensors",),
+        also=("config.json",),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        megabytes=3440,
+        licence="SAM License (19 November 2025)",
+        terms="Meta's SAM License must be accepted on the model hub, where access is asked for and granted. It allows "
+        "use and changes, passing on under the same licence only, and asks for a word of thanks in publications; "
+        "military, nuclear and espionage uses, weapons, and what trade controls forbid are not allowed, nor is reverse "
+        "engineering",
+        about="SAM 3, which is asked words; with -m segearth-ov3 and proc-sam3 only; needs geoovseg[sam3]",
+    ),
 )

@@ -19,7 +19,7 @@ from geoovseg.errors import ModelError, OutputError, UsageError, some
 from geoovseg.files import whole, write_whole
 from geoovseg.models.cards import ModelCard, model_card
 from geoovseg.models.download import file_sha256
-from geoovseg.models.load import load_whole
+from geoovseg.models.load import WHOLE, load_whole
 from geoovseg.models.weights import find_weights
 from geoovseg.prompts import variants
 from geoovseg.vocabulary import Vocabulary
@@ -161,6 +161,8 @@ def _checked(
         raise OutputError(f"{output} exists; add --overwrite to replace it, or choose another name with -o")
     cards = [model_card(name) for name in names]
     for card in cards:
+        if card.tower in WHOLE:
+            raise ModelError(f"the models cannot be averaged: {card.name} is no model of open_clip")
         find_weights(card)
     for one, other in combinations(cards, 2):
         if one.arch != other.arch:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from geoovseg.errors import GeoOVSegError, ModelError, first_line, silent
-from geoovseg.models.load import check_finite
 from geoovseg.models.patches import Grid, fit_to
+from geoovseg.models.tensors import check_finite
 
 TIMESTEP = 1
 """Of the one pass; the paper says that fewer is better, M2N2 takes 100."""

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import pickle
-import re
-import zipfile
-from argparse import Namespace
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geoovseg.errors import GeoOVSegError, ModelError, UsageError, first_line, hushed
+from geoovseg.errors import GeoOVSegError, ModelError, UsageError, first_line
 from geoovseg.models.card import Tower
 from geoovseg.models.cards import DEFAULT_MODEL, DEMO_DIR, ModelCard, model_card
 from geoovseg.models.download import file_sha256
-from geoovseg.models.layouts import as_open_clip, is_program, program_tensors
+from geoovseg.models.layouts import as_open_clip
 from geoovseg.models.light import open_clip
 from geoovseg.models.pooled import PooledVit, pooled
 from geoovseg.models.precision import PRECISIONS
+from geoovseg.models.sam3 import Sam3, Sam3Tower, TokenEncoder, load_sam3
+from geoovseg.models.tensors import as_weights, fill, read_state
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.tips import Tips, TipsVit, load_tips
 from geoovseg.models.vit import ClipVit
@@ -36,7 +30,14 @@ from geoovseg.ops.linear import packed
 from geoovseg.prompts import DEFAULT_TEMPLATES, templates
 from geoovseg.trace import stretch
 
-TOWERS: dict[Tower, type[ClipVit]] = {"clip": ClipVit, "pooled": PooledVit, "tips": TipsVit}
+TOWERS: dict[Tower, type[ClipVit]] = {"clip": ClipVit, "pooled": PooledVit, "tips": TipsVit, "sam3": Sam3Tower}
+ENCODERS: dict[Tower, type[TextEncoder]] = {"sam3": TokenEncoder}
+"""Text sides that give more than a vector a word."""
+WHOLE: dict[Tower, Callable[[ModelCard, Path], tuple[Any, Any]]] = {
+    "tips": lambda card, path: load_tips(path.parent),
+    "sam3": load_sam3,
+}
+"""Models of other libraries than open_clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
     return ClipModel(
         card=replace(card, path=path),
         vit=TOWERS[card.tower](tower, mean=card.mean, std=card.std),
-        text=TextEncoder(
+        text=ENCODERS.get(card.tower, TextEncoder)(
             lambda: whole,
             templates(sentences),
             weights=f"{card.arch} {sha256}",
@@ -89,7 +90,7 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
 
 def _width(model: Any) -> int | None:
     """The length of a feature, where the model says it."""
-    if isinstance(model, Tips):
+    if isinstance(model, Tips | Sam3):
         return model.width
     projection = getattr(getattr(model, "text", model), "text_projection", None)
     if isinstance(projection, nn.Linear):
@@ -100,8 +101,8 @@ def _width(model: Any) -> int | None:
 def load_whole(card: ModelCard) -> tuple[Any, Any]:
     """Both towers in float32 on the CPU, and the tokenizer. Raises what `load_clip` raises."""
     path = find_weights(card)
-    if card.tower == "tips":
-        return load_tips(path.parent)
+    if card.tower in WHOLE:
+        return WHOLE[card.tower](card, path)
     model, tokenizer = _architecture(card)
     with as_weights(path, card):
         fill(model, as_open_clip(read_state(path)))
@@ -141,110 +142,3 @@ def _tokenizer(text: dict[str, Any], card: ModelCard) -> Any:
         raise ModelError(f"its words need another package: pip install 'geoovseg[siglip]' ({error})") from error
     except Exception as error:  # of many kinds
         raise GeoOVSegError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
-
-
-@contextmanager
-def as_weights(path: Path, card: ModelCard) -> Iterator[None]:
-    """Whatever goes wrong while a file is read as weights is one error, which says what to do: GeoOVSegError."""
-    try:
-        yield
-    except Exception as error:  # what a damaged or foreign file makes torch raise has no common base
-        again = f"`geoovseg models fetch {card.name} --force` fetches it again"
-        own = "check that it is whole, and that the architecture is right"
-        arch = f"SAM {card.arch}" if card.kind == "sam" else card.arch
-        raise GeoOVSegError(
-            f"{path} cannot be loaded as weights of {arch}: {first_line(error)}; {own if card.path else again}"
-        ) from error
-
-
-def fill(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Put the tensors of a file into a model; others that the file holds are left out.
-
-    Raises ValueError where one is missing, has another shape, or holds what is no number.
-    """
-    wanted = model.state_dict()
-    if missing := [k for k in wanted if k not in state]:
-        raise ValueError(f"it lacks {len(missing)} tensors, first {missing[0]}")
-    for key, value in wanted.items():
-        if state[key].shape != value.shape:
-            raise ValueError(f"its {key} has shape {tuple(state[key].shape)}, not {tuple(value.shape)}")
-    check_finite((key, state[key]) for key in wanted)
-    model.load_state_dict(state, strict=False)
-
-
-def check_finite(tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Refuse weights with which every score would be no number. Raises ValueError, which names the first."""
-    for key, value in tensors:
-        if value.is_floating_point() and value.numel() and not torch.stack(value.aminmax()).isfinite().all():
-            raise ValueError(f"its {key} is not finite")
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, a torch checkpoint or a program; no code is run, and prefixes of training go.
-
-    Of a checkpoint that holds more (an optimizer, a student and its teacher) only the weights, the teacher's.
-    Raises ValueError or TypeError for what is damaged, asks for code, or is no table; others from deeper down.
-    """
-    if path.suffix == ".safetensors":
-        return {k: _full(v) for k, v in load_file(path).items()}
-    state = _checkpoint(path)
-    state = state.get("state_dict", state.get("teacher", state)) if isinstance(state, dict) else state
-    if not isinstance(state, dict):
-        raise TypeError("it does not hold named tensors")
-    return {k.removeprefix("module."): _full(v) for k, v in state.items() if isinstance(v, Tensor)}
-
-
-def _checkpoint(path: Path) -> Any:
-    """What a torch file holds."""
-    zipped = zipfile.is_zipfile(path)
-    if zipped:
-        _check_sums(path)
-        if is_program(path):
-            return program_tensors(path)
-    with hushed(), torch.serialization.safe_globals(_plain()):  # of old formats; what cannot be read is an error
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise ValueError(_why_unread(error)) from error
-
-
-def _plain() -> list[Any]:
-    """What holds values only: namespaces, in which DINO keeps its arguments, and single numbers of numpy.
-
-    SkyScript's checkpoints have such numbers in their optimizers; numpy has had two names for what makes them.
-    """
-    number: Any = np.float64(0).__reduce__()[0]
-    names = [f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")]
-    return [Namespace, np.dtype, type(np.dtype(np.float64)), *((number, name) for name in names)]
-
-
-def _check_sums(path: Path) -> None:
-    """Compare the tensors with the sums beside them, which torch leaves out. Raises ValueError."""
-    with zipfile.ZipFile(path) as file:
-        if not any(name.endswith("data.pkl") for name in file.namelist()):
-            raise ValueError("it is a ZIP of other files; if a checkpoint is among them, take it out and give that")
-        if broken := file.testzip():
-            raise ValueError(f"it is damaged, at {broken}")
-
-
-def _why_unread(error: Exception) -> str:
-    """What torch says in paragraphs, which recommend to run the code."""
-    if isinstance(error, OSError):
-        return "it is damaged, or was cut off" if error.errno == errno.EINVAL else first_line(error)
-    said = str(error)
-    trust = "which is never run; if you trust the file, save its tensors alone as .safetensors"
-    if asked := re.search(r"GLOBAL (\S+)", said):
-        return f"it asks for {asked[1]}, which is code or may be, {trust}"
-    if not said or "Weights only load failed" in said:
-        return "it is damaged, or no file of tensors"
-    return f"it is damaged: {first_line(error)}"
-
-
-def under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose keys begin with a prefix, without it; all where none does."""
-    found = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    return found or state
-
-
-def _full(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor

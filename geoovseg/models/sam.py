@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from geoovseg.models.cards import model_card
 from geoovseg.models.download import file_sha256
-from geoovseg.models.load import as_weights, fill, read_state
 from geoovseg.models.patches import Grid
 from geoovseg.models.precision import PRECISIONS
+from geoovseg.models.tensors import as_weights, fill, read_state
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.linear import packed
 

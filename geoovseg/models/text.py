@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from io import BytesIO
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ class TextEncoder:
     Each word is encoded on its own, in one batch of its sentences, so that its feature does not depend on the others;
     always on the CPU in float32, so that it does not depend on the device either.
     """
+
+    unit: ClassVar[bool] = True
+    """whether features have a length of 1"""
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class TextEncoder:
     def _known(self, word: str) -> Tensor | None:
         """The feature of a word, if it was kept; a damaged one costs time, never the run."""
         key = self._key(word)
-        return _unpacked(kept("text", f"{key}.npy"), key, self.width)
+        return _unpacked(kept("text", f"{key}.npy"), key, self.width, unit=self.unit)
 
     def _kept(self, word: str) -> Tensor:
         """The feature of a word, computed and kept; where it cannot be kept that costs time, never the run."""
@@ -129,8 +132,8 @@ def _seal(content: bytes, key: str) -> bytes:
     return hashlib.sha256(key.encode() + content).digest()
 
 
-def _unpacked(content: bytes | None, key: str, width: int | None) -> Tensor | None:
-    """A feature that was kept; none for what is damaged, of something else, or no unit vector of this length."""
+def _unpacked(content: bytes | None, key: str, width: int | None, *, unit: bool) -> Tensor | None:
+    """A feature that was kept; none for what is damaged, of something else, or no (unit) vector of this length."""
     if content is None or content[-SEAL:] != _seal(content[:-SEAL], key):
         return None
     try:
@@ -139,7 +142,8 @@ def _unpacked(content: bytes | None, key: str, width: int | None) -> Tensor | No
         return None
     if not isinstance(found, np.ndarray) or found.dtype != np.float32 or found.shape != (width or found.size,):
         return None
-    return torch.from_numpy(found) if abs(np.linalg.norm(found.astype(float)) - 1) < UNIT else None
+    length = np.linalg.norm(found.astype(float))
+    return torch.from_numpy(found) if (abs(length - 1) < UNIT if unit else np.isfinite(length)) else None
 
 
 @dataclass(frozen=True)
@@ -175,9 +179,11 @@ def _digest(model: nn.Module) -> str:
     return state.hexdigest()
 
 
-def with_background(vocabulary: Vocabulary, text: str, encoder: TextEncoder) -> tuple[Vocabulary, tuple[str, ...]]:
-    """Apply --background; of the automatic words, leave out those too close to the user's."""
-    words, automatic = parse_background(text, vocabulary)
+def with_background(
+    vocabulary: Vocabulary, text: str, encoder: TextEncoder, *, counter: bool = True
+) -> tuple[Vocabulary, tuple[str, ...]]:
+    """Apply --background; of the automatic words, if there are to be some, leave out those too close to the user's."""
+    words, automatic = parse_background(text, vocabulary, counter=counter)
     if not automatic:
         return words, ()
     own = [w for entry in words.classes for w in entry.words]

@@ -11,7 +11,7 @@ from torch import Tensor
 from geoovseg.errors import ModelError
 from geoovseg.models.cards import model_card
 from geoovseg.models.download import file_sha256
-from geoovseg.models.load import as_weights, check_finite, read_state, under
+from geoovseg.models.tensors import as_weights, check_finite, read_state, under
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.jbu import Jbu, JbuStep, Projection

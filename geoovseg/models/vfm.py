@@ -17,9 +17,10 @@ from geoovseg.models.diffusion import load_diffusion
 from geoovseg.models.download import file_sha256
 from geoovseg.models.layouts import as_dinov3
 from geoovseg.models.light import timm
-from geoovseg.models.load import ClipModel, as_weights, fill, load_clip, read_state, under
+from geoovseg.models.load import ClipModel, load_clip
 from geoovseg.models.patches import Grid, between_patches, fit_to
 from geoovseg.models.precision import PRECISIONS
+from geoovseg.models.tensors import as_weights, fill, read_state, under
 from geoovseg.models.vit import ClipVit, resize_positions
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.attention import summing

@@ -42,8 +42,8 @@ def cache_dir() -> Path:
 def local_weights(card: ModelCard) -> Path | None:
     """The file of a model's weights on this machine, or None; nothing is downloaded."""
     if card.path is not None:
-        main = card.path / card.files[0] if card.arch == "diffusion" else card.path
-        return card.path if main.is_file() else None
+        main = _main(card, card.path)
+        return (card.path if card.arch == "diffusion" else main) if main.is_file() else None
     if given := _in_model_dir(card):
         return given
     if card.url is not None:

@@ -44,8 +44,10 @@ def check_settings(settings: Settings) -> None:
     templates(settings.templates)
     if (tower := model_card(settings.model).tower) not in method.towers:
         able = some([name for name, each in METHODS.items() if tower in each.towers])
+        other = "" if "clip" in method.towers else f"; leave --model aside for {method.own['model']}"
         raise UsageError(
             f"--model {settings.model} has a tower that -m {settings.method} cannot read; these methods can: {able}"
+            f"{other}"
         )
     _check_context(settings, method)
     read_scale(settings.scale)
@@ -58,6 +60,12 @@ def check_settings(settings: Settings) -> None:
         able = ", ".join(n for n, c in METHODS.items() if c.confidence)
         raise UsageError(f"{settings.method} has no score from 0 to 1 for --threshold; these methods do: {able}")
     _check_sharing(settings)
+
+
+def check_kept(settings: Settings) -> None:
+    """Refuse to keep features of a method that says why it has none. Raises UsageError."""
+    if why := card(settings.method).not_kept:
+        raise UsageError(f"{settings.method} has no features to keep: {why}")
 
 
 def _check_sharing(settings: Settings) -> None:

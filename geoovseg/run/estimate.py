@@ -12,8 +12,9 @@ from geoovseg.errors import UsageError
 from geoovseg.features.store import megabytes
 from geoovseg.files import is_store, names_folder
 from geoovseg.labels.names import Outputs, output_names
+from geoovseg.methods import card
 from geoovseg.rasters.ground import wkt_of
-from geoovseg.run.checks import check_models, check_settings
+from geoovseg.run.checks import check_kept, check_models, check_settings
 from geoovseg.run.feature_run import feature_names
 from geoovseg.run.job import NOTHING
 from geoovseg.run.layout import Layout, area_of, caution, lay_out, lay_windows
@@ -123,7 +124,8 @@ def _of_store(path: str, named: Vocabulary, settings: Settings, outputs: Outputs
 
 
 def _estimated(src: Scene, named: Vocabulary, settings: Settings, labels: str) -> tuple[Estimate, Layout]:
-    words, _ = parse_background(settings.background, named)
+    method = card(settings.method)
+    words, _ = parse_background(settings.background, named, counter=method.counter_words)
     known, tile = _timings(src, named, settings, len(words.queries))
     caution(src, settings, words, known.needs)
     layout = lay_out(src, settings, words, known.needs, lambda _: tile.method, area_of(src, settings))
@@ -159,7 +161,7 @@ def _timings(scene: Scene, named: Vocabulary, settings: Settings, queries: int) 
     if known is not None:
         _, seen = lay_windows(scene, settings, known.needs)
         if (taken := known.of(seen, queries)) is not None:
-            return known, taken
+            return known, taken.asked(queries, card(settings.method).word_cost)
     from geoovseg.run.rehearsal import rehearse  # loads torch and the models, which takes many times as long
 
     new = rehearse(scene, named, settings)
@@ -201,6 +203,7 @@ def estimate_features(scene: StrPath, settings: Settings) -> FeatureEstimate:
     """What `encode` would do and take. Raises what it would raise before it reads pixels."""
     outputs = feature_names(os.fspath(scene), settings.output, settings.work_dir)
     with settings.access():
+        check_kept(settings)
         check_settings(settings)
         check_models(settings)
         with open_scene(scene, **settings.view) as src:

@@ -181,7 +181,8 @@ def asked_words(
     """The words with their background, counter-words that were left out, and features (Q, D) of the words."""
     if vocabulary == NOTHING:
         return vocabulary, (), torch.zeros(1, encoder.width or 1, device=device)
-    words, dropped = with_background(vocabulary, settings.background, encoder)
+    counter = card(settings.method).counter_words
+    words, dropped = with_background(vocabulary, settings.background, encoder, counter=counter)
     return words, dropped, encoder.embed(words.queries).to(device)
 
 
@@ -236,9 +237,9 @@ def _needs(
 ) -> Needs:
     """What the method asks for, with the user's sizes; for blocks those are of their windows."""
     tile, stride, cell = method.tile, method.stride, method.cell
-    if method.at_once is None:
+    if method.windows is None:
         tile = method.tile if settings.tile is None else settings.tile
-        default = method.stride if settings.tile is None else max(1, tile // 2)
+        default = max(1, tile * method.stride // method.tile)  # as large a part of it as usual
         paces = {"fast": max(default, round(FAST * tile)), "normal": default, "fine": max(1, default // 2)}
         stride = paces[settings.speed] if settings.stride is None else settings.stride
     if cell and settings.stride is None:

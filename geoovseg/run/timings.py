@@ -47,6 +47,10 @@ class TileTime(NamedTuple):
         fewer, more = sorted((self.words, words))
         return more <= 2 * fewer + 30
 
+    def asked(self, words: int, word_cost: float) -> TileTime:
+        """The same with so many words, each of which adds a part of the time without words."""
+        return self._replace(seconds=self.seconds * (1 + word_cost * words) / (1 + word_cost * self.words), words=words)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:

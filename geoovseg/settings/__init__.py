@@ -68,14 +68,14 @@ class Settings:
     templates: str = choice(
         DEFAULT_TEMPLATES,
         "What",
-        "Sentences around each word: openai-80, openai-7, plain, or a file.",
+        "Sentences around each word: openai-80, openai-7, plain, bare, or a file.",
         names=template_lists,
     )
     background: str = choice("auto", "What", "What is code 0: auto, none, or word+word.")
     threshold: float | None = choice(
         None,
         "What",
-        "Pixels with a lower confidence (0 to 1) become code 0.",
+        "Pixels with a lower confidence (0 to 1) become code 0; default: none, or the method's.",
         number("lie between 0 and 1", lambda n: 0 <= n <= 1),
     )
     method: str = choice(
@@ -215,10 +215,17 @@ class Settings:
             value = getattr(self, name)
             kept = known.default if value is None else known.check(option_of(name), value)
             object.__setattr__(self, name, kept)
+        usual = {name: known.default for name, known in choices().items()}
         if self.as_published:
-            usual = {name: known.default for name, known in choices().items()}
-            for name, value in as_published(self.method, vars(self), usual).items():
-                object.__setattr__(self, name, value)
+            self._choose(as_published(self.method, vars(self), usual))
+        if self.method != usual["method"] and self.method in METHODS:
+            own = card(self.method).own.items()
+            self._choose({name: value for name, value in own if getattr(self, name) == usual[name]})
+
+    def _choose(self, given: Mapping[str, Any]) -> None:
+        """Make choices that a user left open."""
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
 
     @property
     def rasters(self) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from qgis.PyQt.QtGui import QIcon
 from .command import run
 
 METHODS = ("segearth", "clearclip", "sclip", "naclip", "clip", "maskclip", "gem", "resclip", "proxyclip", "reattnclip",
-           "coninfer", "direct-op", "direct-mv", "trident", "corrclip", "resegclip")  # fmt: skip
+           "coninfer", "direct-op", "direct-mv", "trident", "corrclip", "resegclip", "segearth-ov3",
+           "proc-sam3")  # fmt: skip
 SHAPES = ["gpkg", "shp", "geojson", "json", "fgb", "kml", "gml", "sqlite", "gdb", "tab", "parquet"]
 UPSAMPLE = ("auto", "guided", "bilinear")
 

@@ -18,7 +18,7 @@ Code = Literal["index", "reduce_zero", "binary", "shapes"]
 """How truth says classes: by index; by index + 1, 0 being unknown; by dark and light (or 0 and 1); by shapes drawn."""
 UNKNOWN = 255
 """In truth: what is not compared."""
-ALONE = ("trident", "corrclip", "resegclip", "direct-op", "direct-mv")
+ALONE = ("trident", "corrclip", "resegclip", "direct-op", "direct-mv", "segearth-ov3", "proc-sam3")
 """Methods that are run in ways of their own, never as a data set's first release ran baselines."""
 CODES = ("index", "reduce_zero", "binary", "shapes")
 RANGES: dict[str, tuple[type, float, float]] = {
