@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import re
+import sys
 from contextlib import suppress
 from glob import glob
 from pathlib import Path
@@ -60,7 +61,13 @@ def make_ours() -> None:
         return
     _OURS.append(True)
     gc.set_threshold(*SELDOM)
-    atexit.register(gc.freeze)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """Let the collector rest, unless there is a library that would call what is left over a leak, on standard error."""
+    if "triton" not in sys.modules:
+        gc.freeze()
 
 
 def is_ours() -> bool:

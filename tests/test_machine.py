@@ -127,3 +127,11 @@ def test_a_plain_run_needs_no_module_of_unix(demo_scene: str, tmp_path: Path) ->
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "labels.tif").exists()
+
+
+def test_a_command_that_ends_has_nothing_to_say() -> None:
+    code = "import sys, types, geoovseg.machine as m; m.make_ours(); sys.modules['triton'] = types.ModuleType('triton')"
+    code += "; import atexit, gc; m._leave(); print(gc.get_freeze_count()); del sys.modules['triton']; m._leave(); "
+    code += "print(gc.get_freeze_count() > 0)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (found.stdout.split(), found.stderr) == (["0", "True"], "")
