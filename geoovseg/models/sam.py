@@ -27,7 +27,7 @@ from geoovseg.models.patches import Grid
 from geoovseg.models.weights import find_weights
 
 ROWS = 4
-"""Rows of patches whose attention is made at once."""
+"""Rows of patches whose attention is made at once; on a CPU one, whose 13 MB (ViT-B) stay in its cache."""
 PROMPTS = 16
 """Prompts that go through the decoder together."""
 
@@ -176,8 +176,8 @@ def _weights(attn: Any, q: Tensor, k: Tensor, grid: Grid, height: int) -> Iterat
     if attn.use_rel_pos:
         up, side = get_rel_pos(grid[0], grid[0], attn.rel_pos_h), get_rel_pos(grid[1], grid[1], attn.rel_pos_w)
     queries = q.unflatten(1, grid)
-    for first in range(0, height, ROWS):
-        y = queries[:, first : min(first + ROWS, height)]  # (heads, n, w, d)
+    for first in range(0, height, step := 1 if q.device.type == "cpu" else ROWS):
+        y = queries[:, first : min(first + step, height)]  # (heads, n, w, d)
         logits = (y * attn.scale).flatten(1, 2) @ k.mT
         if up is not None and side is not None:
             table = logits.unflatten(2, grid).unflatten(1, y.shape[1:3])
