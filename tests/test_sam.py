@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from skimage import measure
 from windows import Largest
 
 from geoovseg.errors import GeoOVSegError, WeightsMissingError
+from geoovseg.models import masks as masks_module
 from geoovseg.models import sam as sam_module
 from geoovseg.models.masks import Kept, Masks, MaskSet
 from geoovseg.models.sam import Sam, Seen, load_sam
@@ -78,6 +80,38 @@ def test_no_tensor_has_all_pairs_of_patches() -> None:
     assert mode.largest < pairs / 4
 
 
+@pytest.mark.parametrize("masks", [slice(1), slice(1, None)], ids=["one", "three"])
+def test_the_decoder_is_the_packages_own(sam: Sam, masks: slice) -> None:
+    """For points and boxes under a mask prompt, with positions, weights and biases that all matter."""
+    sam, draw = Sam(deepcopy(sam.model)), torch.Generator().manual_seed(5)
+    model, seen = sam.model, sam.see(IMAGE)
+    for weight in model.mask_decoder.parameters():
+        weight.add_(torch.randn(weight.shape, generator=draw) * 0.3)
+    points, boxes = (torch.rand(5, n, 2, generator=draw) * 128 for n in (1, 2))
+    sparse, dense = model.prompt_encoder(
+        (points, torch.ones(5, 1)), boxes.flatten(1), torch.randn(1, 1, 32, 32, generator=draw)
+    )
+    expected = model.mask_decoder.predict_masks(seen.embedding, model.prompt_encoder.get_dense_pe(), sparse, dense)
+    for found, value in zip(sam.decode(seen.embedding, sparse, dense, masks), expected, strict=True):
+        torch.testing.assert_close(found, value[:, masks], rtol=1e-4, atol=1e-4)
+
+
+def test_masks_of_the_quality_asked_for_are_the_predictors(sam: Sam) -> None:
+    points, labels = torch.tensor([[[20.0, 30.0]], [[90.0, 70.0]]]), torch.ones(2, 1)
+    ours, theirs = masks_module._Predictor(sam), SamPredictor(sam.model)
+    for predictor in (ours, theirs):
+        predictor.set_image(IMAGE)
+    expected, quality, _ = theirs.predict_torch(points, labels, return_logits=True)
+    for least in (0.0, float(quality.flatten().sort().values[2:4].mean())):
+        ours.least = least
+        found, told, _ = ours.predict_torch(points, labels)
+        good = quality > least if least else torch.ones(2, 3, dtype=torch.bool)
+        assert good.sum() == (6 if not least else 3)
+        torch.testing.assert_close(told, quality, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found[good], expected[good], rtol=1e-4, atol=1e-4)
+        assert (found[~good] == 0).all()
+
+
 def _discs(self: SamPredictor, points: torch.Tensor, labels: torch.Tensor, **given: object) -> tuple[torch.Tensor, ...]:
     """Three discs around each point, in place of a decoder that random weights make blind to points; a hole in some."""
     height, width = self.original_size
@@ -93,7 +127,8 @@ def _discs(self: SamPredictor, points: torch.Tensor, labels: torch.Tensor, **giv
 
 @pytest.fixture
 def _discs_for_masks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SamPredictor, "predict_torch", _discs)
+    for predictor in (SamPredictor, masks_module._Predictor):
+        monkeypatch.setattr(predictor, "predict_torch", _discs)
 
 
 @pytest.mark.usefixtures("_discs_for_masks")

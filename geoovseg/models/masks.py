@@ -89,6 +89,7 @@ class Masks:
             min_mask_region_area=wanted.area,
             output_mode="uncompressed_rle",
         )
+        self._predictor.least = wanted.quality
         generator.predictor = self._predictor
         for record in _ordered(generator.generate(image), wanted.order):
             yield rle_to_mask(record["segmentation"])
@@ -106,6 +107,13 @@ def mask_bytes(shape: tuple[int, int]) -> float:
     return 3 * POINTS_AT_ONCE * 4 * (shape[0] * shape[1] + 1024**2)
 
 
+class _Runs(dict[str, Any]):
+    """A mask as runs. Nothing changes them, so the generator's deep copies, number by number, are these themselves."""
+
+    def __deepcopy__(self, memo: object) -> _Runs:
+        return self
+
+
 class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]
     def generate(self, image: NDArray[np.uint8]) -> list[dict[str, Any]]:
         """As the package, telling now and then how far it is."""
@@ -116,6 +124,7 @@ class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]
 
     def _process_batch(self, points: Any, *more: Any) -> Any:
         found = super()._process_batch(points, *more)
+        found["rles"] = [_Runs(rle) for rle in found["rles"]]
         self._tried += len(points)
         if time.monotonic() - self._told > TELL_AFTER:
             self._told = time.monotonic()
@@ -130,7 +139,10 @@ class _Generator(SamAutomaticMaskGenerator):  # type: ignore[misc]
 
 
 class _Predictor(SamPredictor):  # type: ignore[misc]
-    """The package's predictor, with our encoder, which keeps what it has seen."""
+    """The package's predictor, with our encoder, which keeps what it has seen, and our decoder."""
+
+    least = 0.0
+    """Masks of no better predicted quality are left out by the generator, where it is positive: they stay empty."""
 
     def __init__(self, sam: Sam) -> None:
         super().__init__(sam.model)
@@ -146,3 +158,14 @@ class _Predictor(SamPredictor):  # type: ignore[misc]
     def _see(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
         seen = self._sam.see(image)
         return seen.embedding, seen.size
+
+    def predict_torch(self, points: Tensor, labels: Tensor, **more: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, 3, H, W) of three masks for each point, their qualities (B, 3) and the logits as decoded."""
+        sparse, dense = self.model.prompt_encoder((points, labels), None, None)
+        logits, quality = self._sam.decode(self.features, sparse, dense, slice(1, None))
+        at_pixels = logits.new_zeros(*logits.shape[:2], *self.original_size)
+        good = quality > self.least if self.least > 0 else torch.ones_like(quality, dtype=torch.bool)
+        if good.any():
+            found = self.model.postprocess_masks(logits[good][:, None], self.input_size, self.original_size)
+            at_pixels[good] = found[:, 0]
+        return at_pixels, quality, logits

@@ -31,11 +31,12 @@ def affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
     Softmax of the mean over channels of -|I - I_n| / (1e-8 + 0.1 std), where std is over the neighbourhoods, centres
     included, unbiased, per channel.
     """
-    near = torch.stack(list(_neighbours(image, dilations)), dim=2)  # (B, 3, n, H, W)
-    centres = image[:, :, None].expand(-1, -1, len(dilations), -1, -1)
-    std = torch.cat([near, centres], dim=2).std(dim=2, keepdim=True)
-    unlike = (near - image[:, :, None]).abs() / (1e-8 + 0.1 * std)
-    return (-unlike).mean(1).softmax(1)
+    away = [moved - image for moved in _neighbours(image, dilations)]
+    count, nothing = len(away) + len(dilations), torch.zeros_like(image)  # centres are 0 away from themselves
+    mean, squares = sum(away, nothing) / count, sum((a.square() for a in away), nothing)
+    std = ((squares - count * mean.square()) / (count - 1)).sqrt()
+    sharpness = -1 / (image.shape[1] * (1e-8 + 0.1 * std))
+    return torch.stack([(a.abs() * sharpness).sum(1) for a in away], dim=1).softmax(1)
 
 
 def _neighbours(x: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
