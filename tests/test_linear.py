@@ -69,6 +69,29 @@ def test_numbers_of_another_kind_and_gradients_take_torchs_way() -> None:
 
 
 @needs_onednn
+@torch.inference_mode()
+def test_weights_that_are_changed_later_count() -> None:
+    with torch.inference_mode(mode=False):
+        layers = packed(nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)).requires_grad_(False))
+        layers[0].weight.mul_(2)
+        layers[2].load_state_dict(nn.Linear(16, 8).state_dict())
+    x = torch.randn(3, 8)
+    hidden = torch.nn.functional.gelu(x @ layers[0].weight.T + layers[0].bias)
+    expected = hidden @ layers[2].weight.T + layers[2].bias
+    torch.testing.assert_close(feed_forward(layers, x), expected)
+    torch.testing.assert_close(layers(x), expected)
+
+
+@needs_onednn
+def test_layers_without_a_bias_are_packed_one_by_one() -> None:
+    layers = nn.Sequential(nn.Linear(8, 16, bias=False), nn.GELU(), nn.Linear(16, 8)).requires_grad_(False)
+    x = torch.randn(3, 8)
+    expected = layers(x)
+    with torch.inference_mode():
+        torch.testing.assert_close(feed_forward(packed(layers), x), expected)
+
+
+@needs_onednn
 def test_a_model_too_large_to_be_held_twice_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_module, "MOST", 100)
     assert type(packed(nn.Sequential(nn.Linear(8, 8)))[0]) is nn.Linear

@@ -74,5 +74,22 @@ def test_large_ones_and_those_at_the_antimeridian_and_the_poles_are_the_same(box
     assert np.stack([areas, perimeters], axis=1) == pytest.approx(np.abs(_solved(polygon)), rel=1e-8)
 
 
+@pytest.mark.parametrize("order", [[0], [0, 1], [1, 0], [1, 0, 2], [0, 0, 1]])
+def test_empty_polygons_have_no_area(order: list[int]) -> None:
+    kinds = np.array([shapely.Polygon(), shapely.box(10, 60, 10.003, 60.002), shapely.box(10, 6, 10.001, 6.002)])
+    areas, perimeters = measure(kinds[order], DEGREES)
+    each = [measure(kinds[[n]], DEGREES) for n in order]
+    assert (areas.tolist(), perimeters.tolist()) == ([a[0] for a, _ in each], [p[0] for _, p in each])
+    assert [area > 0 for area in areas] == [n > 0 for n in order]
+
+
+def test_small_pixels_far_in_the_north_have_their_area() -> None:
+    ellipsoid = ellipsoid_of(CRS.from_epsg(32633))
+    assert ellipsoid is not None
+    place = Affine(0.01, 0, 500_000, 0, -0.01, 8_660_000)  # 78 degrees
+    area, _ = measure(np.array([shapely.box(500_000, 8_659_999.99, 500_000.01, 8_660_000)]), ellipsoid)
+    assert area[0] == pytest.approx(float(ellipsoid.pixel_areas(place, np.array([0.5]), np.array([0.5]))[0]), rel=2e-6)
+
+
 def test_of_no_polygons_there_are_no_measures() -> None:
     assert [len(found) for found in measure(np.empty(0, object), DEGREES)] == [0, 0]

@@ -285,7 +285,7 @@ def test_missing_weights_name_the_command_that_fetches_them(demo_scene: str, tmp
         ({"device": "toaster"}, "--device toaster"),
         ({"precision": "fp8"}, "--precision fp8: choose auto"),
         ({"speed": "faster"}, "--speed faster: choose fast or normal or fine"),
-        ({"speed": "fast", "stride": 56}, "--stride 56 says how windows lie already: leave --speed fast aside"),
+        ({"speed": "fast", "stride": 56}, "there is --stride 56, so leave --speed fast aside"),
         ({"speed": "fine", "method": "coninfer", "vfm": "demo"}, "--speed fine is for .*; coninfer sees blocks"),
         ({"model": "ViT-B-16/opnai"}, "did you mean ViT-B-16/openai"),
     ],

@@ -30,8 +30,8 @@ def test_a_large_tower_takes_bfloat16_where_it_was_measured_to_be_faster(
     cpu: pytest.MonkeyPatch, gain: float, chosen: str
 ) -> None:
     cpu.setattr(precision, "_measured", lambda: gain)
-    assert resolve_precision("auto", CPU, model_card("ViT-B-16/openai")) == chosen
-    assert resolve_precision("fp32", CPU, model_card("ViT-B-16/openai")) == "fp32"
+    assert resolve_precision("auto", CPU, model_card("ViT-B-16/openai"), alone=True) == chosen
+    assert resolve_precision("fp32", CPU, model_card("ViT-B-16/openai"), alone=True) == "fp32"
 
 
 def test_a_small_tower_and_a_cpu_without_instructions_are_not_measured(cpu: pytest.MonkeyPatch) -> None:
@@ -39,9 +39,14 @@ def test_a_small_tower_and_a_cpu_without_instructions_are_not_measured(cpu: pyte
         raise AssertionError
 
     cpu.setattr(precision, "_measured", never)
-    assert resolve_precision("auto", CPU, model_card("demo")) == "fp32"
+    assert resolve_precision("auto", CPU, model_card("demo"), alone=True) == "fp32"
     precision.CPU_INFO.write_text("flags : fpu avx2\n")
-    assert resolve_precision("auto", CPU, model_card("ViT-B-16/openai")) == "fp32"
+    assert resolve_precision("auto", CPU, model_card("ViT-B-16/openai"), alone=True) == "fp32"
+
+
+def test_what_several_processes_share_is_in_float32(cpu: pytest.MonkeyPatch) -> None:
+    cpu.setattr(precision, "_measured", lambda: 9.0)
+    assert resolve_precision("auto", CPU, model_card("ViT-B-16/openai"), alone=False) == "fp32"
 
 
 def test_a_machine_is_measured_once(cpu: pytest.MonkeyPatch) -> None:
@@ -68,4 +73,4 @@ def test_a_measurement_leaves_random_numbers_as_they_were(cpu: pytest.MonkeyPatc
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(UsageError, match="choose from auto, fp32, bf16, fp16"):
-        resolve_precision("half", CPU, model_card("demo"))
+        resolve_precision("half", CPU, model_card("demo"), alone=True)

@@ -27,7 +27,8 @@ def chosen(data: DataSet, settings: Settings, protocol: str) -> tuple[Release, S
     if protocol == "tool":
         known = data.runs.get("default") or next(iter(data.runs.values()))
         release = Release(classes=words or known["classes"])
-        if settings.threshold is not None and not read_vocabulary(release.classes).background:
+        own = card(settings.method).own.get("threshold")
+        if own is not None and settings.threshold == own and not read_vocabulary(release.classes).background:
             settings = replace(settings, threshold=0.0)  # there is no class for what is unsure
         return release, settings
     release = data.release(settings.method)

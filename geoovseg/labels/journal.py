@@ -16,9 +16,10 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> 
     if changed:
         where, before, now = changed[0]
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        as_before = f"add --precision {before}" if where == "record precision" else "run it as before"
         raise ResumeError(
-            f"{folder} is of another run: {where} was {in_short(before)} and is now {in_short(now)}{more}; run it as "
-            "before to go on, or remove that folder to start again"
+            f"{folder} is of another run: {where} was {in_short(before)} and is now {in_short(now)}{more}; {as_before} "
+            "to go on, or remove that folder to start again"
         )
 
 

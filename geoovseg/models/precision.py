@@ -29,11 +29,12 @@ CPU_INFO = Path("/proc/cpuinfo")
 ROUNDS = 3
 
 
-def resolve_precision(name: str, device: torch.device, card: ModelCard) -> str:
+def resolve_precision(name: str, device: torch.device, card: ModelCard, *, alone: bool) -> str:
     """`auto` is bf16 on CUDA devices that have it, and on CPUs that were measured to be faster with it, else fp32.
 
-    On a CPU that is for large towers only; there 99.5 % of the labels and more are those of fp32
-    (docs/benchmarks.md). Raises UsageError for unknown names.
+    On a CPU that is for large towers only, of which 99.5 % of the labels and more are those of fp32
+    (docs/benchmarks.md), and for runs that are `alone`: processes and machines that share one could differ. Raises
+    UsageError for unknown names.
     """
     if name != "auto":
         if name not in PRECISIONS:
@@ -41,14 +42,14 @@ def resolve_precision(name: str, device: torch.device, card: ModelCard) -> str:
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    pays = device.type == "cpu" and _is_large(card) and _computes_bf16() and bf16_gain() >= GAIN
+    pays = alone and device.type == "cpu" and _is_large(card) and _computes_bf16() and bf16_gain() >= GAIN
     return "bf16" if pays else "fp32"
 
 
 def _is_large(card: ModelCard) -> bool:
-    """Whether a tower is; those that open_clip does not describe are."""
+    """Whether a tower is, of those of which open_clip says it; others were not measured."""
     config = (open_clip.get_model_config(card.arch) or {}) if card.arch in open_clip.list_models() else {}
-    return card.arch != "demo" and config.get("vision_cfg", {}).get("width", LARGE) >= LARGE
+    return card.arch != "demo" and config.get("vision_cfg", {}).get("width", 0) >= LARGE
 
 
 def _computes_bf16() -> bool:
@@ -92,7 +93,7 @@ def _measured() -> float:
 
 def _block(dtype: torch.dtype) -> tuple[ClipVit, Tensor]:
     """A tower of one block of ViT-B/16, and tokens of eight windows."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         vision = {"image_size": 224, "patch_size": 16, "layers": 1, "width": 768}
         text = {"context_length": 8, "vocab_size": 8, "width": 64, "heads": 1, "layers": 1}
         tower = open_clip.CLIP(512, vision, text).visual.eval().requires_grad_(False).to(dtype)

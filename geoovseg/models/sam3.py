@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geoovseg.errors import GeoOVSegError, ModelError, first_line
+from geoovseg.errors import GeoOVSegError, GeoOVSegWarning, ModelError, first_line
 from geoovseg.files import LARGEST_TEXT, bytes_of
 from geoovseg.models.card import ModelCard, Tower
 from geoovseg.models.light import open_clip
@@ -177,7 +178,13 @@ class TokenEncoder(TextEncoder):
                 f"SAM 3 reads one sentence a word, and there are {len(self.templates)} around it: --templates bare"
             )
         model, tokenize = self._whole
-        return model.encode_text(tokenize([self.templates[0].replace("{}", word)]))[0]
+        tokens = tokenize([self.templates[0].replace("{}", word)])
+        if int(tokens.argmax()) == tokens.shape[1] - 1:
+            text = (
+                f"SAM 3 reads {tokens.shape[1] - 2} tokens of a word, and {word!r} has as many or more: say it shorter"
+            )
+            warnings.warn(text, GeoOVSegWarning, 4)
+        return model.encode_text(tokens)[0]
 
     def similarity(self, words: Sequence[str], others: Sequence[str]) -> Tensor:
         """Nothing to compare. Raises ModelError."""
@@ -220,6 +227,8 @@ def _config(path: Path) -> Any:
 
     try:
         said = json.loads(bytes_of(path, LARGEST_TEXT))
+        if not isinstance(said, dict) or not str(said.get("model_type")).startswith("sam3"):
+            raise ValueError("its model_type is not sam3")
         return Sam3Config.from_dict(said.get("detector_config", said))
     except Exception as error:  # of many kinds
         raise GeoOVSegError(f"{path} is no configuration of SAM 3: {first_line(error)}") from error

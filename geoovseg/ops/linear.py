@@ -21,9 +21,14 @@ SLOPE = 1.702
 Model = TypeVar("Model", bound=nn.Module)
 
 
+Stamp = tuple[int, int]
+"""Where a weight lies, and how often it was changed there."""
+
+
 class _Fused(NamedTuple):
     """Two layers and what is between them."""
 
+    stamps: tuple[Stamp, ...]
     first: Tensor
     bias: Tensor
     activation: tuple[str, str]
@@ -57,7 +62,7 @@ def packed(model: Model) -> Model:
         if (fused := _fused(layers)) is not None:
             _FUSED[layers] = fused
     for weight in weights:
-        _PACKED[weight] = _laid_out(weight)
+        _PACKED[weight] = _stamp(weight), _laid_out(weight)
     for layer in model.modules():
         if type(layer) is nn.Linear:
             layer.__class__ = Linear
@@ -66,8 +71,8 @@ def packed(model: Model) -> Model:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """X (..., E) through a layer (D, E): (..., D)."""
-    laid = _PACKED.get(weight)
-    if laid is None or torch.is_grad_enabled() or (x.dtype, x.device) != (laid.dtype, laid.device):
+    stamp, laid = _PACKED.get(weight, (None, None))
+    if laid is None or not _fits(x, laid) or stamp != _stamp(weight):
         return F.linear(x, weight, bias)
     return _through(x, laid, bias)
 
@@ -75,13 +80,27 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def feed_forward(layers: nn.Module, x: Tensor) -> Tensor:
     """X through a layer, an activation and another layer."""
     fused = _FUSED.get(layers)
-    if fused is None or torch.is_grad_enabled() or (x.dtype, x.device) != (fused.bias.dtype, fused.bias.device):
+    if fused is None or not _fits(x, fused.bias) or fused.stamps != _stamps(layers):
         return cast("Tensor", layers(x))
     return _through(_through(x, fused.first, fused.bias, *fused.activation), fused.second, fused.last)
 
 
 def _through(x: Tensor, laid: Tensor, bias: Tensor | None, activation: str = "none", kind: str = "") -> Tensor:
     return cast("Tensor", torch.ops.mkldnn._linear_pointwise(x, laid, bias, activation, [], kind))
+
+
+def _fits(x: Tensor, laid: Tensor) -> bool:
+    """Whether numbers are of the kind that a layer was packed for, and none asks for gradients."""
+    return not torch.is_grad_enabled() and (x.dtype, x.device) == (laid.dtype, laid.device)
+
+
+def _stamp(weight: Tensor) -> Stamp:
+    """What differs once a weight has been changed; in inference mode torch counts no changes."""
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
+
+
+def _stamps(layers: nn.Module) -> tuple[Stamp, ...]:
+    return tuple(_stamp(parameter) for parameter in layers.parameters())
 
 
 def _laid_out(weight: Tensor) -> Tensor:
@@ -101,6 +120,8 @@ def _fused(layers: nn.Module) -> _Fused | None:
     if [isinstance(part, nn.Linear) for part in parts] != [True, False, True]:
         return None
     first, between, second = cast("Any", parts)
+    if first.bias is None or second.bias is None:
+        return None
     if isinstance(between, nn.GELU) and between.approximate == "none":
         weights, factor, activation = (first.weight, second.weight), 1.0, ("gelu", "none")
     elif type(between).__name__ == "QuickGELU" and first.weight.dtype == torch.float32:  # scaled, bfloat16 would round
@@ -108,4 +129,4 @@ def _fused(layers: nn.Module) -> _Fused | None:
     else:
         return None
     bias = (first.bias * factor).detach()
-    return _Fused(_laid_out(weights[0]), bias, activation, _laid_out(weights[1]), second.bias.detach())
+    return _Fused(_stamps(layers), _laid_out(weights[0]), bias, activation, _laid_out(weights[1]), second.bias.detach())

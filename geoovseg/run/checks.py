@@ -92,9 +92,8 @@ def _check_context(settings: Settings, method: MethodCard) -> None:
             f"these do not: {able}"
         )
     if settings.speed != "normal" and settings.stride is not None:
-        raise UsageError(
-            f"--stride {settings.stride} says how windows lie already: leave --speed {settings.speed} aside"
-        )
+        by = "--as-published has" if settings.as_published else "there is"
+        raise UsageError(f"{by} --stride {settings.stride}, so leave --speed {settings.speed} aside")
     if not method.blocks and settings.block is not None:
         able = ", ".join(n for n, c in METHODS.items() if c.blocks)
         raise UsageError(f"{settings.method} sees window by window, so leave --block aside; these see blocks: {able}")

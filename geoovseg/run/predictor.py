@@ -139,7 +139,8 @@ class Predictor:
 def load_predictor(vocabulary: Vocabulary, settings: Settings) -> Predictor:
     """Load the models, decide the words, build the method. Raises the errors of all of these."""
     device = resolve_device(settings.device)
-    precision = resolve_precision(settings.precision, device, model_card(settings.model))
+    alone = settings.workers == 1 and settings.ray is None and settings.shard is None
+    precision = resolve_precision(settings.precision, device, model_card(settings.model), alone=alone)
     model = load_clip(settings.model, device, precision, settings.templates)
     words, dropped, text = asked_words(vocabulary, settings, model.text, device)
     batch_size = settings.batch_size or (CPU_BATCH * 2 if device.type == "cpu" else GPU_BATCH)

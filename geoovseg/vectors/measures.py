@@ -10,18 +10,28 @@ from numpy.typing import NDArray
 
 from geoovseg.rasters.ground import Ellipsoid, Floats
 
-NEAR, WIDE, HIGH = 300.0, 0.005, 70.0
+NEAR, WIDE, HIGH = 300.0, 0.005, 89.0
 """Metres of an edge, radians around a ring's first corner, and degrees of latitude up to which series are exact enough.
 
-What they leave out is less than a billionth part there; of other polygons each edge is solved (Karney 2013), which of
-an area of a square metre leaves no more than some five digits.
+Beyond 70 degrees edges must be the shorter the larger the tangent of the latitude is. What is left out is less than
+a billionth part there; of other polygons each edge is solved (Karney 2013), which leaves an area of a square metre no
+more than some five digits.
 """
+STEEP = 2.75
+"""The tangent of 70 degrees, up to which an edge may be as long as `NEAR`."""
 
 
 def measure(polygons: NDArray[Any], ellipsoid: Ellipsoid) -> tuple[Floats, Floats]:
     """Geodesic areas in square metres and perimeters in metres, holes taken off and walked around."""
-    if not len(polygons):
-        return np.zeros(0), np.zeros(0)
+    some = ~shapely.is_empty(polygons)
+    areas, perimeters = np.zeros(len(polygons)), np.zeros(len(polygons))
+    if some.any():
+        areas[some], perimeters[some] = _measure(polygons[some], ellipsoid)
+    return areas, perimeters
+
+
+def _measure(polygons: NDArray[Any], ellipsoid: Ellipsoid) -> tuple[Floats, Floats]:
+    """Of polygons that have corners, at least one."""
     _, corners, (ends, owners) = shapely.to_ragged_array(polygons)
     rings = _rings(ellipsoid.degrees(corners), ends[:-1], ellipsoid)
     sign = np.full(len(ends) - 1, -1.0)
@@ -63,7 +73,7 @@ def _rings(degrees: Floats, starts: NDArray[Any], ellipsoid: Ellipsoid) -> _Ring
     lengths = np.hypot(east, north)
     curved = np.tan(middle) * np.sqrt(bent) / ellipsoid.geod.a * east * (lengths**2 + 2 * north**2) / 12
     plane = dx * (y + np.diff(y, append=0) / 2)
-    good = (lengths <= NEAR) | last
+    good = (lengths * np.maximum(1, np.abs(np.tan(middle)) / STEEP) <= NEAR) | last
     good &= (np.abs(x) <= WIDE) & (np.abs(rise) <= WIDE) & (np.abs(degrees[:, 1]) <= HIGH)
     plane[last] = curved[last] = lengths[last] = 0
     areas = np.abs(np.add.reduceat(plane + curved, starts))

@@ -58,6 +58,13 @@ class _Piece(NamedTuple):
     pixels: int
 
 
+class _Whole(NamedTuple):
+    """Finished polygons, and the number of the first piece of each."""
+
+    numbers: Ints
+    polygons: Polygons
+
+
 class Seams:
     """Joins blocks, given row by row, left to right; polygons leave with the last block they touch."""
 
@@ -75,7 +82,6 @@ class Seams:
         col_off, before, bottom = 0, None, list[Ints]()
         for block in pieces:
             numbers, whole = self._take(block)
-            yield whole
             if before is not None and not self._cut(0, col_off):
                 self._join(before, _numbered(block.left, numbers))
             if len(self._bottom) and not self._cut(1, row_off):
@@ -85,7 +91,7 @@ class Seams:
             bottom.append(_numbered(block.bottom, numbers))
             col_off += len(block.top)
             edges = np.unique(np.concatenate([before, *bottom, self._bottom[col_off:]]))
-            yield from self._finished({self._groups.root(n) for n in edges.tolist() if n >= 0})
+            yield from self._finished({self._groups.root(n) for n in edges.tolist() if n >= 0}, whole)
         self._bottom = np.concatenate(bottom)
 
     def end(self) -> Iterator[Polygons]:
@@ -95,7 +101,7 @@ class Seams:
     def _cut(self, axis: int, at: int) -> bool:
         return self._cell is not None and at % self._cell[axis] == 0
 
-    def _take(self, block: Pieces) -> tuple[int, Polygons]:
+    def _take(self, block: Pieces) -> tuple[int, _Whole]:
         """Keep a block's pieces that touch its edge; returns the number of its first, and the others, finished."""
         first = self._next
         self._next += len(block.codes)
@@ -107,7 +113,8 @@ class Seams:
             )
         self._crossings.append(block.crossings)
         rest = ~touches[:-1]
-        return first, Polygons(block.codes[rest], block.geometries[rest], block.sums[rest] / block.pixels[rest])
+        means = block.sums[rest] / block.pixels[rest]
+        return first, _Whole(first + np.flatnonzero(rest), Polygons(block.codes[rest], block.geometries[rest], means))
 
     def _join(self, one: Ints, other: Ints) -> None:
         """Put pieces together that meet along a seam."""
@@ -116,14 +123,19 @@ class Seams:
             if self._open[a].code == self._open[b].code:
                 self._groups.join(a, b)
 
-    def _finished(self, still: set[int]) -> Iterator[Polygons]:
-        """Polygons of all groups but those that are still open."""
+    def _finished(self, still: set[int], whole: _Whole | None = None) -> Iterator[Polygons]:
+        """Polygons of all groups but those that are still open, with the whole ones of a block, as they are numbered."""
         members: dict[int, list[int]] = {}
         for number in self._open:
             members.setdefault(self._groups.root(number), []).append(number)
         done = [numbers for root, numbers in members.items() if root not in still]
+        parts = [whole] if whole is not None else []
         if done:
-            yield self._united(done)
+            parts.append(_Whole(np.array([numbers[0] for numbers in done]), self._united(done)))
+        if parts:
+            order = np.argsort(np.concatenate([part.numbers for part in parts]))
+            columns = zip(*(part.polygons for part in parts), strict=True)
+            yield Polygons(*(np.concatenate(column)[order] for column in columns))
 
     def _united(self, groups: list[list[int]]) -> Polygons:
         self._keys = np.unique(np.concatenate([self._keys, *map(_keys, self._crossings)]))
