@@ -153,12 +153,12 @@ def direct_dino() -> Runs:
 
 
 def trident(settings: dict[str, Any]) -> Runs:
-    """A block of one frame, 3 x 3 windows: the last batch is filled up to eight."""
+    """A block of one frame, 3 x 3 windows."""
     sam, block, side = sam_vit_b(), drawn(1, 1024), 336
     clip, dino = clip_at(side), timm_at("vit_base_patch16_224.dino", side)
     vfm = TimmVfm("dino", dino, **COLOURS, rule="offset")
     ours = method("trident", clip_at(224), vfm=vfm, sam=sam, settings=settings)
-    seen = torch.rand(16, 3, side, side)
+    seen = torch.rand(9, 3, side, side)
     ours.scores(block)
     prompts = sam.prompts  # type: ignore[attr-defined]
 

@@ -74,6 +74,14 @@ def test_windows_without_data_are_not_seen_and_patches_without_are_not_known() -
     assert known[0].tolist() == [[False] * 4 + [True] * 4] * 8
 
 
+def test_windows_of_a_block_that_is_seen_alone_are_not_filled_up() -> None:
+    blocks = Blocks(side=96, step=64, window=32, stride=32, patch=8, device=CPU, in_flight=InFlight(8))
+    batch, seen = random_batch(1, 96, 96), list[int]()
+    values, _ = blocks.mean(batch, lambda pixels: (seen.append(len(pixels)), _mean_colour(pixels))[1])
+    assert (blocks.at_once, seen) == (1, [8, 1])
+    torch.testing.assert_close(values, _mean_colour(torch.from_numpy(batch.pixels)))
+
+
 def test_blocks_follow_the_tower_and_what_is_asked(tiny_clip: open_clip.CLIP) -> None:
     vit = ClipVit(tiny_clip.visual)  # 32 pixels, patch 8
     seven, one = (lay_blocks(Cut(), vit, windows=n) for n in (7, 1))

@@ -94,12 +94,13 @@ class Blocks:
     ) -> Iterator[tuple[NDArray[np.intp], Tensor]]:
         """What `see` says of windows by their numbers, a batch at a time, with those numbers.
 
-        On the CPU windows are seen eight at a time, the last ones repeated: results then do not depend on what shares
-        a batch.
+        On the CPU windows are seen eight at a time. Where windows of several blocks share a batch, the last ones are
+        repeated: results then do not depend on what shares it. Of one block always the same do.
         """
+        repeat = self.device.type == "cpu" and self.at_once > 1
         for first in range(0, windows, self._batch):
             numbers = np.arange(first, min(first + self._batch, windows))
-            filled = np.resize(numbers, CPU_BATCH) if self.device.type == "cpu" else numbers
+            filled = np.resize(numbers, CPU_BATCH) if repeat else numbers
             found = self.in_flight.run(lambda index, filled=filled: see(filled[index]), len(filled))  # type: ignore[misc]
             yield numbers, found[: len(numbers)]
 
