@@ -124,7 +124,7 @@ class Seams:
                 self._groups.join(a, b)
 
     def _finished(self, still: set[int], whole: _Whole | None = None) -> Iterator[Polygons]:
-        """Polygons of all groups but those that are still open, with the whole ones of a block, as they are numbered."""
+        """Polygons of all groups but those that are still open, with the whole ones of a block, by their numbers."""
         members: dict[int, list[int]] = {}
         for number in self._open:
             members.setdefault(self._groups.root(number), []).append(number)
