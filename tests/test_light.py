@@ -56,6 +56,7 @@ def test_libraries_that_ask_for_more_are_imported_in_the_usual_way() -> None:
     assert said == "timm open_clip"
 
 
+@pytest.mark.trial
 def test_open_clip_is_whole_for_other_code_of_the_process() -> None:
     said = _run(
         "import sys, geoovseg.models.light, open_clip.timm_model as towers, open_clip.hf_model as texts\n"
@@ -64,6 +65,7 @@ def test_open_clip_is_whole_for_other_code_of_the_process() -> None:
     assert said == "timm transformers False"
 
 
+@pytest.mark.trial
 def test_in_our_own_process_towers_of_timm_are_made_when_they_are_asked_for() -> None:
     said = _run(
         "import geoovseg.machine\n"
