@@ -9,7 +9,6 @@ DINOv2 ViT-B/14 and SAM ViT-B with random weights; pictures are drawn. Prints a 
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 from collections.abc import Callable, Collection
 from functools import partial
@@ -20,6 +19,7 @@ import open_clip
 import timm
 import torch
 from rasterio.windows import Window
+from segment_anything import SamAutomaticMaskGenerator
 from skimage.segmentation import felzenszwalb
 from speed import WORDS, pair, windows
 from torch import Tensor, nn
@@ -39,11 +39,10 @@ from geoovseg.windows.batch import TileBatch
 EIGHT = parse_classes(["building=house+roof,road,water,tree,grass,soil,field"])
 """Eight words."""
 COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-ALL = {"iou": 0.0, "stability": 0.0}
 REFINED = {"sam_iou_thresh": -10.0, "coarse_thresh": 0.0}
-"""Random masks are no good; these thresholds keep them."""
+"""Random masks are no good; these thresholds keep them, as do those of `regions-all`."""
 POINTS = 16
-"""On a side; as many prompts again are measured as the methods have with fewer, and a quarter of the default's."""
+"""On a side of a picture: a quarter of the prompts of the default."""
 
 Runs = tuple[Callable[[], object], Callable[[], object]]
 """Ours and the floor."""
@@ -169,11 +168,19 @@ def trident(settings: dict[str, Any]) -> Runs:
     return lambda: ours.scores(block), floor
 
 
-def regions(settings: dict[str, float]) -> Runs:
+def regions(quality: float, stability: float) -> Runs:
     """Masks of everything in a picture; the floor is the encoder, and the decoder on every point."""
     sam, image = sam_vit_b(), as_image(drawn(1, 448).pixels[0])
-    wanted = MaskSet(POINTS, settings.get("iou", 0.88), settings.get("stability", 0.95))
+    wanted = MaskSet(POINTS, quality, stability)
     return lambda: list(Masks(sam).find(image, wanted)), partial(decoded, sam, POINTS**2, 64)
+
+
+def generator() -> Runs:
+    """The same beside the package's own generator, which gives the same masks."""
+    ours, _ = regions(0.88, 0.95)
+    package = SamAutomaticMaskGenerator(build_sam("vit_b"), POINTS)
+    image = as_image(drawn(1, 448).pixels[0])
+    return ours, lambda: package.generate(image)
 
 
 ROWS: dict[str, Callable[[], Runs]] = {
@@ -186,8 +193,9 @@ ROWS: dict[str, Callable[[], Runs]] = {
     "direct-op-dinov2": direct_dino,
     "trident": partial(trident, {}),
     "trident-refined": partial(trident, REFINED),
-    "regions": partial(regions, {}),
-    "regions-all": partial(regions, ALL),
+    "regions": partial(regions, 0.88, 0.95),
+    "regions-all": partial(regions, 0.0, 0.0),
+    "regions-generator": generator,
 }
 
 
@@ -204,5 +212,4 @@ if __name__ == "__main__":
     parser.add_argument("--only", default=",".join(ROWS))
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
     main(args.only.split(","), args.rounds)
