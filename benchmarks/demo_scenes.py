@@ -13,10 +13,12 @@ import argparse
 import json
 import platform
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from geoovseg import METHODS
 from geoovseg.demo.files import write_scene
@@ -42,13 +44,18 @@ def run(scene: str, method: str, upsample: str, folder: Path) -> SegmentResult:
     )  # fmt: skip
 
 
-def accuracy(method: str, upsample: str, scenes: list[tuple[str, str]], folder: Path) -> Row:
+def ious_of(pairs: Iterable[tuple[str, str]]) -> NDArray[np.float64]:
+    """IoU of each class over all labels and their truth together."""
     confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
-    for scene, truth in scenes:
-        found = evaluate(run(scene, method, upsample, folder).labels, truth)
+    for labels, truth in pairs:
+        found = evaluate(labels, truth)
         at = [CLASSES.index(name) for name in found.order]
         confusion[np.ix_(at, at)] += np.array(found.confusion)[:, :-1]
-    ious = np.diag(confusion) / (confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
+    return np.diag(confusion) / (confusion.sum(0) + confusion.sum(1) - np.diag(confusion))
+
+
+def accuracy(method: str, upsample: str, scenes: list[tuple[str, str]], folder: Path) -> Row:
+    ious = ious_of((run(scene, method, upsample, folder).labels, truth) for scene, truth in scenes)
     return {"miou": round(float(ious.mean()), 4), **{c: round(float(v), 4) for c, v in zip(CLASSES, ious, strict=True)}}
 
 

@@ -69,6 +69,13 @@ def test_numbers_of_another_kind_and_gradients_take_torchs_way() -> None:
 
 
 @needs_onednn
+def test_layers_that_are_packed_with_their_activation_are_not_packed_again() -> None:
+    layers = packed(nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)).requires_grad_(False))
+    assert layers in linear_module._FUSED
+    assert all(layers[n].weight not in linear_module._PACKED for n in (0, 2))
+
+
+@needs_onednn
 @torch.inference_mode()
 def test_weights_that_are_changed_later_count() -> None:
     with torch.inference_mode(mode=False):

@@ -6,6 +6,11 @@ from typing import Any
 
 from geoovseg.methods.fields import Field, MethodCard
 
+_KEPT = (
+    "what SAM 3 sees takes 110 MB a window of 1008 x 1008, of which a detector asks each word, so that asking again "
+    "would save its image encoder alone, which takes as long as 11 words"
+)
+"""Why nothing is kept of a scene."""
 _COMMON: dict[str, Any] = {
     "unit": "probability",
     "needs": ("sam3",),
@@ -14,14 +19,10 @@ _COMMON: dict[str, Any] = {
     "at_pixels": True,
     "cost": 3.7,
     "word_cost": 0.09,
+    "not_kept": _KEPT,
 }
 """What these methods share. Cost is of the same area, on two cores in float32: a window of 1008 took 36 s and a word in
 it 3.3 s more (5.61e12 and 0.42e12 operations, sam3.md, section 7), CLIP's ViT-B/16 17 s a megapixel."""
-_KEPT = (
-    "what SAM 3 sees takes 110 MB a window of 1008 x 1008, of which a detector asks each word, so that asking again "
-    "would save its image encoder alone, which takes as long as 11 words"
-)
-"""Why nothing is kept of a scene."""
 
 
 def _confidence(default: float, source: str) -> Field:
@@ -54,7 +55,6 @@ CONCEPT_METHODS: dict[str, MethodCard] = {
         about="SAM 3's objects and its map of each word, the larger of both, times whether there is any.",
         own={"model": "sam3", "templates": "bare", "threshold": 0.3},
         published={"tile": 512, "stride": 512, "threshold": 0.1, "settings": {"confidence_threshold": 0.1}},
-        not_kept=_KEPT,
         fields=(
             _confidence(0.5, "SegEarth-OV3 release; 0.1 to 0.5 by data set"),
             Field("instance", True, "look at objects (SegEarth-OV3 release, use_transformer_decoder)"),
@@ -84,7 +84,6 @@ CONCEPT_METHODS: dict[str, MethodCard] = {
         "published numbers cannot be repeated exactly)",
         about="SAM 3's map of each word, raised by objects as far as both agree; classes of many words.",
         own={"model": "sam3", "templates": "bare", "threshold": 0.1},
-        not_kept=_KEPT,
         of_classes=True,
         fields=(
             _confidence(0.4, "ProC-SAM3 release; 0.3 to 0.5 by data set"),

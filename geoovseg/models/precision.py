@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import platform
 import time
 from pathlib import Path
 
@@ -59,7 +58,7 @@ def _computes_bf16() -> bool:
 
 def bf16_gain() -> float:
     """How many times as fast as in fp32 a block of ViT-B/16 is in bf16 on this CPU, measured once for a machine."""
-    machine = (platform.processor(), _model(), torch.__version__, torch.get_num_threads())
+    machine = (_model(), torch.__version__, torch.get_num_threads())
     name = hashlib.sha256(repr(machine).encode()).hexdigest()[:40]
     try:
         found = float((kept("precision", name) or b"").decode())

@@ -19,8 +19,6 @@ MOST = 2 * 2**30
 SLOPE = 1.702
 """Of CLIP's activation x sigmoid(1.702 x), which is swish(1.702 x) / 1.702."""
 Model = TypeVar("Model", bound=nn.Module)
-
-
 Stamp = tuple[int, int]
 """Where a weight lies, and how often it was changed there."""
 
@@ -58,11 +56,14 @@ def packed(model: Model) -> Model:
     weights += [layer.in_proj_weight for layer in model.modules() if isinstance(layer, nn.MultiheadAttention)]
     if not _can(weights):
         return model
+    held: set[int] = set()  # with their activation, and not once more alone
     for layers in model.modules():
         if (fused := _fused(layers)) is not None:
             _FUSED[layers] = fused
+            held |= {id(parameter) for parameter in layers.parameters()}
     for weight in weights:
-        _PACKED[weight] = _stamp(weight), _laid_out(weight)
+        if id(weight) not in held:
+            _PACKED[weight] = _stamp(weight), _laid_out(weight)
     for layer in model.modules():
         if type(layer) is nn.Linear:
             layer.__class__ = Linear
@@ -70,7 +71,7 @@ def packed(model: Model) -> Model:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """X (..., E) through a layer (D, E): (..., D)."""
+    """A layer (D, E) on x (..., E): (..., D)."""
     stamp, laid = _PACKED.get(weight, (None, None))
     if laid is None or not _fits(x, laid) or stamp != _stamp(weight):
         return F.linear(x, weight, bias)
@@ -78,7 +79,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def feed_forward(layers: nn.Module, x: Tensor) -> Tensor:
-    """X through a layer, an activation and another layer."""
+    """A layer, an activation and another layer on x."""
     fused = _FUSED.get(layers)
     if fused is None or not _fits(x, fused.bias) or fused.stamps != _stamps(layers):
         return cast("Tensor", layers(x))

@@ -82,15 +82,17 @@ class Ellipsoid:
     def pixel_areas(self, transform: Any, cols: Floats, rows: Floats) -> Floats:
         """Geodesic areas in square metres of pixels of a raster, given by where their middles are.
 
-        The element of area of the ellipsoid, M N cos(latitude), times what a pixel spans in degrees.
+        The element of area of the ellipsoid times what a pixel spans in radians.
         """
         ends = [self.degrees(np.stack(transform @ (cols + x, rows + y), axis=-1).reshape(-1, 2)) for x, y in _CROSS]
         middle, right, left, down, up = (end.reshape(*cols.shape, 2) for end in ends)
         (a, b), (c, d) = (np.moveaxis(_turned(one - other), -1, 0) for one, other in ((right, left), (down, up)))
-        latitude = np.radians(middle[..., 1])
+        return np.asarray(np.abs(a * d - b * c) * self.element(np.radians(middle[..., 1])))
+
+    def element(self, latitude: Floats) -> Floats:
+        """Square metres of a radian by a radian at a latitude, in radians: M N cos(latitude)."""
         bent = 1 - self.geod.es * np.sin(latitude) ** 2
-        element = self.geod.a**2 * (1 - self.geod.es) / bent**2 * np.cos(latitude)
-        return np.asarray(np.abs(a * d - b * c) * element)
+        return np.asarray(self.geod.a**2 * (1 - self.geod.es) / bent**2 * np.cos(latitude))
 
 
 def areas_of(ellipsoid: Ellipsoid | None, transform: Any, window: Window) -> Floats:

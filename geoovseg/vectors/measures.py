@@ -63,7 +63,8 @@ def _rings(degrees: Floats, starts: NDArray[Any], ellipsoid: Ellipsoid) -> _Ring
     first = np.repeat(starts, np.diff([*starts, len(degrees)]))
     x, latitude = np.radians(_shorter(degrees[:, 0] - degrees[first, 0])), np.radians(degrees[:, 1])
     rise = np.radians(degrees[:, 1] - degrees[first, 1])
-    cells = _cell(latitude - rise, ellipsoid) + 4 * _cell(latitude - rise / 2, ellipsoid) + _cell(latitude, ellipsoid)
+    element = ellipsoid.element
+    cells = element(latitude - rise) + 4 * element(latitude - rise / 2) + element(latitude)
     y = rise / 6 * cells  # Simpson's rule
     dx, up = np.diff(x, append=0), np.radians(np.diff(degrees[:, 1], append=0))
     middle = latitude + up / 2
@@ -83,12 +84,6 @@ def _rings(degrees: Floats, starts: NDArray[Any], ellipsoid: Ellipsoid) -> _Ring
 def _shorter(turn: Floats) -> Floats:
     """Differences of longitudes the short way round; those that are short are left exactly as they are."""
     return np.where(np.abs(turn) > 180, turn - np.copysign(360, turn), turn)
-
-
-def _cell(latitude: Floats, ellipsoid: Ellipsoid) -> Floats:
-    """Square metres of a radian by a radian at a latitude: M N cos(latitude)."""
-    bent = 1 - ellipsoid.geod.es * np.sin(latitude) ** 2
-    return np.asarray(ellipsoid.geod.a**2 * (1 - ellipsoid.geod.es) * np.cos(latitude) / bent**2)
 
 
 def _one(polygon: Any, ellipsoid: Ellipsoid) -> tuple[float, float]:
