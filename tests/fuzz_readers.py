@@ -260,7 +260,7 @@ FEATURE = torch.nn.functional.normalize(torch.arange(1.0, 65.0), dim=0)
 
 def _feature(path: Path) -> Outcome:
     """A kept feature is the one it was, or it is none."""
-    found = _unpacked(path.read_bytes(), "key", 64)
+    found = _unpacked(path.read_bytes(), "key", 64, unit=True)
     if found is None:
         return {"outcome": "refused", "why": "it is computed anew"}
     return READ if torch.equal(found, FEATURE) else {"outcome": "failed", "why": "another feature"}

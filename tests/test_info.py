@@ -158,6 +158,14 @@ def test_anybodys_polygons_are_told_by_the_column_that_is_named(tmp_path: Path) 
         info(tmp_path / "x.gpkg", layer="third")
 
 
+def test_a_polygon_with_a_corner_that_is_nowhere_is_refused(tmp_path: Path) -> None:
+    shapes = [shapely.box(0, 0, 1, 1), shapely.Polygon([(0, 0), (1e82, 0), (1, 1), (0, 0)])]
+    table = geopandas.GeoDataFrame({"class_name": ["a", "b"]}, geometry=shapes, crs="EPSG:32632")
+    table.to_file(tmp_path / "x.fgb")
+    with pytest.raises(SceneError, match="a polygon of b in .*x.fgb has a corner that is nowhere"):
+        info(tmp_path / "x.fgb")
+
+
 def test_what_is_neither_is_refused(write_raster: Write, tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("text")
     (tmp_path / "x.parquet").write_text("text")

@@ -181,7 +181,7 @@ class _Sums:
     """Polygons and their areas by class."""
 
     def __init__(self, crs: Any, name: str) -> None:
-        self._ellipsoid = ellipsoid_of(crs)
+        self._name, self._ellipsoid = name, ellipsoid_of(crs)
         self._polygons: Counter[str] = Counter()
         self._codes: dict[str, int] = {}
         self._areas: Any = Counter()  # of fractions
@@ -201,6 +201,9 @@ class _Sums:
         parts, owners = shapely.get_parts(whole, return_index=True)
         flat = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
         areas = np.bincount(owners[flat], measure(parts[flat], self._ellipsoid)[0], len(whole))
+        if not np.isfinite(areas).all():
+            of = names[int(np.argmin(np.isfinite(areas)))]
+            raise SceneError(f"a polygon of {of} in {self._name} has a corner that is nowhere; mend or delete it")
         stored = batch["area_m2"].to_pylist() if "area_m2" in batch.schema.names else [None] * len(names)
         for key, area, said in zip(names, areas.tolist(), stored, strict=True):
             self._areas[key] += area

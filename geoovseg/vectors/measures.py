@@ -33,7 +33,8 @@ def measure(polygons: NDArray[Any], ellipsoid: Ellipsoid) -> tuple[Floats, Float
 def _measure(polygons: NDArray[Any], ellipsoid: Ellipsoid) -> tuple[Floats, Floats]:
     """Of polygons that have corners, at least one."""
     _, corners, (ends, owners) = shapely.to_ragged_array(polygons)
-    rings = _rings(ellipsoid.degrees(corners), ends[:-1], ellipsoid)
+    with np.errstate(invalid="ignore", over="ignore"):  # corners that are nowhere: not near, so measured again below
+        rings = _rings(ellipsoid.degrees(corners), ends[:-1], ellipsoid)
     sign = np.full(len(ends) - 1, -1.0)
     sign[owners[:-1]] = 1  # the first ring of a polygon is around it, the others are holes
     areas = np.add.reduceat(sign * rings.areas, owners[:-1])
