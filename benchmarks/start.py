@@ -1,8 +1,8 @@
 """From command to labels of 256 x 256 pixels, beside a bare import of torch, in turn; prints Markdown.
 
-    python benchmarks/start.py [--rounds 7] [--scene 6000x4000]
+    python benchmarks/start.py [--rounds 7] [--scene 6000x4000] [--before CHECKOUT]
 
-`--scene` also times one whole command on a drawn scene of that size.
+`--scene` also times whole commands on a drawn scene of that size, with `--before` in turn those of another checkout.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from geoovseg.demo.files import write_scene
 WORDS = "building,road,water"
 
 
-def seconds(*command: str) -> float:
-    """Of a whole process of Python."""
+def seconds(*command: str, checkout: Path = Path(__file__).parents[1]) -> float:
+    """Of a whole process of Python with a checkout's package."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, *command], capture_output=True, check=True)
+    subprocess.run([sys.executable, *command], cwd=checkout, capture_output=True, check=True)
     return time.perf_counter() - start
 
 
@@ -38,6 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--scene", default="")
+    parser.add_argument("--before", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         command = segment(Path(name), 256, 256)
@@ -51,8 +52,12 @@ def main() -> None:
             f"| import torch | {bare:.2f} | 1.00 |\n| segment, 256 x 256 | {ours:.2f} | {ours / bare:.2f} |", flush=True
         )
         if args.scene:
-            whole = seconds(*segment(Path(name), *map(int, args.scene.split("x"))))
-            print(f"| segment, {args.scene.replace('x', ' x ')} | {whole:.1f} | |")
+            large = segment(Path(name), *map(int, args.scene.split("x")))
+            for _ in range(2):
+                for which, checkout in {"now": Path(__file__).parents[1], "before": args.before}.items():
+                    if checkout is not None:
+                        took = seconds(*large, checkout=checkout)
+                        print(f"| segment, {args.scene.replace('x', ' x ')}, {which} | {took:.1f} | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegError, InterruptedRunError, SceneError, UsageError
-from geoovseg.scene.intensity import read_scale
+from geoovseg.scene.intensity import Intensity, read_scale
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.segmenter import segment
 
@@ -62,6 +62,15 @@ def test_a_range_can_be_given_or_be_that_of_the_type(write_raster: WriteRaster) 
     np.testing.assert_allclose(_seen(path, scale="dtype")[0], data / 65_535, atol=1e-7)
     given, _ = _seen(path, scale="1000,5000")
     np.testing.assert_allclose(given, np.clip((data.astype(float) - 1000) / 4000, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("high", [200.0, 255.0, 300.0, 65_535.0])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+def test_numbers_above_zero_are_divided_and_kept_between_zero_and_one(dtype: str, high: float) -> None:
+    kind = np.iinfo(dtype)
+    values = np.arange(kind.min, kind.max + 1).astype(dtype)
+    expected = np.clip(values.astype(np.float32) / np.float32(high), 0, 1)
+    assert np.array_equal(Intensity(limits=(0, high)).scaled(values), expected)
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(1, "uint8"), (4, "uint8"), (12, "uint16")])

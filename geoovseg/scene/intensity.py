@@ -92,7 +92,9 @@ class Intensity:
     def _between(values: Any, low: float, high: float) -> NDArray[np.float32]:
         """0 up to `low`, 1 from `high` on."""
         if low == 0 and values.dtype.itemsize <= 2:  # exact, as everybody divides 8-bit pixels by 255
-            return np.minimum(values.astype(np.float32) / np.float32(high), np.float32(1)).clip(0)
+            seen: NDArray[np.float32] = np.divide(values, np.float32(high), dtype=np.float32)
+            inside = values.dtype.kind == "u" and np.iinfo(values.dtype).max <= high
+            return seen if inside else seen.clip(0, 1, out=seen)
         wide = np.dtype(np.float64 if values.dtype.itemsize > 2 else np.float32)
         with np.errstate(invalid="ignore", over="ignore"):
             scaled = (values.astype(wide) - wide.type(low)) / wide.type(high - low)

@@ -39,6 +39,8 @@ class TileBatch:
 
     def take(self, index: NDArray[np.intp]) -> TileBatch:
         """The windows at these positions, in this order."""
+        if len(index) == len(self) and (index == np.arange(len(self))).all():
+            return self
         return TileBatch(
             windows=tuple(self.windows[i] for i in index),
             pixels=self.pixels[index],
@@ -50,6 +52,8 @@ class TileBatch:
 
 def join(batches: Sequence[TileBatch]) -> TileBatch:
     """Batches of windows of one size as one."""
+    if len(batches) == 1:
+        return batches[0]
     regions = [b.regions for b in batches if b.regions is not None]
     native_valid = [b.native_valid for b in batches if b.native_valid is not None]
     return TileBatch(
@@ -72,6 +76,8 @@ def filled(
     data: NDArray[np.float32], mask: NDArray[np.bool_], inside: Window, shape: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Continue (3, h, w) pixels to `shape` by reflection to the right and below, where they are not valid."""
+    if mask.shape == shape == (inside.height, inside.width) and mask.all():
+        return data, mask
     pad = [(0, shape[0] - mask.shape[0]), (0, shape[1] - mask.shape[1])]
     known = mask.copy()
     if any(after for _, after in pad):
