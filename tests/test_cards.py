@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import transformers
 from hub import Hub, connected
 from huggingface_hub import constants
+from packaging.version import Version
 from tiny_weights import make_small, publish
 
 from geoovseg import METHODS
@@ -22,6 +24,8 @@ Run = Callable[..., tuple[int, str, str]]
 LOADED = (load.load_clip, vfm._load, sam._load, upsamplers.load_upsampler)
 BESIDE = ("dino_vitb8", "dino_vitb16", "sam_vit_b")
 """What methods need beside the model that is tried."""
+NEW = Version(transformers.__version__) >= Version("5.14")
+"""Whether transformers has TIPSv2 and SAM 3, which are not on the hub otherwise."""
 OF_VFM = {name for name, card in METHODS.items() if "vfm" in card.needs}
 EXPECTED = {
     "clip": {"segearth"},
@@ -37,6 +41,10 @@ NOT_BY = {"sd2": OF_VFM - {"direct-op", "direct-mv"}}
 """Methods that cannot use a model of their kind."""
 
 
+def _can_be_made(card: ModelCard) -> bool:
+    return NEW or card.tower not in ("tips", "sam3")
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A hub with all models, small ones under the names of the large."""
@@ -44,7 +52,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     with pytest.MonkeyPatch.context() as patch, connected(folder / "hub", patch) as found:
         make_small(patch)
         for card in CARDS:
-            if card.path is None:
+            if card.path is None and _can_be_made(card):
                 publish(found, card, patch)
         for kept in LOADED:
             kept.cache_clear()
@@ -74,6 +82,8 @@ TRIED = [
 
 @pytest.mark.parametrize("card", TRIED)
 def test_a_model_is_fetched_verified_loaded_and_used(hub: Hub, geoovseg: Run, card: ModelCard) -> None:
+    if not _can_be_made(card):
+        pytest.skip(f"no {card.name} in transformers {transformers.__version__}")
     assert geoovseg("models", "fetch", DEFAULT_MODEL, *BESIDE, "--quiet")[0] == 0
     code, out, err = geoovseg("models", "check", card.name, "--fetch", "--json")
     found = [json.loads(line) for line in out.splitlines()]
@@ -88,7 +98,7 @@ def test_a_model_is_fetched_verified_loaded_and_used(hub: Hub, geoovseg: Run, ca
 
 
 def test_every_method_runs_with_what_is_fetched_by_its_name(hub: Hub, geoovseg: Run) -> None:
-    for method in METHODS:
+    for method in (name for name, card in METHODS.items() if NEW or "sam3" not in card.towers):
         assert geoovseg("models", "fetch", "--method", method, "--quiet")[0] == 0
     code, out, err = geoovseg("models", "check", DEFAULT_MODEL)
     assert code == 0, (out, err)

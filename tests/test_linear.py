@@ -49,6 +49,19 @@ def test_bfloat16_layers_are_the_same_to_its_rounding() -> None:
     torch.testing.assert_close(packed(layer)(x), expected, atol=0.02, rtol=0.02)
 
 
+def test_what_torch_refuses_to_lay_out_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does for bfloat16 on CPUs without instructions for it."""
+
+    def refuse(weight: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("bf16 path needs the cpu support")
+
+    monkeypatch.setattr(linear_module, "_laid_out", refuse)
+    monkeypatch.setattr(linear_module, "_lays_out", linear_module._lays_out.__wrapped__)
+    layer = packed(nn.Linear(8, 4).requires_grad_(False))
+    assert type(layer) is nn.Linear
+    assert layer.weight not in linear_module._PACKED
+
+
 @needs_onednn
 @torch.inference_mode()
 def test_what_shares_a_batch_changes_nothing() -> None:
