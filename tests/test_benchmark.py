@@ -25,6 +25,7 @@ from golden_cases import Case, build, case_id, clip_model, find, sam_model, visi
 from PIL import Image
 from rasterio.transform import from_origin
 from shapely import LineString, Polygon
+from torch.nn import functional as F
 
 from geoovseg.errors import GeoOVSegError, OutputError, SceneError, UsageError
 from geoovseg.evaluation import benchmark as bench
@@ -33,7 +34,7 @@ from geoovseg.evaluation.prepared import Pair, image_of, pairs, truth_of
 from geoovseg.evaluation.results import Found, confusion, results
 from geoovseg.methods import METHODS, read_settings, releases, upsampled
 from geoovseg.methods.blocks import Cut
-from geoovseg.methods.published import Protocol
+from geoovseg.methods.published import RELEASES, Protocol, predict
 from geoovseg.methods.published import run as released
 from geoovseg.models.text import TextEncoder
 from geoovseg.prompts import templates
@@ -610,9 +611,20 @@ def _coninfer(case: Case) -> Golden:
     run = {"threshold": hyper["prob_thd"], "background": hyper["bg_idx"], "scale": hyper["logit_scale"], "crop": 0}
     run |= {"resize": [hyper["side"]] * 2, "keep_ratio": False, "context": len(raw)}
     groups, given = torch.bincount(case.inputs["query_idx"]).tolist(), iter(seen)
-    golden = Golden("coninfer", method, groups, list(raw), case.outputs["labels"].numpy(), run)
+    labels, tied = case.outputs["labels"].numpy(), _tied(case, groups, (raw.shape[1], raw.shape[2]))
+    golden = Golden("coninfer", method, groups, list(raw), np.where(tied, 255, labels), run)
     golden.resized = {image.tobytes(): next(given) for image in raw}
     return golden
+
+
+def _tied(case: Case, groups: list[int], size: tuple[int, int]) -> np.ndarray:
+    """Pixels whose two best classes share what the release gave them to float32: which one wins is up to the CPU."""
+    hyper = case.meta["hyper"]
+    count, side = len(case.inputs["u8_raw"]), round((len(case.outputs["z"]) / len(case.inputs["u8_raw"])) ** 0.5)
+    given = case.outputs["z"].unflatten(0, (count, side, side)).movedim(-1, 1)
+    way = replace(RELEASES["coninfer"], scale=hyper["logit_scale"], threshold=hyper["prob_thd"])
+    best = predict(F.interpolate(given, size=size, mode="bilinear", align_corners=False), groups, way)[1].topk(2, 1)
+    return (best.values[:, 0] - best.values[:, 1] < 1e-5).numpy()
 
 
 def _trident(case: Case) -> Golden:
