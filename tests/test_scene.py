@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 from conftest import hide, shared_file
+from rasterio._env import get_gdal_config
 from rasterio.enums import ColorInterp
 from rasterio.env import getenv
 from rasterio.windows import Window
@@ -192,10 +193,12 @@ def test_damaged_real_files_are_errors_not_tracebacks(name: str) -> None:
 
 def test_the_block_cache_is_small_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
-    with raster_env():
-        assert getenv()["GDAL_CACHEMAX"] == 64
-    with rasterio.Env(GDAL_CACHEMAX=200), raster_env():
-        assert getenv()["GDAL_CACHEMAX"] == 200
+    before = get_gdal_config("GDAL_CACHEMAX")
+    with raster_env(), raster_env():
+        assert get_gdal_config("GDAL_CACHEMAX") == 64 << 20  # as GDAL has it: in bytes
+    assert get_gdal_config("GDAL_CACHEMAX") == before
+    with rasterio.Env(GDAL_CACHEMAX=200 << 20), raster_env():
+        assert get_gdal_config("GDAL_CACHEMAX") == 200 << 20
     monkeypatch.setenv("GDAL_CACHEMAX", "10%")
     with raster_env():
         assert "GDAL_CACHEMAX" not in getenv()

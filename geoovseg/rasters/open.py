@@ -9,9 +9,11 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any
 
 import rasterio
+from rasterio._env import get_gdal_config, set_gdal_config
 from rasterio._err import CPLE_BaseError
 from rasterio.env import getenv, hasenv, setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -26,8 +28,9 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
 """What GDAL and rasterio raise: not all of it has one root."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/(?!/)")
 """The start of an address that was a path in between."""
-OURS: dict[str, Any] = {"GDAL_CACHEMAX": 64, **PATIENCE, **TALKATIVE}
-"""GDAL settings of a run that the user may set otherwise: a block cache of 64 MB, patience with servers."""
+OURS: dict[str, Any] = {"GDAL_CACHEMAX": 64 << 20, **PATIENCE, **TALKATIVE}
+"""GDAL settings of a run that the user may set otherwise: a block cache of 64 MB, which rasterio wants in bytes (where
+GDAL itself reads MB), and patience with servers."""
 _READ_WHOLE = (".aux.xml", ".vat.dbf", ".tfw", ".wld")
 _SIDES = (*_READ_WHOLE, ".ovr", ".msk")
 """Ends of the names of files that GDAL opens with a raster, and of those that it has in memory as a whole."""
@@ -35,6 +38,9 @@ MANY = 100
 """Bands; damaged files have thousands, of which all are asked then."""
 LARGEST = 2**40
 """Pixels; more are a damaged file's, or years of work."""
+_LOCK = Lock()
+_SIZES: list[int] = []
+"""Of the block cache, in bytes, when runs began that are not over."""
 _GIVEN: ContextVar[Mapping[str, Any] | None] = ContextVar("settings of GDAL", default=None)
 """Settings of another thread or process, for whose work this one opens rasters."""
 
@@ -55,9 +61,24 @@ def raster_env() -> Iterator[None]:
     given = gdal_settings()
     ours = {key: value for key, value in OURS.items() if key not in {*os.environ, *given}}
     forbidden = FORBIDDEN if is_offline() else {}  # also for what a local file names
-    with sealed(), rasterio.Env():
+    with sealed(), rasterio.Env(), _block_cache():
         setenv(**{**given, **ours, **forbidden})  # as Env() itself takes no credentials
         yield
+
+
+@contextmanager
+def _block_cache() -> Iterator[None]:
+    """Have GDAL's block cache, which is one for all threads, as it was when the last run in this process is over."""
+    with _LOCK:
+        _SIZES.append(get_gdal_config("GDAL_CACHEMAX"))
+    try:
+        yield
+    finally:
+        with _LOCK:
+            first = _SIZES[0]
+            _SIZES.pop()
+            if not _SIZES:
+                set_gdal_config("GDAL_CACHEMAX", first)
 
 
 def native() -> rasterio.Env:
