@@ -14,8 +14,10 @@ from conftest import hide, shared_file
 from rasterio._env import get_gdal_config
 from rasterio.enums import ColorInterp
 from rasterio.env import getenv
+from rasterio.transform import from_origin
 from rasterio.windows import Window
 
+from geoovseg import machine
 from geoovseg.errors import SceneError, UsageError
 from geoovseg.rasters.open import raster_env
 from geoovseg.scene.reader import read_ahead
@@ -202,3 +204,33 @@ def test_the_block_cache_is_small_unless_the_user_chose(monkeypatch: pytest.Monk
     monkeypatch.setenv("GDAL_CACHEMAX", "10%")
     with raster_env():
         assert "GDAL_CACHEMAX" not in getenv()
+
+
+@pytest.mark.parametrize(
+    ("compress", "wide", "expected"), [("deflate", 16_384, 96), ("deflate", 512, 64), ("none", 16_384, 64)]
+)
+def test_the_block_cache_holds_two_rows_of_blocks_that_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress: str, wide: int, expected: int
+) -> None:
+    monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
+    tiles = {"tiled": True, "blockxsize": 512, "blockysize": 1024, "sparse_ok": True, "compress": compress}
+    place = {"crs": "EPSG:32632", "transform": from_origin(0, 0, 2, 2)}
+    shape = {"driver": "GTiff", "count": 3, "dtype": "uint8", "width": wide, "height": 2048}
+    with rasterio.open(tmp_path / "x.tif", "w", **shape, **tiles, **place):
+        pass
+    with open_scene(tmp_path / "x.tif") as scene:
+        assert get_gdal_config("GDAL_CACHEMAX") == expected << 20
+        with scene.afresh():
+            assert get_gdal_config("GDAL_CACHEMAX") == expected << 20
+    with rasterio.Env(GDAL_CACHEMAX=70 << 20), open_scene(tmp_path / "x.tif"):
+        assert get_gdal_config("GDAL_CACHEMAX") == 70 << 20
+
+
+def test_the_block_cache_grows_to_a_share_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
+    monkeypatch.setattr(machine, "memory", lambda: 3 << 30)
+    shape = {"driver": "GTiff", "count": 3, "dtype": "uint8", "width": 400_000, "height": 8, "compress": "deflate"}
+    with rasterio.open(tmp_path / "x.tif", "w", **shape, transform=from_origin(0, 0, 2, 2)) as dst:
+        dst.write(np.zeros((3, 8, 400_000), np.uint8))
+    with open_scene(tmp_path / "x.tif"):
+        assert get_gdal_config("GDAL_CACHEMAX") == 96 << 20

@@ -12,12 +12,14 @@ from contextvars import ContextVar
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio._env import get_gdal_config, set_gdal_config
 from rasterio._err import CPLE_BaseError
 from rasterio.env import getenv, hasenv, setenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from geoovseg import machine
 from geoovseg.errors import SceneError, first_line, hushed, some
 from geoovseg.files import LARGEST_SIDE, check_plain
 from geoovseg.network import FORBIDDEN, is_offline, sealed
@@ -31,6 +33,9 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/(?!/)")
 OURS: dict[str, Any] = {"GDAL_CACHEMAX": 64 << 20, **PATIENCE, **TALKATIVE}
 """GDAL settings of a run that the user may set otherwise: a block cache of 64 MB, which rasterio wants in bytes (where
 GDAL itself reads MB), and patience with servers."""
+CACHED, TALL, LONGEST = 32, 512, 16
+"""Share of the memory that the block cache may grow to (one of so many), rows of blocks that are expected at least (as
+of the files that a virtual raster is made of), and bytes of the longest pixel."""
 _READ_WHOLE = (".aux.xml", ".vat.dbf", ".tfw", ".wld")
 _SIDES = (*_READ_WHOLE, ".ovr", ".msk")
 """Ends of the names of files that GDAL opens with a raster, and of those that it has in memory as a whole."""
@@ -79,6 +84,20 @@ def _block_cache() -> Iterator[None]:
             _SIZES.pop()
             if not _SIZES:
                 set_gdal_config("GDAL_CACHEMAX", first)
+
+
+def hold_rows(src: Any) -> None:
+    """Let GDAL's block cache hold two rows of an open raster's blocks: every block belongs to several rows of windows.
+
+    Not where the user chose its size, nor for pixels that need no decoding; at most a share of the memory.
+    """
+    if getenv().get("GDAL_CACHEMAX") != OURS["GDAL_CACHEMAX"] or (src.driver == "GTiff" and src.compression is None):
+        return
+    height, width = src.block_shapes[0]
+    row = max(height, TALL) * -(-src.width // width) * width
+    pixel = sum(LONGEST if kind.startswith("complex") else np.dtype(kind).itemsize for kind in src.dtypes)
+    if (wanted := min(2 * row * pixel, machine.memory() // CACHED)) > OURS["GDAL_CACHEMAX"]:
+        setenv(GDAL_CACHEMAX=wanted)
 
 
 def native() -> rasterio.Env:

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from geoovseg.errors import SceneError, first_line
 from geoovseg.network import public
 from geoovseg.rasters.http import listening, unreadable
-from geoovseg.rasters.open import GDAL_ERRORS, check_suitable, opened, raster_env
+from geoovseg.rasters.open import GDAL_ERRORS, check_suitable, hold_rows, opened, raster_env
 from geoovseg.scene.bands import Band, choose_bands
 from geoovseg.scene.intensity import Intensity, intensity_of
 from geoovseg.scene.nodata import Lacks, Validity, for_bands, lacking, validity_of
@@ -264,6 +264,7 @@ def open_scene(
     with raster_env(), opened(name, f"{name!r} as a raster") as src, ExitStack() as stack:
         try:
             check_suitable(src, name)
+            hold_rows(src)
             files = (name, *src.files)
             grid = src if nodata is None else stack.enter_context(with_nodata(src, nodata, name))
             grid = grid if gsd is None else stack.enter_context(resampled(grid, size_at(src, gsd, name)))
