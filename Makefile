@@ -59,7 +59,7 @@ docs: $(DONE) ## write the generated parts of the README and docs
 	$(BIN)/python docs/generate.py
 
 # The tables of docs/benchmarks.md, the quick ones first: make bench BENCHMARKS="start towers"
-BENCHMARKS ?= start towers strides speed floors vectorize jbu workers cluster ask_again context memory full_size demo_scenes
+BENCHMARKS ?= start towers backends reading rest strides speed floors vectorize jbu workers cluster ask_again context memory full_size demo_scenes
 bench: $(DONE) ## measure speed and memory, some hours; prints the tables of docs/benchmarks.md
 	@for name in $(BENCHMARKS); do printf '\n## %s\n\n' $$name && $(BIN)/python benchmarks/$$name.py || exit 1; done
 
