@@ -91,7 +91,8 @@ def hold_rows(src: Any) -> None:
 
     Not where the user chose its size, nor for pixels that need no decoding; at most a share of the memory.
     """
-    if getenv().get("GDAL_CACHEMAX") != OURS["GDAL_CACHEMAX"] or (src.driver == "GTiff" and src.compression is None):
+    plain = src.driver == "GTiff" and "COMPRESSION" not in src.tags(ns="IMAGE_STRUCTURE")
+    if plain or getenv().get("GDAL_CACHEMAX") != OURS["GDAL_CACHEMAX"]:
         return
     height, width = src.block_shapes[0]
     row = max(height, TALL) * -(-src.width // width) * width
