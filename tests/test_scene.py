@@ -213,6 +213,7 @@ def test_the_block_cache_holds_two_rows_of_blocks_that_are_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress: str, wide: int, expected: int
 ) -> None:
     monkeypatch.delenv("GDAL_CACHEMAX", raising=False)
+    monkeypatch.setattr(machine, "memory", lambda: 8 << 30)
     tiles = {"tiled": True, "blockxsize": 512, "blockysize": 1024, "sparse_ok": True, "compress": compress}
     place = {"crs": "EPSG:32632", "transform": from_origin(0, 0, 2, 2)}
     shape = {"driver": "GTiff", "count": 3, "dtype": "uint8", "width": wide, "height": 2048}
