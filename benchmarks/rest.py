@@ -32,17 +32,13 @@ from geoovseg import evaluate, preview
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.styles import label_aux_xml
 from geoovseg.labels.write import LABELS, empty_raster
-from geoovseg.rasters.cog import piece, write_cog
+from geoovseg.rasters.cog import COG, piece, write_cog
 from geoovseg.rasters.ground import RasterGrid
 from geoovseg.rasters.open import raster_env
 from geoovseg.vectors.info import info
 
 CLASSES = tuple((f"class {code}", "#ff0000") for code in range(1, 7))
 ROWS, BLOCK, SIZE = 512, 512, 1600
-COG = {
-    "driver": "COG", "compress": "DEFLATE", "predictor": "YES", "num_threads": "ALL_CPUS", "bigtiff": "IF_SAFER",
-    "overview_resampling": "MODE", "blocksize": BLOCK,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,9 +122,10 @@ def overlaid(files: Files) -> None:
 
 def both(files: Files) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Ours and the script, by what they do."""
+    cog = {**COG, "overview_resampling": "MODE", "blocksize": BLOCK}
     output = files.folder / "ours.png"
     return {
-        "assemble": (assembled(files), lambda: rasterio.shutil.copy(files.labels, files.folder / "copy.tif", **COG)),
+        "assemble": (assembled(files), lambda: rasterio.shutil.copy(files.labels, files.folder / "copy.tif", **cog)),
         "evaluate": (lambda: evaluate(files.labels, files.truth), lambda: by_bincount(files)),
         "info": (lambda: info(files.labels), lambda: counted(files)),
         "preview": (lambda: preview(files.image, files.labels, output), lambda: overlaid(files)),

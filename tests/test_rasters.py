@@ -114,7 +114,7 @@ def test_a_raster_is_segmented_on_its_grid_or_refused(
     if _pixels(path) > 4e6:  # too many for a model: every pixel is of the first class, or of none
         given = {"tile": 448, "stride": 448, "background": "none"}
         monkeypatch.setattr(Predictor, "vectors", _first_class)
-        monkeypatch.setitem(cog._COG, "overviews", "NONE")  # they take most of the time, and say nothing of the grid
+        monkeypatch.setitem(cog.COG, "overviews", "NONE")  # they take most of the time, and say nothing of the grid
     if _pixels(path) > 1e9:
         monkeypatch.setattr(write, "write_cog", _write_sparse)
     refusal = None

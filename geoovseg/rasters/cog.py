@@ -14,10 +14,11 @@ from rasterio.windows import Window
 
 from geoovseg.rasters.open import plain_open
 
-_COG = {
+COG = {
     "driver": "COG", "compress": "DEFLATE", "predictor": "YES", "bigtiff": "IF_SAFER",
     "num_threads": "ALL_CPUS", "overviews": "IGNORE_EXISTING",
 }  # fmt: skip
+"""How every finished raster is written."""
 
 
 def piece(file: Path, window: Window, row_off: int, col_off: int) -> Element:
@@ -40,7 +41,7 @@ def write_cog(copy: Path, empty: Path, pieces: Sequence[Element], *, overviews: 
     source = empty.with_suffix(".vrt")
     _fill(empty, pieces, source)
     # The COG driver's own writing mode holds the whole raster in memory; copying does not.
-    rasterio.shutil.copy(source, copy, overview_resampling=overviews, blocksize=block, **_COG)
+    rasterio.shutil.copy(source, copy, overview_resampling=overviews, blocksize=block, **COG)
     _check_whole(copy)
 
 
