@@ -79,7 +79,7 @@ class Counting(Sam):
 def drawn(count: int, side: int) -> TileBatch:
     pixels = np.stack([render(1000 + n, side, side)[0] for n in range(count)]).astype(np.float32) / 255
     return TileBatch(
-        windows=(Window(0, 0, side, side),) * count, pixels=pixels, valid=np.ones((count, side, side), bool)
+        windows=(Window(0, 0, side, side),) * count, stored=pixels, valid=np.ones((count, side, side), bool)
     )
 
 

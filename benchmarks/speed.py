@@ -54,7 +54,7 @@ def windows(vit: ClipVit, count: int) -> TileBatch:
     side = vit.native_grid[0] * vit.patch
     pixels = np.random.default_rng(0).random((count, 3, side, side), dtype=np.float32)
     return TileBatch(
-        windows=(Window(0, 0, side, side),) * count, pixels=pixels, valid=np.ones((count, side, side), bool)
+        windows=(Window(0, 0, side, side),) * count, stored=pixels, valid=np.ones((count, side, side), bool)
     )
 
 

@@ -218,7 +218,7 @@ def _method(clip: open_clip.CLIP, **settings: Any) -> ConInfer:
 def test_patches_without_data_have_no_part_in_the_mixture(tiny_clip: open_clip.CLIP) -> None:
     method, batch = _method(tiny_clip), random_batch(1, 64, 64)
     batch.valid[:, :, 40:] = False
-    other = TileBatch(windows=batch.windows, pixels=batch.pixels.copy(), valid=batch.valid)
+    other = TileBatch(windows=batch.windows, stored=batch.pixels.copy(), valid=batch.valid)
     assert method.blocks.window == 64
     found, known = method.blocks.mean(batch, method.see)
     assert known[0].sum() == 8 * 5
@@ -251,7 +251,7 @@ def test_the_scenes_mixture_is_applied_alike_in_every_block(tiny_clip: open_clip
     scene, group = (_method(tiny_clip, context=c) for c in ("scene", "group"))
     scene.use(scene.prepare(lambda w: random_batch(1, w.height, w.width, w.col_off + w.row_off), (256, 256)))
     here = random_batch(1, 64, 128)
-    there = TileBatch(windows=here.windows, pixels=here.pixels.copy(), valid=here.valid)
+    there = TileBatch(windows=here.windows, stored=here.pixels.copy(), valid=here.valid)
     there.pixels[..., 64:] = 0.9
     for method, same in ((scene, True), (group, False)):
         one, two = (method.scores(batch)[..., :8] for batch in (here, there))

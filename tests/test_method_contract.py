@@ -131,7 +131,7 @@ def test_a_window_scores_the_same_alone_and_in_company(name: str, tiny_clip: ope
     method, batch = _method(name, tiny_clip), random_batch(3, 32, 48)
     together = method.scores(batch)
     for n in range(3):
-        one = TileBatch(windows=batch.windows[n : n + 1], pixels=batch.pixels[n : n + 1], valid=batch.valid[n : n + 1])
+        one = TileBatch(windows=batch.windows[n : n + 1], stored=batch.pixels[n : n + 1], valid=batch.valid[n : n + 1])
         torch.testing.assert_close(method.scores(one)[0], together[n], rtol=1e-4, atol=1e-5)
 
 

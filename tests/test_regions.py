@@ -135,7 +135,7 @@ def test_regions_of_tiles_never_have_the_same_number() -> None:
 def test_the_same_pixels_are_seen_once() -> None:
     regions, halves = _sam_regions()
     batch = random_batch(1, 32, 32)
-    shifted = TileBatch(windows=batch.windows, pixels=np.roll(batch.pixels, 16, axis=3), valid=batch.valid)
+    shifted = TileBatch(windows=batch.windows, stored=np.roll(batch.pixels, 16, axis=3), valid=batch.valid)
     regions(batch, [MaskSet()], tile=16)
     regions(shifted, [MaskSet()], tile=16)
     assert halves.calls == 4

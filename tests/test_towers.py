@@ -53,7 +53,7 @@ def _pixels(*size: int) -> torch.Tensor:
 
 def _batch(pixels: torch.Tensor) -> TileBatch:
     valid = np.ones((len(pixels), *pixels.shape[2:]), bool)
-    return TileBatch(windows=(None,) * len(pixels), pixels=pixels.numpy(), valid=valid)
+    return TileBatch(windows=(None,) * len(pixels), stored=pixels.numpy(), valid=valid)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)])

@@ -14,7 +14,7 @@ def random_batch(count: int, height: int, width: int, seed: int = 7) -> TileBatc
     """Windows side by side, all of them valid."""
     pixels = np.random.default_rng(seed).random((count, 3, height, width), dtype=np.float32)
     windows = tuple(Window(n * width, 0, width, height) for n in range(count))
-    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, height, width), bool))
+    return TileBatch(windows=windows, stored=pixels, valid=np.ones((count, height, width), bool))
 
 
 class Largest(TorchDispatchMode):

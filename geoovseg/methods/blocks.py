@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from geoovseg.errors import UsageError
 from geoovseg.methods import Cost, Trial
 from geoovseg.models.vit import ClipVit
+from geoovseg.ops.pixels import on_device
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.in_flight import InFlight
 from geoovseg.windows.memory import CPU_BATCH
@@ -76,7 +77,7 @@ class Blocks:
         for numbers, found in self.each(len(places), lambda index: see(*self._cut(batch, planes, places, index))):
             if total is None or count is None:
                 cell = (places[0][1].stop - places[0][1].start) // found.shape[2]  # pixels on a side of a value
-                grid = (batch.pixels.shape[2] // cell, batch.pixels.shape[3] // cell)
+                grid = (batch.stored.shape[2] // cell, batch.stored.shape[3] // cell)
                 total = found.new_zeros(len(batch), found.shape[1], *grid)
                 count = found.new_zeros(len(batch), 1, *grid)
             for number, one in zip(numbers, found, strict=True):
@@ -113,12 +114,12 @@ class Blocks:
     ) -> tuple[Tensor, ...]:
         """Pixels of windows by their numbers, and what lies on them of the planes."""
         boxes = [(n, slice(None), rows, cols) for n, rows, cols in (places[i] for i in index)]
-        sources = (batch.pixels,) if planes is None else (batch.pixels, planes)
-        return tuple(torch.from_numpy(np.stack([source[box] for box in boxes])).to(self.device) for source in sources)
+        sources = (batch.stored,) if planes is None else (batch.stored, planes)
+        return tuple(on_device(np.stack([source[box] for box in boxes]), self.device) for source in sources)
 
     def _places(self, batch: TileBatch) -> Iterator[tuple[int, slice, slice]]:
         """Windows with data: the block's number, rows and columns."""
-        height, width = batch.pixels.shape[2:]
+        height, width = batch.stored.shape[2:]
         for n in range(len(batch)):
             for row in origins(height, self.window, self.stride):
                 for col in origins(width, self.window, self.stride):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from geoovseg.methods import Cost, Trial
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.attention import Mix
+from geoovseg.ops.pixels import on_device
 from geoovseg.windows.batch import TileBatch
 
 PAPER_DEPTH = 12
@@ -141,7 +142,7 @@ class DenseMethod:
     @torch.inference_mode()
     def vectors(self, batch: TileBatch) -> Tensor:
         """One vector a patch (B, D, h, w), of which the product with a word is its score: see `scores`."""
-        found = self.encoder(torch.from_numpy(batch.pixels).to(self.clip.device, non_blocking=True))
+        found = self.encoder(on_device(batch.stored, self.clip.device))
         vectors = F.normalize(found.patches.float(), dim=-1)
         if self.class_token_weight and found.cls is not None:
             vectors = vectors + self.class_token_weight * F.normalize(found.cls.float(), dim=-1)[:, None]
@@ -153,7 +154,7 @@ class DenseMethod:
 
         The class token's term is SegEarth-OV's global bias (cls_token_lambda), a score all patches of a window share.
         """
-        return self.score(torch.from_numpy(batch.pixels).to(self.clip.device, non_blocking=True))
+        return self.score(on_device(batch.stored, self.clip.device))
 
     @torch.inference_mode()
     def score(self, pixels: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from geoovseg.models.diffusion import DiffusionVfm
 from geoovseg.models.vit import ClipVit, Grid
 from geoovseg.ops.classes import best_word, for_each_word
 from geoovseg.ops.context import precise
+from geoovseg.ops.pixels import on_device
 from geoovseg.ops.upsample import bilateral
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.batch import TileBatch
@@ -155,7 +156,7 @@ class Direct(BlockMethod):
         """Shares of the classes (B, Q, H, W) that are there, 0 for the others; all words of a class have its share."""
         cosines, known = self.blocks.mean(batch, self.scorer.score)
         classes = best_word(cosines, self.groups)
-        pixels = torch.from_numpy(batch.pixels).to(classes.device)
+        pixels = on_device(batch.stored, classes.device)
         images = zip(classes.split(1), known.split(1), pixels.split(1), strict=True)
         found = torch.cat([self._shares(*image) for image in images])
         return for_each_word(found, self.groups)

@@ -267,7 +267,7 @@ def _batch(pixels: Tensor) -> TileBatch:
     """Pixels (1, 3, H, W) as a tile all of which is valid."""
     height, width = pixels.shape[2:]
     valid = np.ones((1, height, width), bool)
-    return TileBatch(windows=(Window(0, 0, width, height),), pixels=pixels.cpu().numpy(), valid=valid)
+    return TileBatch(windows=(Window(0, 0, width, height),), stored=pixels.cpu().numpy(), valid=valid)
 
 
 def _regions(regions: Regions, sets: Sequence[Any], pixels: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ class ReSegClip(BlockMethod):
         """Windows whose regions are their own."""
         images, here = pixels.cpu().numpy(), valid[:, 0].cpu().numpy() > 0
         whole = Window(0, 0, images.shape[3], images.shape[2])
-        batch = TileBatch(windows=(whole,) * len(images), pixels=images, valid=here)
+        batch = TileBatch(windows=(whole,) * len(images), stored=images, valid=here)
         return see(pixels, torch.from_numpy(region_maps(self.regions, batch, self.sets)).to(pixels.device))
 
     def see(self, pixels: Tensor, ids: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class SamRegions:
 
     def __call__(self, batch: TileBatch, sets: Sequence[MaskSet], tile: int = 0) -> NDArray[np.int32]:
         """Masks painted over each other. Regions end at the borders of tiles and are numbered apart."""
-        height, width = batch.pixels.shape[2:]
+        height, width = batch.stored.shape[2:]
         maps = np.zeros((len(batch), len(sets), height, width), np.int32)
         for n, pixels in enumerate(batch.pixels):
             image = as_image(pixels)

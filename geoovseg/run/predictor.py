@@ -26,6 +26,7 @@ from geoovseg.models.text import TextEncoder, with_background
 from geoovseg.models.upsamplers import Upsampler, check_fit, load_upsampler
 from geoovseg.models.vfm import Vfm, load_vfm
 from geoovseg.ops.classes import Won, best_word, shares_of, shifted
+from geoovseg.ops.pixels import on_device
 from geoovseg.ops.upsample import UPSAMPLERS, Upsample, bilinear
 from geoovseg.run.job import NOTHING, Facts
 from geoovseg.run.layout import Needs, reach_of
@@ -115,9 +116,9 @@ class Predictor:
             self.won.add(scores)
         classes = best_word(scores, [len(g) for g in self.vocabulary.groups])
         classes = shifted(classes, self.vocabulary.offsets)
-        if classes.shape[-2:] == batch.pixels.shape[-2:]:
+        if classes.shape[-2:] == batch.stored.shape[-2:]:
             return classes
-        return self.upsample(classes, torch.from_numpy(batch.pixels).to(classes.device))
+        return self.upsample(classes, on_device(batch.stored, classes.device))
 
     def shares(self, scores: Tensor) -> Tensor:
         """Finished scores (C, h, w) as shares of the classes (C, h, w) in 0..1, whose largest is the confidence."""

@@ -55,4 +55,4 @@ def _random_batch(count: int, size: tuple[int, int]) -> TileBatch:
     pixels = np.random.default_rng(0).random((count, 3, *size), dtype=np.float32)
     squares = np.add.outer(np.arange(size[0]) // 40 * 1000, np.arange(size[1]) // 40 + 1).astype(np.int32)
     regions = np.broadcast_to(squares, (count, *size))
-    return TileBatch(windows=windows, pixels=pixels, valid=np.ones((count, *size), bool), regions=regions)
+    return TileBatch(windows=windows, stored=pixels, valid=np.ones((count, *size), bool), regions=regions)

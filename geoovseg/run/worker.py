@@ -166,6 +166,6 @@ def _sampler(context: Context, scene: Renewed, check: Callable[[], None]) -> Cal
                 raise
             shape = (1, window.height, window.width)
             pixels = np.zeros((1, 3, *shape[1:]), np.float32)
-            return TileBatch(windows=(window,), pixels=pixels, valid=np.zeros(shape, bool))
+            return TileBatch(windows=(window,), stored=pixels, valid=np.zeros(shape, bool))
 
     return read

@@ -81,6 +81,10 @@ class Intensity:
         """The values that are black and white."""
         return self.limits[::-1] if self.limits is not None and self.negative else self.limits
 
+    def is_light(self, values: Any) -> bool:
+        """Whether values are bytes that need no more than to be divided by 255."""
+        return values.dtype == np.uint8 and self.limits == (0, 255) and not self.negative
+
     def scaled(self, values: Any) -> NDArray[np.float32]:
         """Intensity (3, h, w) between 0 and 1 of values."""
         if self.limits is None:

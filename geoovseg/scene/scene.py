@@ -27,7 +27,7 @@ from geoovseg.scene.nodata import Lacks, Validity, for_bands, lacking, validity_
 from geoovseg.scene.regions import RegionFile, open_regions
 from geoovseg.scene.renewed import Renewed
 from geoovseg.scene.views import resampled, size_at, with_nodata
-from geoovseg.windows.batch import TileBatch, filled, in_rows, union
+from geoovseg.windows.batch import TileBatch, alike, as_light, filled, in_rows, union
 
 DEMO_TAG = "GEOOVSEG_DEMO"
 """Tag of the drawn scenes of the demo; its value is their seed."""
@@ -121,10 +121,15 @@ class Scene:
 
         Raises SceneError.
         """
+        stored, valid = self._read(window, shape)
+        return as_light(stored), valid
+
+    def _read(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The same, but bytes that are 255 times their light as they are: to be divided where they are used."""
         values, valid = self._values(window, shape)
         if not valid.any():
             return np.zeros(values.shape, np.float32), valid
-        return self.intensity.scaled(values), valid
+        return values if self.intensity.is_light(values) else self.intensity.scaled(values), valid
 
     def _values(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Values (3, h, w) of a window and where they count (h, w)."""
@@ -160,12 +165,12 @@ class Scene:
     def batch(self, windows: Sequence[Window]) -> TileBatch:
         """Read windows of one size as a batch; those beyond the edge are continued by reflection, as not valid."""
         tiles = list(self._tiles(windows) if self.look is None else map(self._seen, windows))
-        pixels, valid = zip(*tiles, strict=True)
+        stored, valid = zip(*tiles, strict=True)
         regions = None if self.regions is None else np.stack([self._regions(w, self.regions) for w in windows])
         native_valid = None if self.look is None else np.stack([self._native_valid(window) for window in windows])
         return TileBatch(
             windows=tuple(windows),
-            pixels=np.stack(pixels),
+            stored=np.stack(alike(stored)),
             valid=np.stack(valid),
             regions=regions,
             native_valid=native_valid,
@@ -185,20 +190,20 @@ class Scene:
         here = Window(round(window.col_off * right), round(window.row_off * down), *size[::-1])
         return replace(self, look=(size, (window.height, window.width))).batch([here])
 
-    def _tiles(self, windows: Sequence[Window]) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+    def _tiles(self, windows: Sequence[Window]) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
         """What models see of windows, pixel by pixel: those in a row are read at once."""
         for run in in_rows(windows):
-            data, mask = self.read(self._clip(union(run)))
+            data, mask = self._read(self._clip(union(run)))
             for window in run:
                 cols = slice(window.col_off - run[0].col_off, window.col_off - run[0].col_off + window.width)
                 inside = self._clip(window)
                 yield filled(data[:, :, cols], mask[:, cols], inside, (window.height, window.width))
 
-    def _seen(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _seen(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """What models see of a window, at another resolution."""
         inside = self._clip(window)
         shape = self._as_seen(inside)
-        return filled(*self.read(inside, shape), Window(0, 0, shape[1], shape[0]), self._as_seen(window))
+        return filled(*self._read(inside, shape), Window(0, 0, shape[1], shape[0]), self._as_seen(window))
 
     def _as_seen(self, window: Window) -> Shape:
         """Height and width of what models see of a window."""

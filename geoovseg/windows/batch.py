@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +22,19 @@ class TileBatch:
 
     windows: tuple[Window, ...]
     """on the working grid"""
-    pixels: NDArray[np.float32]
-    """(B, 3, H, W) RGB in 0..1; CLIP's mean colour where not valid"""
+    stored: NDArray[np.float32] | NDArray[np.uint8]
+    """(B, 3, H, W) RGB in 0..1, CLIP's mean colour where not valid; or bytes that are 255 times that, all valid"""
     valid: NDArray[np.bool_]
     """(B, H, W) true where the scene has data"""
     regions: NDArray[np.int32] | None = None
     """(B, H, W) region ids, for methods that use regions"""
     native_valid: NDArray[np.bool_] | None = None
     """(B, h, w) true where the scene has data, in its own pixels, where models see others"""
+
+    @cached_property
+    def pixels(self) -> NDArray[np.float32]:
+        """(B, 3, H, W) RGB in 0..1; CLIP's mean colour where not valid."""
+        return as_light(self.stored)
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -43,11 +50,21 @@ class TileBatch:
             return self
         return TileBatch(
             windows=tuple(self.windows[i] for i in index),
-            pixels=self.pixels[index],
+            stored=self.stored[index],
             valid=self.valid[index],
             regions=None if self.regions is None else self.regions[index],
             native_valid=None if self.native_valid is None else self.native_valid[index],
         )
+
+
+def as_light(stored: NDArray[Any]) -> NDArray[np.float32]:
+    """RGB in 0..1 of pixels that are that, or bytes; exact, as everybody divides them."""
+    return stored if stored.dtype != np.uint8 else np.divide(stored, np.float32(255), dtype=np.float32)
+
+
+def alike(stored: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Pixels of several windows in one form: as bytes where all of them are."""
+    return list(stored) if all(one.dtype == np.uint8 for one in stored) else [as_light(one) for one in stored]
 
 
 def join(batches: Sequence[TileBatch]) -> TileBatch:
@@ -58,7 +75,7 @@ def join(batches: Sequence[TileBatch]) -> TileBatch:
     native_valid = [b.native_valid for b in batches if b.native_valid is not None]
     return TileBatch(
         windows=tuple(w for b in batches for w in b.windows),
-        pixels=np.concatenate([b.pixels for b in batches]),
+        stored=np.concatenate(alike([b.stored for b in batches])),
         valid=np.concatenate([b.valid for b in batches]),
         regions=None if not regions else np.concatenate(regions),
         native_valid=None if not native_valid else np.concatenate(native_valid),
@@ -73,16 +90,19 @@ def in_batches(batches: Iterable[TileBatch], size: int) -> Iterator[TileBatch]:
 
 
 def filled(
-    data: NDArray[np.float32], mask: NDArray[np.bool_], inside: Window, shape: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Continue (3, h, w) pixels to `shape` by reflection to the right and below, where they are not valid."""
+    data: NDArray[Any], mask: NDArray[np.bool_], inside: Window, shape: tuple[int, int]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Continue (3, h, w) pixels to `shape` by reflection to the right and below, where they are not valid.
+
+    Bytes stay bytes where all of them are valid.
+    """
     if mask.shape == shape == (inside.height, inside.width) and mask.all():
         return data, mask
     pad = [(0, shape[0] - mask.shape[0]), (0, shape[1] - mask.shape[1])]
     known = mask.copy()
     if any(after for _, after in pad):
         data, known = np.pad(data, [(0, 0), *pad], mode="reflect"), np.pad(mask, pad, mode="reflect")
-    tile = np.where(known, data, FILL)
+    tile = np.where(known, as_light(data), FILL)
     known[inside.height :], known[:, inside.width :] = False, False
     return tile, known
 
