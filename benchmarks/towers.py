@@ -1,12 +1,15 @@
 """The computing stage beside a plain forward of the same windows, and a loop as the releases write it; prints Markdown.
 
     python benchmarks/towers.py [--size 3000x2000] [--chunks 2] [--precisions fp32,bf16]
+    python benchmarks/towers.py --device cuda:0 --together 8,32,128 --compiled      # a GPU, in less than ten minutes
 
 ViT-B/16 with random weights, one process, three classes. The scene is cut into strips, and every way sees one strip
 after the other in turn, so that what the machine does besides weighs on all alike. *Forward* is open_clip's own module
-on eight windows at a time, without anything around it; *loop* is one window after the other, with our method on a tower
-left as open_clip has it: forward, cosines, logits at pixels, sums over the whole image, and one argmax in the end. It
-weighs all pixels of a window alike; labels of random weights depend on that.
+on so many windows at a time, of pixels that are on the device, with nothing around it; *loop* is one window after the
+other, with our method on a tower left as open_clip has it: forward, cosines, logits at pixels, sums over the whole
+image, and one argmax in the end. It weighs all pixels of a window alike; labels of random weights depend on that.
+*Compiled* is the forward through `torch.compile(mode="reduce-overhead")`, after two runs that do not count. Of a GPU
+it is also told which share of the time a kernel runs while *ours* does, and the most memory that tensors took.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import torch
 from rasterio.windows import Window
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.autograd import DeviceType
 from torch.nn import functional as F
 
 from geoovseg.demo.files import write_scene
@@ -38,8 +42,9 @@ from geoovseg.segmenter import Segmenter
 from geoovseg.vocabulary import parse_classes
 from geoovseg.windows.plan import origins
 
-ARCH, TILE, STRIDE, TOGETHER = "ViT-B-16-quickgelu", 224, 112, 8
+ARCH, TILE, STRIDE = "ViT-B-16-quickgelu", 224, 112
 CLASSES = "building,road,water"
+KINDS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def windows(pixels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
@@ -50,11 +55,13 @@ def windows(pixels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
 
 
 @torch.inference_mode()
-def forward(tower: Any, pixels: Tensor) -> None:
-    """Nothing but the model."""
+def forward(tower: Any, pixels: Tensor, together: int) -> None:
+    """Nothing but the model; the last windows are filled up, so that all batches have one shape."""
     seen = [window for _, _, window in windows(pixels)]
-    for first in range(0, len(seen), TOGETHER):
-        tower(torch.cat(seen[first : first + TOGETHER]).to(next(tower.parameters()).dtype))
+    kind = next(tower.parameters()).dtype
+    for first in range(0, len(seen), together):
+        batch = seen[first : first + together]
+        tower(torch.cat([*batch, *batch[:1] * (together - len(batch))]).to(kind))
 
 
 @torch.inference_mode()
@@ -69,55 +76,109 @@ def loop(method: Any, pixels: Tensor) -> Tensor:
     return (sums / count).softmax(1)[0].argmax(0)
 
 
-def spent(times: dict[str, list[float]], name: str, run: Callable[[], Any]) -> Any:
-    """What a run gives; its seconds are kept."""
-    start = time.perf_counter()
-    found = run()
-    times[name].append(time.perf_counter() - start)
-    return found
+class Bench:
+    """All ways on one device, and what they took."""
+
+    def __init__(self, folder: Path, device: torch.device, precisions: list[str], together: list[int]) -> None:
+        self.folder, self.device, self.precisions, self.together = folder, device, precisions, together
+        model = open_clip.create_model(ARCH).eval().requires_grad_(False)
+        save_file(model.state_dict(), folder / "random.safetensors")
+        name = f"{ARCH}@{folder / 'random.safetensors'}"
+        said = {"model": name, "background": "none", "upsample": "bilinear", "templates": "plain"}
+        text = load_clip(name, torch.device("cpu"), "fp32", "plain").text.embed(CLASSES.split(",")).to(device)
+        self.ours = {
+            (p, n): Segmenter(CLASSES, precision=p, device=str(device), batch_size=n, **said)
+            for p in precisions
+            for n in together
+        }
+        visual = model.visual.to(device)
+        self.plain = load_method("segearth", ClipVit(visual), text, parse_classes([CLASSES]))
+        self.towers = {p: visual if p == "fp32" else copy.deepcopy(visual).to(KINDS[p]) for p in precisions}
+        self.times: dict[str, list[float]] = defaultdict(list)
+        self.equal: dict[str, list[str]] = defaultdict(list)
+
+    def spent(self, name: str, run: Callable[[], Any]) -> Any:
+        """What a run gives; its seconds are kept."""
+        self.wait()
+        start = time.perf_counter()
+        found = run()
+        self.wait()
+        self.times[name].append(time.perf_counter() - start)
+        return found
+
+    def wait(self) -> None:
+        """Until the device has done what it was told."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def strip(self, path: Path, pixels: Tensor) -> None:
+        """All ways on one part of the scene."""
+        labels = {"loop": self.spent("loop, fp32", lambda: loop(self.plain, pixels)).cpu().numpy() + 1}
+        for p in self.precisions:
+            for n in self.together:
+                self.spent(f"forward, {p}, {n}", lambda p=p, n=n: forward(self.towers[p], pixels, n))
+                made = self.ours[p, n].segment(path, output=self.folder / "labels.tif", overwrite=True)
+                self.times[f"ours, {p}, {n}"].append(made.seconds["segment"])
+                with rasterio.open(made.labels) as found:
+                    labels[f"ours, {p}, {n}"] = found.read(1)
+        first = f"ours, {self.precisions[0]}, {self.together[0]}"
+        for name, found in labels.items():
+            if name != "loop":
+                self.equal[name].append([float((found == labels[other]).mean()) for other in ("loop", first)])
+
+    def compiled(self, pixels: Tensor) -> None:
+        """The forward through torch's compiler; what compiling takes does not count."""
+        for p in self.precisions:
+            tower = torch.compile(self.towers[p], mode="reduce-overhead")
+            forward(tower, pixels[..., : TILE + STRIDE, :], self.together[-1])
+            forward(tower, pixels[..., : TILE + STRIDE, :], self.together[-1])
+            name = f"forward, {p}, {self.together[-1]}"
+            self.spent(f"{name}, beside", lambda p=p: forward(self.towers[p], pixels, self.together[-1]))
+            self.spent(f"{name}, compiled", lambda t=tower: forward(t, pixels, self.together[-1]))
+
+    def busy(self, path: Path) -> None:
+        """How much of the time a kernel runs, and the memory of tensors."""
+        for (p, n), ours in self.ours.items():
+            torch.cuda.reset_peak_memory_stats(self.device)
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+                made = ours.segment(path, output=self.folder / "labels.tif", overwrite=True)
+            kernels = [event for event in profile.events() if event.device_type == DeviceType.CUDA]
+            running = sum(event.device_time for event in kernels) / 1e6 / made.seconds["segment"]
+            most = torch.cuda.max_memory_allocated(self.device) / 1e9
+            print(f"ours, {p}, {n} together: a kernel runs {running:.0%} of the time; tensors take {most:.1f} GB")
+
+    def table(self) -> None:
+        """What everything took."""
+        total = {name: sum(found) for name, found in self.times.items()}
+        print("| way | seconds | by the forward | as fast as the loop | labels as the loop's | as the first of ours |")
+        print("|---|---|---|---|---|---|")
+        for name, took in total.items():
+            beside = total.get(name.replace("ours", "forward").replace("compiled", "beside"), total["loop, fp32"])
+            same = " | ".join(f"{share:.2%}" for share in np.mean(self.equal[name], 0)) if self.equal[name] else "|"
+            print(
+                f"| {name} | {took:.2f} | {took / beside:.2f} | {total['loop, fp32'] / took:.2f} | {same} |", flush=True
+            )
 
 
-def measure(folder: Path, size: tuple[int, int], chunks: int, precisions: list[str]) -> None:
-    model = open_clip.create_model(ARCH).eval().requires_grad_(False)
-    save_file(model.state_dict(), folder / "random.safetensors")
-    name = f"{ARCH}@{folder / 'random.safetensors'}"
-    text = load_clip(name, torch.device("cpu"), "fp32", "plain").text.embed(CLASSES.split(","))
-    ours = {
-        p: Segmenter(CLASSES, model=name, background="none", upsample="bilinear", templates="plain", precision=p)
-        for p in precisions
-    }
-    plain = load_method("segearth", ClipVit(model.visual), text, parse_classes([CLASSES]))
-    towers = {p: model.visual if p == "fp32" else copy.deepcopy(model.visual).bfloat16() for p in precisions}
-    scene, _ = write_scene(folder, 7, size[1], size[0])
-    times: dict[str, list[float]] = defaultdict(list)
-    equal: dict[str, list[float]] = defaultdict(list)
+def measure(bench: Bench, size: tuple[int, int], chunks: int, compiled: bool) -> None:
+    """Every way sees one strip of a drawn scene after the other."""
+    scene, _ = write_scene(bench.folder, 7, size[1], size[0])
     with rasterio.open(scene) as src:
         for n, rows in enumerate(np.array_split(np.arange(size[1]), chunks)):
             box = Window(0, int(rows[0]), size[0], len(rows))
-            path = folder / f"strip{n}.tif"
+            path = bench.folder / f"strip{n}.tif"
             profile = {**src.profile, "height": len(rows), "transform": src.window_transform(box)}
             with rasterio.open(path, "w", **profile) as dst:
                 dst.write(src.read(window=box))
-            pixels = torch.from_numpy(src.read((1, 2, 3), window=box)).float()[None] / 255
-            labels = {"loop": spent(times, "loop", lambda p=pixels: loop(plain, p)).numpy() + 1}
-            for p in precisions:
-                spent(times, f"forward, {p}", lambda p=p, x=pixels: forward(towers[p], x))
-                made = ours[p].segment(path, output=folder / "labels.tif", overwrite=True)
-                times[f"ours, {p}"].append(made.seconds["segment"])
-                with rasterio.open(made.labels) as found:
-                    labels[p] = found.read(1)
-                for name, other in (("loop", labels["loop"]), ("fp32", labels[precisions[0]])):
-                    equal[f"{p} {name}"].append(float((labels[p] == other).mean()))
-    total = {name: sum(found) for name, found in times.items()}
-    print("| way | seconds | by the forward | times as fast as the loop | labels as the loop's | as ours in fp32 |")
-    print("|---|---|---|---|---|---|")
-    print(f"| loop, fp32 | {total['loop']:.1f} | {total['loop'] / total['forward, fp32']:.2f} | 1.00 | | |")
-    for p in precisions:
-        for way in ("forward", "ours"):
-            took = total[f"{way}, {p}"]
-            same = [f"{np.mean(equal[f'{p} {name}']):.2%}" if way == "ours" else "" for name in ("loop", "fp32")]
-            ratio, faster = took / total[f"forward, {p}"], total["loop"] / took
-            print(f"| {way}, {p} | {took:.1f} | {ratio:.2f} | {faster:.2f} | {' | '.join(same)} |", flush=True)
+            pixels = torch.from_numpy(src.read((1, 2, 3), window=box)).to(bench.device).float()[None] / 255
+            if not n:
+                forward(bench.towers["fp32"], pixels[..., :TILE, :], bench.together[0])  # warms up
+            bench.strip(path, pixels)
+        if compiled:
+            bench.compiled(pixels)
+    bench.table()
+    if bench.device.type == "cuda":
+        bench.busy(path)
 
 
 def main() -> None:
@@ -125,11 +186,17 @@ def main() -> None:
     parser.add_argument("--size", default="3000x2000")
     parser.add_argument("--chunks", type=int, default=2)
     parser.add_argument("--precisions", default="fp32,bf16")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--together", default="8", help="windows that go through the model together")
+    parser.add_argument("--compiled", action="store_true", help="also the forward through torch.compile")
     args = parser.parse_args()
     width, height = map(int, args.size.split("x"))
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    where = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else platform.machine()
+    print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     with tempfile.TemporaryDirectory() as name:
-        measure(Path(name), (width, height), args.chunks, args.precisions.split(","))
+        together = [int(n) for n in args.together.split(",")]
+        bench = Bench(Path(name), args.device, args.precisions.split(","), together)
+        measure(bench, (width, height), args.chunks, args.compiled)
 
 
 if __name__ == "__main__":
