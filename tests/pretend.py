@@ -14,13 +14,17 @@ import contextlib
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+import geoovseg
+
 CUDA = torch.device("cuda", 0)
+PACKAGE = Path(geoovseg.__file__).parent
 BACK = {"_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "unique_consecutive", "masked_select", "equal"}
 """Operations that wait for a device."""
 MOVES = ("_to_copy", "copy_", "_copy_from")
@@ -82,8 +86,9 @@ class OnCuda(torch.Tensor):
 def _caller() -> str:
     """The line of the package that asked."""
     for frame in reversed(traceback.extract_stack()):
-        if "/geoovseg/" in frame.filename and "/site-packages/" not in frame.filename:
-            return f"{frame.filename.rsplit('/geoovseg/', 1)[1]}:{frame.lineno}"
+        place = Path(frame.filename)
+        if place.is_relative_to(PACKAGE):
+            return f"{place.relative_to(PACKAGE)}:{frame.lineno}"
     return "?"
 
 

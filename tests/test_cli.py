@@ -149,10 +149,10 @@ def test_an_unreadable_scene_is_exit_4(geoovseg: Run, tmp_path: Path) -> None:
 def test_interruption_is_exit_130_and_leaves_nothing(
     geoovseg: Run, scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(self: Scene, window: object) -> None:
+    def interrupt(self: Scene, *window: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Scene, "read", interrupt)
+    monkeypatch.setattr(Scene, "stored", interrupt)
     assert geoovseg("segment", scene, "-c", "road", *DEMO)[0] == 130
     assert [p.name for p in scene.parent.iterdir()] == ["scene.tif"]
 

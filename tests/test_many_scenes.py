@@ -305,14 +305,14 @@ def test_scenes_with_unreadable_windows_are_counted_apart(
     from geoovseg.errors import SceneError
     from geoovseg.scene.scene import Scene
 
-    scenes, read = [small("a.tif"), small("b.tif")], Scene.read
+    scenes, read = [small("a.tif"), small("b.tif")], Scene.stored
 
     def cut_short(self: Scene, *args: object) -> tuple[np.ndarray, np.ndarray]:
         if self.path == str(scenes[1]):
             raise SceneError("cut short")
         return read(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Scene, "read", cut_short)
+    monkeypatch.setattr(Scene, "stored", cut_short)
     code, _, err = geoovseg("segment", *scenes, *OPTIONS, "--on-error", "skip", "--quiet")
     assert code == 3
     assert f"2 scenes: 1 done, 1 with unreadable windows: {scenes[1]}\n" in err

@@ -237,11 +237,11 @@ def test_progress_reaches_its_total(demo_scene: str, tmp_path: Path) -> None:
 def test_a_failing_run_leaves_nothing_but_the_scene(
     demo_scene: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Scene, window: object) -> None:
+    def fail(self: Scene, *window: object) -> None:
         raise SceneError("cannot read")
 
     before = {p.name for p in tmp_path.iterdir()}
-    monkeypatch.setattr(Scene, "read", fail)
+    monkeypatch.setattr(Scene, "stored", fail)
     with pytest.raises(SceneError, match="cannot read"):
         _run(demo_scene, tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == before

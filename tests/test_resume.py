@@ -405,15 +405,15 @@ def test_areas_that_cannot_be_used_are_refused(tall: Path, tmp_path: Path, given
 def damaged(monkeypatch: pytest.MonkeyPatch) -> list[Window]:
     """Rows 1300 to 1320 of the scene cannot be read; the list tells what was tried."""
     tried: list[Window] = []
-    read = Scene.read
+    read = Scene.stored
 
-    def fail(self: Scene, window: Window) -> object:
+    def fail(self: Scene, window: Window, *shape: object) -> object:
         if window.row_off < 1320 and window.row_off + window.height > 1300:
             tried.append(window)
             raise SceneError("cannot read rows: damaged")
-        return read(self, window)
+        return read(self, window, *shape)
 
-    monkeypatch.setattr(Scene, "read", fail)
+    monkeypatch.setattr(Scene, "stored", fail)
     monkeypatch.setattr("geoovseg.scene.reader.RETRY_AFTER", 0)
     return tried
 
@@ -449,15 +449,15 @@ def test_windows_that_cannot_be_read_can_be_skipped_and_are_counted(
 def test_a_window_that_can_be_read_the_second_time_is(
     tall: Path, undisturbed: tuple[np.ndarray, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, failed = Scene.read, []
+    read, failed = Scene.stored, []
 
-    def fail(self: Scene, window: Window) -> object:
+    def fail(self: Scene, window: Window, *shape: object) -> object:
         if window.row_off == 560 and not failed:
             failed.append(window)
             raise SceneError("the network blinked")
-        return read(self, window)
+        return read(self, window, *shape)
 
-    monkeypatch.setattr(Scene, "read", fail)
+    monkeypatch.setattr(Scene, "stored", fail)
     monkeypatch.setattr("geoovseg.scene.reader.RETRY_AFTER", 0)
     assert _run(tall, tmp_path).failed_windows == 0
     assert failed

@@ -121,10 +121,10 @@ class Scene:
 
         Raises SceneError.
         """
-        stored, valid = self._read(window, shape)
+        stored, valid = self.stored(window, shape)
         return as_light(stored), valid
 
-    def _read(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def stored(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The same, but bytes that are 255 times their light as they are: to be divided where they are used."""
         values, valid = self._values(window, shape)
         if not valid.any():
@@ -193,7 +193,7 @@ class Scene:
     def _tiles(self, windows: Sequence[Window]) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
         """What models see of windows, pixel by pixel: those in a row are read at once."""
         for run in in_rows(windows):
-            data, mask = self._read(self._clip(union(run)))
+            data, mask = self.stored(self._clip(union(run)))
             for window in run:
                 cols = slice(window.col_off - run[0].col_off, window.col_off - run[0].col_off + window.width)
                 inside = self._clip(window)
@@ -203,7 +203,7 @@ class Scene:
         """What models see of a window, at another resolution."""
         inside = self._clip(window)
         shape = self._as_seen(inside)
-        return filled(*self._read(inside, shape), Window(0, 0, shape[1], shape[0]), self._as_seen(window))
+        return filled(*self.stored(inside, shape), Window(0, 0, shape[1], shape[0]), self._as_seen(window))
 
     def _as_seen(self, window: Window) -> Shape:
         """Height and width of what models see of a window."""
