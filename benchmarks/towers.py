@@ -1,6 +1,6 @@
 """The computing stage beside a plain forward of the same windows, and a loop as the releases write it; prints Markdown.
 
-    python benchmarks/towers.py [--size 3000x2000] [--chunks 2] [--precisions fp32,bf16]
+    python benchmarks/towers.py [--size 3000x2000] [--chunks 2] [--precisions fp32,bf16,int8]
     python benchmarks/towers.py --device cuda:0 --together 8,32,128 --compiled      # a GPU, in less than ten minutes
 
 ViT-B/16 with random weights, one process, three classes. The scene is cut into strips, and every way sees one strip
@@ -44,7 +44,7 @@ from geoovseg.windows.plan import origins
 
 ARCH, TILE, STRIDE = "ViT-B-16-quickgelu", 224, 112
 CLASSES = "building,road,water"
-KINDS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def windows(pixels: Tensor) -> Iterator[tuple[int, int, Tensor]]:
@@ -93,7 +93,8 @@ class Bench:
         }
         visual = model.visual.to(device)
         self.plain = load_method("segearth", ClipVit(visual), text, parse_classes([CLASSES]))
-        self.towers = {p: visual if p == "fp32" else copy.deepcopy(visual).to(KINDS[p]) for p in precisions}
+        kinds = [p for p in precisions if p in KINDS]
+        self.towers = {p: visual if p == "fp32" else copy.deepcopy(visual).to(KINDS[p]) for p in kinds}
         self.times: dict[str, list[float]] = defaultdict(list)
         self.equal: dict[str, list[str]] = defaultdict(list)
 
@@ -116,7 +117,8 @@ class Bench:
         labels = {"loop": self.spent("loop, fp32", lambda: loop(self.plain, pixels)).cpu().numpy() + 1}
         for p in self.precisions:
             for n in self.together:
-                self.spent(f"forward, {p}, {n}", lambda p=p, n=n: forward(self.towers[p], pixels, n))
+                if p in self.towers:
+                    self.spent(f"forward, {p}, {n}", lambda p=p, n=n: forward(self.towers[p], pixels, n))
                 made = self.ours[p, n].segment(path, output=self.folder / "labels.tif", overwrite=True)
                 self.times[f"ours, {p}, {n}"].append(made.seconds["segment"])
                 with rasterio.open(made.labels) as found:
@@ -128,12 +130,12 @@ class Bench:
 
     def compiled(self, pixels: Tensor) -> None:
         """The forward through torch's compiler; what compiling takes does not count."""
-        for p in self.precisions:
-            tower = torch.compile(self.towers[p], mode="reduce-overhead")
+        for p, plain in self.towers.items():
+            tower = torch.compile(plain, mode="reduce-overhead")
             forward(tower, pixels[..., : TILE + STRIDE, :], self.together[-1])
             forward(tower, pixels[..., : TILE + STRIDE, :], self.together[-1])
             name = f"forward, {p}, {self.together[-1]}"
-            self.spent(f"{name}, beside", lambda p=p: forward(self.towers[p], pixels, self.together[-1]))
+            self.spent(f"{name}, beside", lambda t=plain: forward(t, pixels, self.together[-1]))
             self.spent(f"{name}, compiled", lambda t=tower: forward(t, pixels, self.together[-1]))
 
     def busy(self, path: Path) -> None:
@@ -150,10 +152,11 @@ class Bench:
     def table(self) -> None:
         """What everything took."""
         total = {name: sum(found) for name, found in self.times.items()}
+        plain = next(took for name, took in total.items() if name.startswith("forward"))
         print("| way | seconds | by the forward | as fast as the loop | labels as the loop's | as the first of ours |")
         print("|---|---|---|---|---|---|")
         for name, took in total.items():
-            beside = total.get(name.replace("ours", "forward").replace("compiled", "beside"), total["loop, fp32"])
+            beside = total.get(name.replace("ours", "forward").replace("compiled", "beside"), plain)
             same = " | ".join(f"{share:.2%}" for share in np.mean(self.equal[name], 0)) if self.equal[name] else "|"
             print(
                 f"| {name} | {took:.2f} | {took / beside:.2f} | {total['loop, fp32'] / took:.2f} | {same} |", flush=True
@@ -185,7 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", default="3000x2000")
     parser.add_argument("--chunks", type=int, default=2)
-    parser.add_argument("--precisions", default="fp32,bf16")
+    parser.add_argument("--precisions", default="fp32,bf16,int8")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--together", default="8", help="windows that go through the model together")
     parser.add_argument("--compiled", action="store_true", help="also the forward through torch.compile")

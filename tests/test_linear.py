@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from geoovseg.models.vit import ClipVit
+from geoovseg.ops import eight_bits
 from geoovseg.ops import linear as linear_module
 from geoovseg.ops.linear import feed_forward, linear, packed
 
@@ -129,3 +130,72 @@ def test_layers_that_are_not_packed_are_torchs() -> None:
     layers, x = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)), torch.randn(3, 8)
     assert torch.equal(feed_forward(layers, x), layers(x))
     assert torch.equal(linear(x, layers[0].weight, layers[0].bias), layers[0](x))
+
+
+needs_eight_bits = pytest.mark.skipif(not eight_bits.is_exact(), reason="this CPU has no exact 8-bit products")
+
+
+def _in_steps(x: torch.Tensor) -> torch.Tensor:
+    """Numbers (..., E) as whole multiples of 1/127 of the largest of each row."""
+    step = x.abs().amax(-1, keepdim=True) / 127
+    return (x / step + 0.5).floor() * step
+
+
+@needs_eight_bits
+@torch.inference_mode()
+@pytest.mark.parametrize("shape", [(5, 48), (3, 7, 48), (2, 3, 4, 48)])
+def test_eight_bits_are_whole_multiples_of_a_step_for_each_row_and_token(shape: tuple[int, ...]) -> None:
+    layer, x = nn.Linear(48, 80).requires_grad_(False), torch.randn(shape) * 10
+    exact = _in_steps(x).double() @ _in_steps(layer.weight).double().T + layer.bias.double()
+    found = packed(layer, eight=True)(x)
+    torch.testing.assert_close(found.double(), exact, atol=2e-5, rtol=2e-5)
+
+
+@needs_eight_bits
+@torch.inference_mode()
+@pytest.mark.parametrize("activation", [nn.GELU, open_clip.transformer.QuickGELU])
+def test_a_tower_in_eight_bits_says_nearly_what_it_said_before(activation: type[nn.Module]) -> None:
+    tower = _tower(activation)
+    plain, fast = ClipVit(copy.deepcopy(tower)), ClipVit(packed(tower, eight=True))
+    assert sum(part in linear_module._FUSED for part in tower.modules()) == 2
+    pixels = torch.rand(2, 3, 32, 40)
+    features = [vit.readout(vit.block(vit.depth - 1, vit.trunk(pixels)[0])) for vit in (plain, fast)]
+    difference = (features[1] - features[0]).norm() / features[0].norm()
+    assert 1e-4 < difference < 0.02
+
+
+@needs_eight_bits
+@torch.inference_mode()
+def test_in_eight_bits_nothing_that_shares_a_batch_matters() -> None:
+    layers, x = nn.Sequential(nn.Linear(48, 80), nn.GELU(), nn.Linear(80, 48)), torch.randn(8, 17, 48)
+    packed(layers.requires_grad_(False), eight=True)
+    x[1] *= 1000
+    for few in (x[3:4], x[2:5]):
+        assert torch.equal(feed_forward(layers, few)[-1], feed_forward(layers, x)[3 if len(few) == 1 else 4])
+
+
+@needs_eight_bits
+@torch.inference_mode()
+def test_tokens_and_rows_of_zeros_are_zeros_in_eight_bits() -> None:
+    layer = nn.Linear(16, 8, bias=False).requires_grad_(False)
+    layer.weight[2] = 0
+    x = torch.randn(3, 16)
+    x[1] = 0
+    found = packed(layer, eight=True)(x)
+    assert torch.isfinite(found).all()
+    assert (found[1] == 0).all()
+    assert (found[:, 2] == 0).all()
+
+
+def test_a_cpu_without_the_kernel_has_no_eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(rows: object, whole: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(eight_bits, "_products", refuse)
+    assert not eight_bits.is_exact.__wrapped__()
+
+
+def test_a_cpu_whose_sums_overflow_has_no_eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those that add pairs of products in 16 bits, which hold no more than 32,767."""
+    monkeypatch.setattr(eight_bits, "_products", lambda rows, whole: torch.full((1, 1), 32.0 * 32767 / 127))
+    assert not eight_bits.is_exact.__wrapped__()

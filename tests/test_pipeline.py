@@ -19,6 +19,7 @@ from geoovseg.demo.scenes import CLASSES, render
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, WeightsMissingError
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.methods.dense import DenseMethod
+from geoovseg.ops.eight_bits import is_exact
 from geoovseg.pipeline import SegmentResult
 from geoovseg.run.estimate import dry_run
 from geoovseg.scene.scene import DEMO_TAG, Scene
@@ -330,6 +331,13 @@ def test_bfloat16_gives_nearly_the_same_labels(demo_scene: str, tmp_path: Path) 
     full = _read(_run(demo_scene, tmp_path, "a.tif").labels)
     half = _read(_run(demo_scene, tmp_path, "b.tif", precision="bf16").labels)
     assert (full == half).mean() > 0.97
+
+
+@pytest.mark.skipif(not is_exact(), reason="this CPU has no exact 8-bit products")
+def test_eight_bits_give_nearly_the_same_labels(demo_scene: str, tmp_path: Path) -> None:
+    result = _run(demo_scene, tmp_path, "b.tif", precision="int8")
+    assert result.precision == "int8"
+    assert (_read(_run(demo_scene, tmp_path, "a.tif").labels) == _read(result.labels)).mean() > 0.99
 
 
 def test_a_budget_too_small_for_one_panel_is_said(demo_scene: str, tmp_path: Path) -> None:

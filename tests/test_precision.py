@@ -71,6 +71,16 @@ def test_a_measurement_leaves_random_numbers_as_they_were(cpu: pytest.MonkeyPatc
     assert torch.equal(torch.rand(2), expected)
 
 
+def test_eight_bits_are_for_cpus_that_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision.eight_bits, "is_exact", lambda: True)
+    assert resolve_precision("int8", CPU, model_card("demo"), alone=False) == "int8"
+    with pytest.raises(UsageError, match="int8 is for CPUs, and this run is on cuda:0"):
+        resolve_precision("int8", torch.device("cuda:0"), model_card("demo"), alone=False)
+    monkeypatch.setattr(precision.eight_bits, "is_exact", lambda: False)
+    with pytest.raises(UsageError, match="this CPU lacks instructions"):
+        resolve_precision("int8", CPU, model_card("demo"), alone=False)
+
+
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UsageError, match="choose from auto, fp32, bf16, fp16"):
+    with pytest.raises(UsageError, match="choose from auto, fp32, bf16, fp16, int8"):
         resolve_precision("half", CPU, model_card("demo"), alone=True)

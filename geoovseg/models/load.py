@@ -19,14 +19,13 @@ from geoovseg.models.download import file_sha256
 from geoovseg.models.layouts import as_open_clip
 from geoovseg.models.light import open_clip
 from geoovseg.models.pooled import PooledVit, pooled
-from geoovseg.models.precision import PRECISIONS
+from geoovseg.models.precision import ready
 from geoovseg.models.sam3 import Sam3, Sam3Tower, TokenEncoder, load_sam3
 from geoovseg.models.tensors import as_weights, fill, read_state
 from geoovseg.models.text import TextEncoder
 from geoovseg.models.tips import Tips, TipsVit, load_tips
 from geoovseg.models.vit import ClipVit
 from geoovseg.models.weights import find_weights
-from geoovseg.ops.linear import packed
 from geoovseg.prompts import DEFAULT_TEMPLATES, templates
 from geoovseg.trace import stretch
 
@@ -74,7 +73,7 @@ def load_clip(name: str, device: torch.device, precision: str, sentences: str = 
     path = find_weights(card)
     with stretch("weights"):
         whole, sha256 = load_whole(card), file_sha256(path)
-    tower = packed(whole[0].visual.to(device=device, dtype=PRECISIONS[precision]))
+    tower = ready(whole[0].visual, device, precision)
     return ClipModel(
         card=replace(card, path=path),
         vit=TOWERS[card.tower](tower, mean=card.mean, std=card.std),

@@ -15,9 +15,11 @@ from geoovseg.models.card import ModelCard
 from geoovseg.models.kept import keep, kept
 from geoovseg.models.light import open_clip
 from geoovseg.models.vit import ClipVit
-from geoovseg.ops.linear import packed
+from geoovseg.ops import eight_bits
+from geoovseg.ops.linear import Model, packed
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
+"""What towers compute in; with int8 the products of their linear layers are of 8-bit numbers."""
 LARGE = 512
 """The narrowest tower for which bfloat16 is thought of on a CPU; small ones keep a CPU busy with other things."""
 GAIN = 1.5
@@ -33,16 +35,31 @@ def resolve_precision(name: str, device: torch.device, card: ModelCard, *, alone
 
     On a CPU that is for large towers only, of which 99.5 % of the labels and more are those of fp32
     (docs/benchmarks.md), and for runs that are `alone`: processes and machines that share one could differ. Raises
-    UsageError for unknown names.
+    UsageError for unknown names, and for int8 where it cannot be computed.
     """
     if name != "auto":
         if name not in PRECISIONS:
             raise UsageError(f"--precision {name}: choose from auto, {', '.join(PRECISIONS)}")
+        if name == "int8":
+            _check_eight_bits(device)
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     pays = alone and device.type == "cpu" and _is_large(card) and _computes_bf16() and bf16_gain() >= GAIN
     return "bf16" if pays else "fp32"
+
+
+def _check_eight_bits(device: torch.device) -> None:
+    """Refuse 8-bit products where they are not to be had. Raises UsageError."""
+    if device.type != "cpu":
+        raise UsageError(f"--precision int8 is for CPUs, and this run is on {device}; choose bf16, or add --device cpu")
+    if not eight_bits.is_exact():
+        raise UsageError("--precision int8: this CPU lacks instructions for it (VNNI); choose fp32 or bf16")
+
+
+def ready(model: Model, device: torch.device, precision: str) -> Model:
+    """A tower on its device, in a precision, with its linear layers laid out."""
+    return packed(model.to(device=device, dtype=PRECISIONS[precision]), eight=precision == "int8")
 
 
 def _is_large(card: ModelCard) -> bool:

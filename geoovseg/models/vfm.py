@@ -19,12 +19,11 @@ from geoovseg.models.layouts import as_dinov3
 from geoovseg.models.light import timm
 from geoovseg.models.load import ClipModel, load_clip
 from geoovseg.models.patches import Grid, between_patches, fit_to
-from geoovseg.models.precision import PRECISIONS
+from geoovseg.models.precision import PRECISIONS, ready
 from geoovseg.models.tensors import as_weights, fill, read_state, under
 from geoovseg.models.vit import ClipVit, resize_positions
 from geoovseg.models.weights import find_weights
 from geoovseg.ops.attention import summing
-from geoovseg.ops.linear import packed
 
 Rule = Literal["timm", "offset"]
 """How a position table is brought to another grid: as timm does, or as DINO's release (see ClipVit.positions)."""
@@ -219,7 +218,7 @@ def _load(name: str, device: torch.device, precision: str) -> Vfm:
         return load_diffusion(name, folder, device, PRECISIONS[precision], file_sha256(folder / card.files[0]))
     with as_weights(path, card):
         model = build_timm(card.arch, read_state(path))
-    packed(model.to(device=device, dtype=PRECISIONS[precision]))
+    ready(model, device, precision)
     return TimmVfm(name, model, card.mean, card.std, _rule(card), file_sha256(path))
 
 

@@ -6,7 +6,8 @@ the kernel applies while it has the numbers at hand.
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from geoovseg.ops import eight_bits
 
 MOST = 2 * 2**30
 """Bytes of weights up to which they are held twice, as they are and laid out."""
@@ -28,12 +31,7 @@ class _Fused(NamedTuple):
     """Two layers and what is between them."""
 
     stamps: tuple[Stamp, ...]
-    first: Tensor
-    bias: Tensor
-    activation: tuple[str, str]
-    """as oneDNN calls it"""
-    second: Tensor
-    last: Tensor
+    run: Callable[[Tensor], Tensor]
 
 
 _PACKED: Any = WeakTensorKeyDictionary()
@@ -48,10 +46,11 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-def packed(model: Model) -> Model:
+def packed(model: Model, *, eight: bool = False) -> Model:
     """The same model, whose linear layers are ready for the CPU it is on; results differ by rounding.
 
-    Left as it is: a model elsewhere, one too large to be held twice, and all where torch has no oneDNN.
+    With `eight` they multiply 8-bit numbers (`geoovseg.ops.eight_bits`). Left as it is: a model elsewhere, one too
+    large to be held twice, and all where torch has no oneDNN.
     """
     weights = [layer.weight for layer in model.modules() if isinstance(layer, nn.Linear)]
     weights += [layer.in_proj_weight for layer in model.modules() if isinstance(layer, nn.MultiheadAttention)]
@@ -59,12 +58,13 @@ def packed(model: Model) -> Model:
         return model
     held: set[int] = set()  # with their activation, and not once more alone
     for layers in model.modules():
-        if (fused := _fused(layers)) is not None:
-            _FUSED[layers] = fused
+        if (run := (_fused_in_eight if eight else _fused)(layers)) is not None:
+            _FUSED[layers] = _Fused(_stamps(layers), run)
             held |= {id(parameter) for parameter in layers.parameters()}
     for weight in weights:
         if id(weight) not in held:
-            _PACKED[weight] = _stamp(weight), _laid_out(weight)
+            kernel = partial(eight_bits.through, eight_bits.rows_of(weight)) if eight else _kernel(weight)
+            _PACKED[weight] = _stamp(weight), kernel
     for layer in model.modules():
         if type(layer) is nn.Linear:
             layer.__class__ = Linear
@@ -73,27 +73,29 @@ def packed(model: Model) -> Model:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A layer (D, E) on x (..., E): (..., D)."""
-    stamp, laid = _PACKED.get(weight, (None, None))
-    if laid is None or not _fits(x, laid) or stamp != _stamp(weight):
+    stamp, kernel = _PACKED.get(weight, (None, None))
+    if kernel is None or not _fits(x, weight) or stamp != _stamp(weight):
         return F.linear(x, weight, bias)
-    return _through(x, laid, bias)
+    return cast("Tensor", kernel(x, bias))
 
 
 def feed_forward(layers: nn.Module, x: Tensor) -> Tensor:
     """A layer, an activation and another layer on x."""
     fused = _FUSED.get(layers)
-    if fused is None or not _fits(x, fused.bias) or fused.stamps != _stamps(layers):
+    if fused is None or not _fits(x, next(layers.parameters())) or fused.stamps != _stamps(layers):
         return cast("Tensor", layers(x))
-    return _through(_through(x, fused.first, fused.bias, *fused.activation), fused.second, fused.last)
+    return fused.run(x)
 
 
-def _through(x: Tensor, laid: Tensor, bias: Tensor | None, activation: str = "none", kind: str = "") -> Tensor:
-    return cast("Tensor", torch.ops.mkldnn._linear_pointwise(x, laid, bias, activation, [], kind))
+def _kernel(weight: Tensor, activation: str = "none", kind: str = "") -> Callable[[Tensor, Tensor | None], Tensor]:
+    """What a layer with this weight makes of x and its bias, through an activation as oneDNN calls it."""
+    laid = _laid_out(weight)
+    return lambda x, bias: cast("Tensor", torch.ops.mkldnn._linear_pointwise(x, laid, bias, activation, [], kind))
 
 
-def _fits(x: Tensor, laid: Tensor) -> bool:
-    """Whether numbers are of the kind that a layer was packed for, and none asks for gradients."""
-    return not torch.is_grad_enabled() and (x.dtype, x.device) == (laid.dtype, laid.device)
+def _fits(x: Tensor, weight: Tensor) -> bool:
+    """Whether numbers are of the kind that a layer is packed for, and none asks for gradients."""
+    return not torch.is_grad_enabled() and (x.dtype, x.device) == (weight.dtype, weight.device)
 
 
 def _stamp(weight: Tensor) -> Stamp:
@@ -128,19 +130,36 @@ def lays_out(dtype: torch.dtype) -> bool:
     return True
 
 
-def _fused(layers: nn.Module) -> _Fused | None:
-    """Two layers as one, if their activation is one that oneDNN has."""
+def _parts(layers: nn.Module) -> tuple[Any, Any, Any] | None:
+    """A layer, an activation and another layer, with biases, if that is what these layers are."""
     parts = list(layers.children()) if isinstance(layers, nn.Sequential) else []
     if [isinstance(part, nn.Linear) for part in parts] != [True, False, True]:
         return None
     first, between, second = cast("Any", parts)
-    if first.bias is None or second.bias is None:
+    known = isinstance(between, nn.GELU) or type(between).__name__ == "QuickGELU"
+    return (first, between, second) if known and first.bias is not None and second.bias is not None else None
+
+
+def _fused_in_eight(layers: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Two layers of 8-bit products, and their activation."""
+    if (parts := _parts(layers)) is None:
         return None
+    first, between, second = parts
+    into, out = (eight_bits.rows_of(layer.weight) for layer in (first, second))
+    return partial(eight_bits.feed_forward, into, out, (first.bias.detach(), second.bias.detach()), between)
+
+
+def _fused(layers: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Two layers as one, if their activation is one that oneDNN has."""
+    if (parts := _parts(layers)) is None:
+        return None
+    first, between, second = parts
     if isinstance(between, nn.GELU) and between.approximate == "none":
         weights, factor, activation = (first.weight, second.weight), 1.0, ("gelu", "none")
-    elif type(between).__name__ == "QuickGELU" and first.weight.dtype == torch.float32:  # scaled, bfloat16 would round
+    elif not isinstance(between, nn.GELU) and first.weight.dtype == torch.float32:  # scaled, bfloat16 would round
         weights, factor, activation = (first.weight * SLOPE, second.weight / SLOPE), SLOPE, ("swish", "")
     else:
         return None
-    bias = (first.bias * factor).detach()
-    return _Fused(_stamps(layers), _laid_out(weights[0]), bias, activation, _laid_out(weights[1]), second.bias.detach())
+    into, out = _kernel(weights[0], *activation), _kernel(weights[1])
+    biases = (first.bias * factor).detach(), second.bias.detach()
+    return lambda x: out(into(x, biases[0]), biases[1])

@@ -44,7 +44,7 @@ GRIDS = ("working", "scene")
 """Where outputs lie when a scene is seen at another resolution: there, or on its own pixels."""
 UPSAMPLERS = ("bilinear", "guided")
 """Ways from the patch grid to pixels that need no weights; `geoovseg.ops.upsample` has them."""
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 SPEEDS = ("fast", "normal", "fine")
 ON_ERROR = ("stop", "skip")
 """What can be done about windows that cannot be read."""
@@ -146,7 +146,7 @@ class Settings:
     crop: bool = choice(False, "Place", "Write only the box around --aoi, not the whole scene.", flag)
     device: str = choice("auto", "Speed and memory", "auto, cpu, cuda, cuda:N or mps.", device)
     precision: str = choice(
-        "auto", "Speed and memory", "auto, fp32, bf16 or fp16.", one_of(*PRECISIONS), names=lambda: PRECISIONS
+        "auto", "Speed and memory", "auto, fp32, bf16, fp16 or int8.", one_of(*PRECISIONS), names=lambda: PRECISIONS
     )
     speed: str = choice(
         "normal", "Speed and memory", "How densely windows lie where --stride does not say: fast is 6/7 of a tile "
