@@ -38,6 +38,7 @@ from geoovseg.demo.files import write_scene
 from geoovseg.methods import load_method
 from geoovseg.models.load import load_clip
 from geoovseg.models.vit import ClipVit
+from geoovseg.ops.eight_bits import is_exact
 from geoovseg.segmenter import Segmenter
 from geoovseg.vocabulary import parse_classes
 from geoovseg.windows.plan import origins
@@ -144,7 +145,8 @@ class Bench:
             torch.cuda.reset_peak_memory_stats(self.device)
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
                 made = ours.segment(path, output=self.folder / "labels.tif", overwrite=True)
-            kernels = [event for event in profile.events() if event.device_type == DeviceType.CUDA]
+            events = (event for event in profile.events() if event.device_type == DeviceType.CUDA)
+            kernels = [event for event in events if not event.name.startswith(("Memcpy", "Memset"))]
             running = sum(event.device_time for event in kernels) / 1e6 / made.seconds["segment"]
             most = torch.cuda.max_memory_allocated(self.device) / 1e9
             print(f"ours, {p}, {n} together: a kernel runs {running:.0%} of the time; tensors take {most:.1f} GB")
@@ -152,15 +154,14 @@ class Bench:
     def table(self) -> None:
         """What everything took."""
         total = {name: sum(found) for name, found in self.times.items()}
-        plain = next(took for name, took in total.items() if name.startswith("forward"))
+        plain = next((took for name, took in total.items() if name.startswith("forward")), total["loop, fp32"])
         print("| way | seconds | by the forward | as fast as the loop | labels as the loop's | as the first of ours |")
         print("|---|---|---|---|---|---|")
         for name, took in total.items():
-            beside = total.get(name.replace("ours", "forward").replace("compiled", "beside"), plain)
+            own = name.replace("ours", "forward").replace("compiled", "beside")
+            beside = plain if name.startswith("loop") else total.get(own, plain)
             same = " | ".join(f"{share:.2%}" for share in np.mean(self.equal[name], 0)) if self.equal[name] else "|"
-            print(
-                f"| {name} | {took:.2f} | {took / beside:.2f} | {total['loop, fp32'] / took:.2f} | {same} |", flush=True
-            )
+            print(f"| {name} | {took:.2f} | {took / beside:.2f} | {total['loop, fp32'] / took:.2f} | {same} |")
 
 
 def measure(bench: Bench, size: tuple[int, int], chunks: int, compiled: bool) -> None:
@@ -188,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", default="3000x2000")
     parser.add_argument("--chunks", type=int, default=2)
-    parser.add_argument("--precisions", default="fp32,bf16,int8")
+    parser.add_argument("--precisions", help="default: all that the device has")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--together", default="8", help="windows that go through the model together")
     parser.add_argument("--compiled", action="store_true", help="also the forward through torch.compile")
@@ -198,7 +199,9 @@ def main() -> None:
     print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     with tempfile.TemporaryDirectory() as name:
         together = [int(n) for n in args.together.split(",")]
-        bench = Bench(Path(name), args.device, args.precisions.split(","), together)
+        eight = args.device.type == "cpu" and is_exact()
+        precisions = args.precisions or ("fp32,bf16,int8" if eight else "fp32,bf16")
+        bench = Bench(Path(name), args.device, precisions.split(","), together)
         measure(bench, (width, height), args.chunks, args.compiled)
 
 

@@ -310,7 +310,7 @@ def observe(case: Case, folder: Path) -> list[Seen]:
 def _alike(job: Predictor, batch: TileBatch) -> torch.Tensor:
     """Every patch is the first word, without a model."""
     cell = job.facts.needs.cell
-    grid = (side // cell for side in batch.pixels.shape[-2:])
+    grid = (side // cell for side in batch.stored.shape[-2:])
     return job.text[0][:, None, None].expand(len(batch), -1, *grid)
 
 

@@ -97,6 +97,16 @@ def test_labels_of_other_settings_are_no_finished_ones(folder: Path, change: dic
     assert not made.was_there
 
 
+def test_labels_in_eight_bits_are_no_others(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoovseg.ops.eight_bits.is_exact", lambda: True)
+    monkeypatch.setattr("geoovseg.models.precision.packed", lambda model, eight: model)
+    given: dict[str, Any] = {"classes": "building,road", "model": "demo", "resume": True}
+    segment(str(folder / "a.tif"), precision="int8", **given)
+    assert segment(str(folder / "a.tif"), precision="int8", **given).was_there
+    with pytest.raises(OutputError, match='precision was "int8" and is now "float"'):
+        segment(str(folder / "a.tif"), precision="fp32", **given)
+
+
 def test_a_confidence_raster_that_is_missing_is_not_passed_over(folder: Path, tmp_path: Path) -> None:
     segment(folder / "a.tif", "road", model="demo")
     with pytest.raises(OutputError, match="exists, and .*c.tif does not; add --overwrite"):

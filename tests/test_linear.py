@@ -176,6 +176,15 @@ def test_in_eight_bits_nothing_that_shares_a_batch_matters() -> None:
 
 @needs_eight_bits
 @torch.inference_mode()
+@pytest.mark.parametrize("shape", [(48,), (0, 48), (0, 7, 48), (2, 0, 48)])
+def test_few_tokens_or_none_take_torchs_shapes(shape: tuple[int, ...]) -> None:
+    layer, x = nn.Linear(48, 80).requires_grad_(False), torch.ones(shape)
+    expected = layer(x).shape
+    assert packed(layer, eight=True)(x).shape == expected
+
+
+@needs_eight_bits
+@torch.inference_mode()
 def test_tokens_and_rows_of_zeros_are_zeros_in_eight_bits() -> None:
     layer = nn.Linear(16, 8, bias=False).requires_grad_(False)
     layer.weight[2] = 0
@@ -197,5 +206,5 @@ def test_a_cpu_without_the_kernel_has_no_eight_bits(monkeypatch: pytest.MonkeyPa
 
 def test_a_cpu_whose_sums_overflow_has_no_eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """As those that add pairs of products in 16 bits, which hold no more than 32,767."""
-    monkeypatch.setattr(eight_bits, "_products", lambda rows, whole: torch.full((1, 1), 32.0 * 32767 / 127))
+    monkeypatch.setattr(eight_bits, "_products", lambda rows, whole: torch.zeros(len(whole), len(rows.steps)))
     assert not eight_bits.is_exact.__wrapped__()

@@ -76,6 +76,8 @@ def test_eight_bits_are_for_cpus_that_have_them(monkeypatch: pytest.MonkeyPatch)
     assert resolve_precision("int8", CPU, model_card("demo"), alone=False) == "int8"
     with pytest.raises(UsageError, match="int8 is for CPUs, and this run is on cuda:0"):
         resolve_precision("int8", torch.device("cuda:0"), model_card("demo"), alone=False)
+    with pytest.raises(UsageError, match="int8 is not for sam3"):
+        resolve_precision("int8", CPU, model_card("sam3"), alone=False)
     monkeypatch.setattr(precision.eight_bits, "is_exact", lambda: False)
     with pytest.raises(UsageError, match="this CPU lacks instructions"):
         resolve_precision("int8", CPU, model_card("demo"), alone=False)

@@ -41,7 +41,7 @@ def resolve_precision(name: str, device: torch.device, card: ModelCard, *, alone
         if name not in PRECISIONS:
             raise UsageError(f"--precision {name}: choose from auto, {', '.join(PRECISIONS)}")
         if name == "int8":
-            _check_eight_bits(device)
+            _check_eight_bits(device, card)
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
@@ -49,8 +49,12 @@ def resolve_precision(name: str, device: torch.device, card: ModelCard, *, alone
     return "bf16" if pays else "fp32"
 
 
-def _check_eight_bits(device: torch.device) -> None:
+def _check_eight_bits(device: torch.device, card: ModelCard) -> None:
     """Refuse 8-bit products where they are not to be had. Raises UsageError."""
+    if card.tower == "sam3":
+        raise UsageError(
+            f"--precision int8 is not for {card.name}, which also finds boxes with its layers; choose bf16"
+        )
     if device.type != "cpu":
         raise UsageError(f"--precision int8 is for CPUs, and this run is on {device}; choose bf16, or add --device cpu")
     if not eight_bits.is_exact():

@@ -191,7 +191,8 @@ def _weights(attn: Any, q: Tensor, k: Tensor, grid: Grid, height: int) -> Iterat
 def load_sam(name: str, device: torch.device, precision: str) -> Sam:
     """A model by name, or ARCH@FILE. Raises ModelError, WeightsMissingError, GeoOVSegError for damaged files.
 
-    The encoder runs in `precision`, but the largest never in float16, which it exceeds; the decoder in float32.
+    The encoder runs in `precision`, in float32 where that is int8; the largest never in float16, which it exceeds. The
+    decoder runs in float32.
     """
     return _load(name, device, "fp32" if _too_large(name) and precision == "fp16" else precision)
 

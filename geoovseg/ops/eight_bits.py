@@ -7,6 +7,7 @@ token's numbers depend on nothing that shares a batch. Everything between layers
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple, cast
@@ -48,9 +49,10 @@ def feed_forward(first: Rows, second: Rows, biases: tuple[Tensor, Tensor], betwe
 
 def _by_window(see: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """What is seen of the tokens of each window (B, L, E), whose numbers then stay in the cache."""
-    if x.ndim == 3:
+    if x.ndim == 3 and len(x):
         return torch.stack([see(tokens) for tokens in x])
-    return see(x.reshape(-1, x.shape[-1])).unflatten(0, x.shape[:-1])
+    found = see(x.reshape(-1, x.shape[-1]))
+    return found.view(*x.shape[:-1], found.shape[-1])
 
 
 def _layer(rows: Rows, tokens: Tensor, bias: Tensor | None) -> Tensor:
@@ -70,10 +72,17 @@ def _products(rows: Rows, whole: Tensor) -> Tensor:
 
 @cache
 def is_exact() -> bool:
-    """Whether sums of such products are exact here, as they are not on CPUs that add them up in 16 bits first."""
+    """Whether sums of such products are exact here, as they are not on CPUs that add them up in 16 bits first.
+
+    Those are the ones without instructions for them (VNNI); other kinds of CPU were not tried.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    signs = torch.tensor([1.0, -1.0]).repeat(64)
+    weight = signs[:, None] * signs.repeat(6)  # all numbers are the largest, of either sign
     try:
-        most = torch.full((1, 64), LEVELS + ZERO, dtype=torch.uint8)
-        found = _products(rows_of(torch.ones(1, 64)), most)
+        found = _products(rows_of(weight), ((weight * LEVELS) + ZERO).to(torch.uint8))
     except (AttributeError, RuntimeError):  # torch has no such kernel here
         return False
-    return bool((found - 64 * LEVELS).abs().max() < 1e-2)
+    exact = weight.double() @ weight.double().T * LEVELS
+    return bool((found - exact).abs().max() < 1)

@@ -22,7 +22,7 @@ from geoovseg.labels.parts import PartStore
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.scene_names import FEATURES, place_of
 from geoovseg.run.feature_parts import MASK, chunk_of, mask_of, pixels_of
-from geoovseg.run.finished import NOT_CHOSEN
+from geoovseg.run.finished import chosen
 from geoovseg.run.state import Run, as_written, merging, outputs_of
 from geoovseg.windows.plan import TilePlan
 
@@ -88,8 +88,7 @@ def _check_made_of(store: Path, wanted: About) -> None:
 def _chosen(said: dict[str, Any]) -> dict[str, Any]:
     """What decided features, as JSON has it."""
     record = said.pop("record")
-    found: dict[str, Any] = json.loads(json.dumps({**record, **said}))
-    return {name: value for name, value in found.items() if name not in NOT_CHOSEN}
+    return chosen(json.loads(json.dumps({**record, **said})))
 
 
 @dataclass(kw_only=True)

@@ -19,6 +19,8 @@ from geoovseg.scene.scene import Scene
 
 NOT_CHOSEN = (*COUNTED, "versions", "notes", "device", "precision", "scene_checked_by")
 """What a record says besides what was chosen: of finished labels it may differ."""
+EIGHT_BITS = "int8"
+"""The precision that no machine chooses by itself."""
 
 
 class Finished(NamedTuple):
@@ -70,5 +72,10 @@ def _difference(old: RunRecord, new: RunRecord) -> str | None:
 
 
 def _chosen(record: RunRecord) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(record.to_json())
-    return {name: value for name, value in found.items() if name not in NOT_CHOSEN}
+    return chosen(json.loads(record.to_json()))
+
+
+def chosen(said: dict[str, Any]) -> dict[str, Any]:
+    """What was chosen, of what a record says."""
+    found = {name: value for name, value in said.items() if name not in NOT_CHOSEN}
+    return {**found, "precision": EIGHT_BITS if said.get("precision") == EIGHT_BITS else "float"}

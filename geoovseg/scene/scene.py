@@ -125,7 +125,7 @@ class Scene:
         return as_light(stored), valid
 
     def stored(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """The same, but bytes that are 255 times their light as they are: to be divided where they are used."""
+        """Pixels (3, h, w) as `read` gives them, or bytes that are 255 times that; and where they have data (h, w)."""
         values, valid = self._values(window, shape)
         if not valid.any():
             return np.zeros(values.shape, np.float32), valid
