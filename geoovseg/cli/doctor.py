@@ -89,6 +89,8 @@ def _facts() -> dict[str, Any]:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    from geoovseg.ops.eight_bits import is_exact
+
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     return {
         "python": f"{platform.python_version()} on {platform.platform()}",
@@ -97,6 +99,7 @@ def _facts() -> dict[str, Any]:
         "cpu_cores": machine.cores(),
         "memory_gb": round(machine.memory() / 1e9, 1),
         "devices": ["cpu", *gpus],
+        "int8": "yes, --precision int8" if is_exact() else "no",
         "weights_here": [name for name, card in MODELS.items() if local_weights(card)],
         "weights_cache": HF_HUB_CACHE,
         "own_cache": str(cache_dir()),
