@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import zipfile
 
@@ -11,6 +12,8 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # cores are shared out; read once
     jobs = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in a shell's background; commands of tests are not
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "open_clip" not in sys.modules:  # before tests import it with all that it brings
     import geoovseg.models.light
