@@ -26,7 +26,7 @@ from geoovseg.run.result import EncodeResult as EncodeResult
 from geoovseg.run.result import SegmentResult as SegmentResult
 from geoovseg.run.result import encoded, of_outputs, of_run
 from geoovseg.run.state import Run, as_written, clear, open_finished, open_run
-from geoovseg.run.stored import as_encoded, opened, unsaid
+from geoovseg.run.stored import StoredScene, as_encoded, opened, unsaid
 from geoovseg.run.timings import TileTime, Timings, keep_timings
 from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings, StrPath, Watch
@@ -81,6 +81,8 @@ def segment_scene(
             with usage.stage("segment"), told(watch.say):
                 seen, together = compute(job, run, executor, watch)
             found = of_run(job, scene, run, again, together)
+            if isinstance(scene, StoredScene):  # what its features lack, labels lack
+                found = replace(found, failed_windows=scene.store.about.failed_windows)
             if not run.shared:
                 with usage.stage("assemble"):
                     run.assemble()
@@ -126,7 +128,7 @@ def encode_scene(path: str, settings: Settings, begin: Callable[[], Executor], w
             caution(scene, settings, None, job.facts.needs)
             loaded_mb = peak_rss_mb()
         about = about_of_job(scene, job, outputs.labels)
-        if settings.goes_on and outputs.are_there and are_made_of(outputs.labels, about, overwrite=settings.overwrite):
+        if settings.goes_on and outputs.are_there and are_made_of(outputs.labels, about, settings):
             clear(outputs)
             return encoded(job, scene, outputs, about, {}, usage)
         with open_run(outputs, scene, job, partial(FeatureRun, about=about)) as run:

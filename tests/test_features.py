@@ -299,6 +299,8 @@ def test_words_that_are_known_need_no_weights(kept: Path, tmp_path: Path, monkey
         ({"model": "ViT-L-14/openai"}, "--model ViT-L-14/openai: the features in .* were made with demo"),
         ({"gsd": 2.0}, "--gsd 2.0: the features"),
         ({"stride": 56}, "--stride 56: the features in .* were made with 112"),
+        ({"speed": "fast"}, "--speed fast: the features in .* are of windows 112 pixels apart"),
+        ({"grid": "scene"}, "--grid scene: the features in .* are on the grid that models saw, .*; leave it away"),
         ({"settings": {"residual": True}}, "--set residual=True: the features"),
         ({"upsample": "jbu_stack"}, "--upsample jbu_stack sees through the model"),
     ],
@@ -772,6 +774,24 @@ def test_a_dry_run_of_features_needs_no_model(kept: Path, tmp_path: Path, monkey
     assert (found.windows, found.batches, found.parts) == (0, 0, 3)
     assert 0 < found.estimated_seconds < 60
     assert "no window to see" in found.to_text()
+
+
+def test_a_dry_run_says_what_a_run_that_keeps_features_does(tall: str, kept: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"output": tmp_path / "a.tif", **GIVEN, **ASKED}
+    area = {"aoi": "480000,5459990,480010,5460000", "crop": True}
+    whole = dry_run(tall, features=tmp_path / "x.zarr", **given)
+    assert dry_run(tall, features=tmp_path / "x.zarr", **given, **area).batches == whole.batches > 0
+    assert dry_run(tall, features=kept, **given, **area).windows == 0
+
+
+def test_features_on_the_grid_of_the_scene_are_refused(small: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--grid scene: features are kept on the grid that models see"):
+        segment(small, output=tmp_path / "a.tif", features=tmp_path / "x.zarr", gsd=1.0, grid="scene", **GIVEN, **ASKED)
+
+
+def test_features_that_are_others_are_replaced_by_name(small: str, kept: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="choose another name with --features"):
+        segment(small, output=tmp_path / "a.tif", features=kept, **GIVEN, **ASKED)
 
 
 def test_a_folder_of_stores_is_many_scenes(kept: Path, tmp_path: Path, geoovseg: Run) -> None:

@@ -13,10 +13,11 @@ import rasterio
 from affine import Affine
 from PIL import Image, ImageColor
 from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError
+from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError, hushed
 from geoovseg.labels.paint import OPACITY, OUTLINE, PALE
 from geoovseg.labels.panes import percent
 from geoovseg.labels.preview import preview
@@ -70,6 +71,24 @@ def _swatches(picture: object, below: int) -> list[list[int]]:
     tall, flat = frames[row : row + 17].all(axis=0), frames[row]
     lefts = [x for x in range(len(flat) - 16) if tall[x] and flat[x : x + 17].all()]
     return [page[row + 8, x + 8].tolist() for x in lefts]
+
+
+def test_labels_of_a_part_lie_over_that_part(pair: tuple[str, str], tmp_path: Path) -> None:
+    with rasterio.open(pair[1]) as src:
+        box = Window(100, 50, 150, 100)
+        profile = {**src.profile, "width": 150, "height": 100, "transform": src.window_transform(box)}
+        with rasterio.open(tmp_path / "part.tif", "w", **profile) as dst:
+            dst.write(src.read(window=box))
+            dst.write_colormap(1, src.colormap(1))
+            dst.update_tags(**src.tags())
+    scene, over = _panes(preview(pair[0], tmp_path / "part.tif", tmp_path / "p.png", size=150), 150, 100)
+    _, whole = _panes(preview(*pair, tmp_path / "w.png", size=300), 300, 200)
+    assert (scene == 100).all()
+    np.testing.assert_array_equal(over[1:-1, 1:99], whole[51:149, 101:199])
+    with rasterio.open(tmp_path / "part.tif", "r+") as dst:
+        dst.transform = dst.transform @ Affine.translation(0.5, 0)
+    with pytest.raises(UsageError, match="labels of another scene"):
+        preview(pair[0], tmp_path / "part.tif", tmp_path / "q.png")
 
 
 def test_labels_lie_over_a_pale_scene_in_their_colour(pair: tuple[str, str], tmp_path: Path) -> None:
@@ -293,9 +312,13 @@ def test_a_pixels_width_is_known_in_metres(
 
 
 def test_what_cannot_be_drawn_is_refused(pair: tuple[str, str], write_raster: WriteRaster, tmp_path: Path) -> None:
-    other = write_raster(np.ones((1, 5, 5), np.uint8), "other.tif")
-    with pytest.raises(UsageError, match="differ in size or place"):
-        preview(pair[0], other, tmp_path / "p.png")
+    with hushed(NotGeoreferencedWarning):
+        nowhere = {"crs": None, "transform": None}
+        other = write_raster(np.ones((1, 5, 5), np.uint8), "other.tif", **nowhere)
+        larger = write_raster(np.ones((3, 9, 9), np.uint8), "larger.tif", **nowhere)
+    for scene in (pair[0], larger):
+        with pytest.raises(UsageError, match="differ in size or place"):
+            preview(scene, other, tmp_path / "p.png")
     moved = write_raster(np.ones((1, 200, 300), np.uint8), "moved.tif", transform=from_origin(5, 5, 1, 1))
     with pytest.raises(UsageError, match="differ in size or place"):
         preview(pair[0], moved, tmp_path / "p.png")

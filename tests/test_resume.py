@@ -20,6 +20,7 @@ import kills
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 import torch
 from filelock import FileLock
@@ -34,7 +35,7 @@ from geoovseg.methods.dense import DenseMethod
 from geoovseg.pipeline import SegmentResult, merge
 from geoovseg.run import predictor
 from geoovseg.scene.scene import DEMO_TAG, Scene
-from geoovseg.segmenter import segment
+from geoovseg.segmenter import encode, segment
 from geoovseg.settings import Settings
 from geoovseg.windows.batch import TileBatch
 from geoovseg.windows.in_flight import InFlight
@@ -444,6 +445,23 @@ def test_windows_that_cannot_be_read_can_be_skipped_and_are_counted(
         result = _run(tall, tmp_path / "shards", on_error="skip", shard=(n, 3))
     assert merge(result.parts_dir).failed_windows == 2 * len(rows)
     np.testing.assert_array_equal(_read(tmp_path / "shards" / "labels.tif"), labels)
+
+
+def test_kept_features_lack_what_could_not_be_read_as_the_scene_does(tall: Path, tmp_path: Path) -> None:
+    """Also the colours that guided looks at, however many rows are asked for at once."""
+    scene = tmp_path / "scene.tif"
+    rasterio.shutil.copy(tall, scene, driver="GTiff", tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    with rasterio.open(scene) as src:
+        begin, length = (int(src.get_tag_item(f"BLOCK_{what}_1_18", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE"))
+    with scene.open("r+b") as file:
+        file.seek(begin)
+        file.write(bytes(length))
+    direct = _run(scene, tmp_path, on_error="skip")
+    kept = encode(scene, output=tmp_path / "x.zarr", on_error="skip", model="demo", stride=112)
+    words = {"vocabulary": "demo", "background": "none"}
+    asked = segment(kept.features, on_error="skip", output=tmp_path / "asked.tif", **words)
+    np.testing.assert_array_equal(_read(tmp_path / "asked.tif"), _read(tmp_path / "labels.tif"))
+    assert asked.failed_windows == kept.failed_windows == direct.failed_windows > 0
 
 
 def test_a_window_that_can_be_read_the_second_time_is(

@@ -20,6 +20,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, OutputError, SceneError, UsageError
+from geoovseg.rasters.elsewhere import named_elsewhere
 from geoovseg.scene.scene import DEMO_TAG, open_scene
 from geoovseg.segmenter import segment
 from geoovseg.tiles import as_stack
@@ -243,6 +244,24 @@ def test_a_stack_of_the_same_files_is_the_same_file_and_has_relative_names(tmp_p
     moved = Path(shutil.move(tmp_path, tmp_path.with_name(f"{tmp_path.name}_moved")))
     with open_scene(moved / "s.vrt") as scene:
         assert scene.read(Window(0, 0, 8, 8))[0].any()
+
+
+def test_relative_names_of_bands_lead_to_them(split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for what a description names came to no end."""
+    split("r.tif", "g.tif", "b.tif")
+    monkeypatch.chdir(tmp_path.parent)
+    names = [f"{tmp_path.name}/{name}.tif" for name in "rgb"]
+    text = "".join(f"<SourceFilename>{name}</SourceFilename>" for name in names)
+    assert not list(named_elsewhere(f"<VRTDataset>{text}</VRTDataset>"))
+    with open_scene(as_stack(names, f"{tmp_path.name}/s.vrt")) as scene:
+        assert scene.read(Window(0, 0, 8, 8))[0].any()
+
+
+@pytest.mark.parametrize("kind", ["mosaic", "stack"])
+def test_no_features_are_kept_of_a_passing_image(geoovseg: Run, split: Split, kind: str) -> None:
+    code, _, err = geoovseg("segment", *split("r.tif", "g.tif", "b.tif"), *OPTIONS, f"--{kind}", "--features")
+    assert code == 2
+    assert f"a {kind} is made for one run; make one with gdalbuildvrt" in err
 
 
 def test_bands_in_an_archive_are_one_scene(split: Split, tmp_path: Path, demo_scene: str) -> None:

@@ -47,7 +47,7 @@ def hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[str
         yield f"when all shards are done: geoovseg merge {shlex.join(_merged(result, result.parts_dir))}"
     elif is_object(result.labels):
         return  # pictures are made of files here
-    elif len(task.tiles) <= NAMED and not task.bands and not settings.crop:
+    elif len(task.tiles) <= NAMED and not task.bands and not (settings.crop and (task.tiles or settings.gsd)):
         scenes = task.tiles or _pixels_of(task.scene)
         if scenes and tuple(map(public, scenes)) == scenes:  # a command must not hold secrets
             yield f"see it: geoovseg preview {shlex.join(_pictured(scenes, result.labels, settings))}"

@@ -9,6 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from geoovseg.cli.scenes import Asked, Task, is_raster, ready_folder
+from geoovseg.errors import UsageError
+
+BUILD = {"mosaic": "gdalbuildvrt ALL.vrt TILES", "stack": "gdalbuildvrt -separate ALL.vrt BANDS"}
+"""How an image that stays is made of files."""
 
 
 def together(scenes: Sequence[str], asked: Asked) -> AbstractContextManager[Task]:
@@ -70,6 +74,11 @@ def _together(
     from geoovseg.labels.names import output_names
     from geoovseg.tiles.join import vrt_of
 
+    if asked.settings.features is not None:
+        raise UsageError(
+            f"--features keeps the features of an image that stays, and a {kind} is made for one run; make one with "
+            f"{BUILD[kind]}, and give that"
+        )
     labels, fresh = _labels(usual, asked)
     vrt = vrt_of(labels, kind)
     outputs = output_names(str(vrt), **{**asked.settings.rasters, "output": labels})

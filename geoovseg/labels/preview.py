@@ -125,18 +125,21 @@ def _looked(
     with open_scene(scene, bands=bands, scale=scale) as found:
         if is_one_of(target, (*found.files, os.fspath(labels))):
             raise OutputError(f"the picture {target} is the scene or its labels; choose another name")
-        shape, factor = _fit(found.shape, size)
-        with _labels_of(found, labels, confidence) as src:
+        with _labels_of(found, labels, confidence) as (src, seen):
+            shape, factor = _fit((seen.height, seen.width), size)
             drawn = (_confidence if confidence else _classes)(src, shape)
-        light, valid = _light(found.measured(), shape)
-        metres = (metres_per_pixel(found.src) or (0.0, 0.0))[0] * found.shape[1] / shape[1] / factor
+        light, valid = _light(found.measured(), seen, shape)
+        metres = (metres_per_pixel(found.src) or (0.0, 0.0))[0] * seen.width / shape[1] / factor
     light, valid = _enlarged(light, factor), _enlarged(valid, factor)
     return Looked(light=light, valid=valid, drawn=_as_large(drawn, factor), metres=metres)
 
 
 @contextmanager
-def _labels_of(scene: Scene, path: str | os.PathLike[str], confidence: bool) -> Iterator[Any]:
-    """The labels of a scene, open. Raises SceneError and UsageError, which say what was given as what."""
+def _labels_of(scene: Scene, path: str | os.PathLike[str], confidence: bool) -> Iterator[tuple[Any, Window]]:
+    """The labels of a scene, open, and the part of it that they are of.
+
+    Raises SceneError and UsageError, which say what was given as what.
+    """
     name = os.fspath(path)
     if RUN_TAG in scene.src.tags():
         raise UsageError(f"{scene.path} is given as the scene, but geoovseg made it: labels or a picture; {ORDER}")
@@ -145,9 +148,9 @@ def _labels_of(scene: Scene, path: str | os.PathLike[str], confidence: bool) -> 
             check_confidence(src, name)
         else:
             _check_labels(src, scene)
-        if src.crs != scene.crs or not _same_ground(src, scene):
+        if src.crs != scene.crs or (part := _part(src, scene)) is None:
             raise UsageError(f"{name} and {scene.path} differ in size or place: labels of another scene")
-        yield src
+        yield src, part
 
 
 def _check_labels(src: Any, scene: Scene) -> None:
@@ -164,13 +167,18 @@ def _is_named(src: Any) -> bool:
     return bool(category_names(src))
 
 
-def _same_ground(labels: Any, scene: Scene) -> bool:
-    """Whether labels have the corners of a scene, whatever their resolution."""
-    corners = ((0, 0), (1, 0), (0, 1))
-    here, there = (
-        [src.transform * (x * src.shape[1], y * src.shape[0]) for x, y in corners] for src in (labels, scene)
-    )
-    return np.allclose(here, there, rtol=1e-12, atol=1e-3 * abs(scene.transform.a))
+def _part(labels: Any, scene: Scene) -> Window | None:
+    """The pixels of a scene that labels cover, at any resolution; none where they lie elsewhere, or between pixels."""
+    to_pixels = ~scene.transform @ labels.transform
+    corners = [to_pixels * (x * labels.width, y * labels.height) for x, y in ((0, 0), (1, 1), (1, 0))]
+    whole = np.rint(corners).astype(int)
+    (left, top), (right, bottom), beside = whole.tolist()
+    inside = 0 <= left < right <= scene.shape[1] and 0 <= top < bottom <= scene.shape[0]
+    if not (inside and beside == [right, top] and np.allclose(corners, whole, rtol=1e-9, atol=1e-3)):
+        return None
+    part = Window(left, top, right - left, bottom - top)
+    placed = not scene.transform.is_identity or (part.height, part.width) == scene.shape
+    return part if placed else None
 
 
 def _fit(shape: tuple[int, int], size: int) -> tuple[tuple[int, int], int]:
@@ -187,9 +195,9 @@ def _as_large(drawn: Drawn, factor: int) -> Drawn:
     return replace(drawn, layer=replace(drawn.layer, index=_enlarged(drawn.layer.index, factor)))
 
 
-def _light(scene: Scene, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Red, green, blue (h, w, 3) of the whole scene, black where it has no data, and where it has some (h, w)."""
-    light, valid = scene.read(Window(0, 0, scene.shape[1], scene.shape[0]), shape)
+def _light(scene: Scene, part: Window, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Red, green, blue (h, w, 3) of a part of a scene, black where it has no data, and where it has some (h, w)."""
+    light, valid = scene.read(part, shape)
     return np.ascontiguousarray(np.moveaxis((light * valid * 255).round().astype(np.uint8), 0, -1)), valid
 
 

@@ -72,11 +72,12 @@ def named_elsewhere(name: str, *, pixels: bool = True) -> Iterator[str]:
         if "\0" in path or os.path.realpath(path) in seen:
             continue
         seen.add(os.path.realpath(path))
+        folder = "" if _is_text(path) else os.path.dirname(path)
         for text in _names(_description(path, kinds)):
             if is_remote(text):
                 yield text
             else:
-                waiting += [text, os.path.join(os.path.dirname(path), text)]
+                waiting += [text, os.path.join(folder, text)]
 
 
 def _names(content: str) -> Iterator[str]:
@@ -89,9 +90,14 @@ def _names(content: str) -> Iterator[str]:
         yield from re.split(r"[\s\\\"']+", found[1])
 
 
+def _is_text(path: str) -> bool:
+    """Whether a name is a description itself, with names as seen from where we are."""
+    return path.lstrip().startswith("<")
+
+
 def _description(path: str, kinds: Iterable[re.Pattern[str]]) -> str:
     """The content of a description, a file or the name itself; nothing where there is none."""
-    if path.lstrip().startswith("<"):
+    if _is_text(path):
         return path
     try:
         if not os.path.isfile(path) or os.path.getsize(path) > LARGEST:

@@ -63,7 +63,9 @@ def check_settings(settings: Settings) -> None:
 
 
 def check_kept(settings: Settings) -> None:
-    """Refuse to keep features of a method that says why it has none. Raises UsageError."""
+    """Refuse to keep features of a method that says why it has none, and on another grid. Raises UsageError."""
+    if settings.grid == "scene":
+        raise UsageError("--grid scene: features are kept on the grid that models see, that of --gsd; leave it away")
     if why := card(settings.method).not_kept:
         raise UsageError(f"{settings.method} has no features to keep: {why}")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from geoovseg import machine
 from geoovseg.errors import UsageError
 from geoovseg.features.store import megabytes
-from geoovseg.files import is_store, names_folder
+from geoovseg.files import is_store, names_folder, placed
 from geoovseg.labels.names import Outputs, output_names
 from geoovseg.methods import card
 from geoovseg.rasters.ground import wkt_of
@@ -18,7 +19,7 @@ from geoovseg.run.checks import check_kept, check_models, check_settings
 from geoovseg.run.feature_run import feature_names
 from geoovseg.run.job import NOTHING
 from geoovseg.run.layout import Layout, area_of, caution, lay_out, lay_windows
-from geoovseg.run.stored import StoredScene, as_encoded, lay_out_stored, needs_of, opened
+from geoovseg.run.stored import StoredScene, as_encoded, lay_out_stored, needs_of, opened, unsaid
 from geoovseg.run.timings import TileTime, Timings, keep_timings, known_timings
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import Settings, StrPath
@@ -90,6 +91,12 @@ def estimate(scene: StrPath, named: Vocabulary, settings: Settings) -> Estimate:
     outputs = output_names(os.fspath(scene), **settings.rasters)
     if is_store(scene):
         return _of_store(os.fspath(scene), named, settings, outputs)
+    if settings.features is not None:
+        check_kept(settings)
+        store = placed(settings.features, outputs.labels, feature_names(os.fspath(scene)).labels.name)
+        if Path(store).exists():
+            return _of_store(str(store), named, replace(settings, **unsaid(settings)), outputs)
+        settings = replace(settings, aoi=None, crop=False)  # all of the scene is kept
     with settings.access():
         check_settings(settings)
         check_models(settings)

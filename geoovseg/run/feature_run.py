@@ -24,6 +24,7 @@ from geoovseg.labels.scene_names import FEATURES, place_of
 from geoovseg.run.feature_parts import MASK, chunk_of, mask_of, pixels_of
 from geoovseg.run.finished import chosen
 from geoovseg.run.state import Run, as_written, merging, outputs_of
+from geoovseg.settings import Settings
 from geoovseg.windows.plan import TilePlan
 
 
@@ -57,21 +58,21 @@ def feature_names(scene: str, output: StrPath | None = None, work_dir: StrPath |
     return FeatureOutputs(placed(output or BESIDE, folder / stem, name), None, Path(work_dir) if work_dir else None)
 
 
-def are_made_of(store: Path, wanted: About, *, overwrite: bool) -> bool:
+def are_made_of(store: Path, wanted: About, settings: Settings) -> bool:
     """Whether the features that are there are what a run would make; others may be replaced with `overwrite`.
 
     Raises OutputError where they may not, which says why.
     """
     try:
-        _check_made_of(store, wanted)
+        _check_made_of(store, wanted, "--features" if settings.features is not None else "-o")
     except OutputError:
-        if overwrite:
+        if settings.overwrite:
             return False
         raise
     return True
 
 
-def _check_made_of(store: Path, wanted: About) -> None:
+def _check_made_of(store: Path, wanted: About, option: str) -> None:
     try:
         found = about_of(store)
     except SceneError as error:
@@ -81,7 +82,7 @@ def _check_made_of(store: Path, wanted: About) -> None:
         name = next(name for name in new if old.get(name) != new[name])
         raise OutputError(
             f"{store} is there, but is not what this run would make: {name} was {in_short(old.get(name))} and is now "
-            f"{in_short(new[name])}; add --overwrite to replace it, or choose another name with -o"
+            f"{in_short(new[name])}; add --overwrite to replace it, or choose another name with {option}"
         )
 
 

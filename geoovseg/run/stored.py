@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -31,10 +31,17 @@ if TYPE_CHECKING:
     from geoovseg.features.picture import Read
 
 ABOVE = (
-    "method", "model", "tile", "stride", "block", "vfm", "sam", "regions", "bands", "scale", "nodata", "gsd", "grid",
-    "precision",
+    "method", "model", "tile", "stride", "speed", "block", "vfm", "sam", "regions", "bands", "scale", "nodata", "gsd",
+    "grid", "precision",
 )  # fmt: skip
 """Settings that decided the features."""
+SAID = {
+    "grid": "are on the grid that models saw, which --gsd sets when they are made; leave it away",
+    "speed": "are of windows {} pixels apart; encode the scene anew, or leave it away",
+}
+"""What is said of some of them, where others are asked for."""
+LEAST = 64
+"""Side of the smallest pieces that are tried one by one where pixels cannot be read."""
 BELOW = ("scale",)
 """Settings of methods that do not."""
 
@@ -119,10 +126,30 @@ def picture_of(scene: Scene, job: Job) -> Iterator[Read | None]:
             except SceneError:
                 if not skip:
                     raise
-                shape = window.height, window.width
-                return np.zeros((3, *shape), np.float32), np.zeros(shape, bool)
+            return _by_blocks(steady, window, source.src.block_shapes[0])
 
         yield read
+
+
+def _by_blocks(scene: Renewed, window: Window, block: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A window block by block, as they are stored, whatever the window is; those that cannot be read lack data."""
+    down, right = (-(-LEAST // side) * side for side in block)
+    top, left = window.row_off, window.col_off
+    light = np.zeros((3, window.height, window.width), np.float32)
+    valid = np.zeros(light.shape[1:], bool)
+    for rows in _cut(top, window.height, down):
+        for cols in _cut(left, window.width, right):
+            part = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+            here = slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left)
+            with suppress(SceneError):
+                light[:, *here], valid[here] = scene.read(lambda now, part=part: now.read(part))  # type: ignore[misc]
+    return light, valid
+
+
+def _cut(first: int, length: int, side: int) -> Iterator[slice]:
+    """A line, cut where blocks end."""
+    for start in range(first // side * side, first + length, side):
+        yield slice(max(first, start), min(first + length, start + side))
 
 
 def _grid_of(about: About) -> str:
@@ -148,10 +175,9 @@ def as_encoded(settings: Settings, path: str) -> Settings:
     for name in ABOVE:
         given = getattr(settings, name)
         if given not in (usual[name], were[name]):
-            raise UsageError(
-                f"--{name.replace('_', '-')} {given}: the features in {path} were made with {were[name]}; encode the "
-                "scene anew, or leave it away"
-            )
+            how = SAID.get(name, "were made with {}; encode the scene anew, or leave it away")
+            had = were["stride" if name == "speed" else name]
+            raise UsageError(f"--{name.replace('_', '-')} {given}: the features in {path} {how.format(had)}")
     for name, value in settings.settings.items():
         if name not in BELOW and str(value).lower() != str(about.record["settings"].get(name)).lower():
             raise UsageError(f"--set {name}={value}: the features in {path} were made otherwise; encode the scene anew")
@@ -177,6 +203,7 @@ def _were(about: About) -> dict[str, Any]:
         **{name: said[name] for name in ("method", "model", "vfm", "sam", "nodata", "gsd", "precision")},
         "tile": tile,
         "stride": stride,
+        "speed": "normal",
         "block": side if said["windows_of_blocks"] else None,
         "regions": said["regions"],
         "bands": tuple(said["bands"]),
