@@ -14,7 +14,7 @@ from geoovseg.features.store import SIDE
 from geoovseg.files import BESIDE, as_path, is_store, made_folder, names_folder, placed
 from geoovseg.labels.names import Outputs, output_names
 from geoovseg.methods import card
-from geoovseg.run.checks import check_kept, check_windows, space_of, warn_of_space
+from geoovseg.run.checks import check_kept_on_the_way, check_windows, space_of, warn_of_space
 from geoovseg.run.executors import Executor
 from geoovseg.run.feature_parts import about_of_job
 from geoovseg.run.feature_run import FeatureRun, are_made_of, feature_names, holds_features, open_finished_features
@@ -26,7 +26,7 @@ from geoovseg.run.result import EncodeResult as EncodeResult
 from geoovseg.run.result import SegmentResult as SegmentResult
 from geoovseg.run.result import encoded, of_outputs, of_run
 from geoovseg.run.state import Run, as_written, clear, open_finished, open_run
-from geoovseg.run.stored import StoredScene, as_encoded, opened, unsaid
+from geoovseg.run.stored import as_encoded, opened, unsaid
 from geoovseg.run.timings import TileTime, Timings, keep_timings
 from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings, StrPath, Watch
@@ -81,8 +81,6 @@ def segment_scene(
             with usage.stage("segment"), told(watch.say):
                 seen, together = compute(job, run, executor, watch)
             found = of_run(job, scene, run, again, together)
-            if isinstance(scene, StoredScene):  # what its features lack, labels lack
-                found = replace(found, failed_windows=scene.store.about.failed_windows)
             if not run.shared:
                 with usage.stage("assemble"):
                     run.assemble()
@@ -95,10 +93,10 @@ def _by_features(
     path: str, words: Vocabulary, settings: Settings, begin: Callable[[], Executor], watch: Watch
 ) -> SegmentResult:
     """Keep the features of a scene on the way, or take those that are there already, and ask them."""
-    if settings.shard is not None:
-        raise UsageError("--features keeps all of a scene: use geoovseg encode with --shard, then merge, then segment")
-    check_kept(settings)
+    check_kept_on_the_way(settings)
     outputs = output_names(path, **settings.rasters)
+    with opened(path, settings) as scene:
+        area_of(scene, settings)  # may be wrong, which is to be told before hours of work
     given = {"overwrite": settings.overwrite, "resume": settings.resume, "finished": settings.goes_on}
     outputs.check([path], **given)  # before hours of work
     labels = outputs.labels
@@ -108,7 +106,7 @@ def _by_features(
     asked = replace(settings, output=labels, features=None, **unsaid(settings))
     found = segment_scene(kept.features, words, asked, begin, watch)
     seconds = {stage: round(kept.seconds.get(stage, 0) + spent, 3) for stage, spent in found.seconds.items()}
-    counts = {name: getattr(kept, name) for name in ("windows", "skipped_windows", "failed_windows")}
+    counts = {name: getattr(kept, name) for name in ("windows", "skipped_windows")}
     return replace(found, scene=path, features=kept.features, seconds={**kept.seconds, **seconds}, **counts)
 
 

@@ -778,10 +778,16 @@ def test_a_dry_run_of_features_needs_no_model(kept: Path, tmp_path: Path, monkey
 
 def test_a_dry_run_says_what_a_run_that_keeps_features_does(tall: str, kept: Path, tmp_path: Path) -> None:
     given: dict[str, Any] = {"output": tmp_path / "a.tif", **GIVEN, **ASKED}
-    area = {"aoi": "480000,5459990,480010,5460000", "crop": True}
+    area = {"aoi": "480000,5459990,480010,5460000", "aoi_crs": "EPSG:32632", "crop": True}
     whole = dry_run(tall, features=tmp_path / "x.zarr", **given)
     assert dry_run(tall, features=tmp_path / "x.zarr", **given, **area).batches == whole.batches > 0
     assert dry_run(tall, features=kept, **given, **area).windows == 0
+    with pytest.raises(UsageError, match="--stride 56: the features"):
+        dry_run(tall, features=kept, **given, stride=56)
+    assert dry_run(tall, features=kept, **given, stride=56, overwrite=True).batches == whole.batches
+    for wrong, said in (({"aoi": "0,0,1,1"}, "--aoi|area"), ({"shard": (1, 2)}, "--features keeps all of a scene")):
+        with pytest.raises(UsageError, match=said):
+            dry_run(tall, features=tmp_path / "x.zarr", **{**given, **wrong})
 
 
 def test_features_on_the_grid_of_the_scene_are_refused(small: str, tmp_path: Path) -> None:

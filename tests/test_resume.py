@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,15 @@ from rasterio.features import geometry_mask
 from rasterio.windows import Window
 
 from geoovseg.demo.scenes import render
-from geoovseg.errors import GeoOVSegError, InterruptedRunError, OutputError, ResumeError, SceneError, UsageError
+from geoovseg.errors import (
+    GeoOVSegError,
+    GeoOVSegWarning,
+    InterruptedRunError,
+    OutputError,
+    ResumeError,
+    SceneError,
+    UsageError,
+)
 from geoovseg.labels.parts import PartStore
 from geoovseg.methods.dense import DenseMethod
 from geoovseg.pipeline import SegmentResult, merge
@@ -447,21 +456,35 @@ def test_windows_that_cannot_be_read_can_be_skipped_and_are_counted(
     np.testing.assert_array_equal(_read(tmp_path / "shards" / "labels.tif"), labels)
 
 
-def test_kept_features_lack_what_could_not_be_read_as_the_scene_does(tall: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stored", "block"),
+    [({"tiled": True, "blockxsize": 64, "blockysize": 64}, "1_18"), ({"tiled": False, "blockysize": 1}, "0_1010")],
+    ids=["tiles", "strips"],
+)
+def test_kept_features_lack_what_could_not_be_read_as_the_scene_does(
+    tall: Path, tmp_path: Path, stored: dict[str, Any], block: str
+) -> None:
     """Also the colours that guided looks at, however many rows are asked for at once."""
     scene = tmp_path / "scene.tif"
-    rasterio.shutil.copy(tall, scene, driver="GTiff", tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    rasterio.shutil.copy(tall, scene, driver="GTiff", compress="deflate", **stored)
     with rasterio.open(scene) as src:
-        begin, length = (int(src.get_tag_item(f"BLOCK_{what}_1_18", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE"))
+        begin, length = (int(src.get_tag_item(f"BLOCK_{what}_{block}", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE"))
     with scene.open("r+b") as file:
         file.seek(begin)
         file.write(bytes(length))
     direct = _run(scene, tmp_path, on_error="skip")
     kept = encode(scene, output=tmp_path / "x.zarr", on_error="skip", model="demo", stride=112)
-    words = {"vocabulary": "demo", "background": "none"}
-    asked = segment(kept.features, on_error="skip", output=tmp_path / "asked.tif", **words)
+    asked: dict[str, Any] = {"vocabulary": "demo", "background": "none", "on_error": "skip"}
+    with pytest.warns(GeoOVSegWarning, match="there labels do not follow its colours"):
+        found = segment(kept.features, output=tmp_path / "asked.tif", **asked)
     np.testing.assert_array_equal(_read(tmp_path / "asked.tif"), _read(tmp_path / "labels.tif"))
-    assert asked.failed_windows == kept.failed_windows == direct.failed_windows > 0
+    assert found.failed_windows == kept.failed_windows == direct.failed_windows > 0
+    with pytest.warns(GeoOVSegWarning):
+        again = segment(scene, output=tmp_path / "b.tif", features=kept.features, **GIVEN, on_error="skip")
+    with warnings.catch_warnings(action="ignore"):  # one of them is told
+        shards = [segment(kept.features, output=tmp_path / "s.tif", shard=(n, 2), **asked) for n in (1, 2)]
+    assert again.failed_windows == merge(shards[0].parts_dir).failed_windows == kept.failed_windows
+    np.testing.assert_array_equal(_read(tmp_path / "s.tif"), _read(tmp_path / "labels.tif"))
 
 
 def test_a_window_that_can_be_read_the_second_time_is(

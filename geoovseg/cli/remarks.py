@@ -47,10 +47,15 @@ def hints(result: SegmentResult, task: Task, settings: Settings) -> Iterator[str
         yield f"when all shards are done: geoovseg merge {shlex.join(_merged(result, result.parts_dir))}"
     elif is_object(result.labels):
         return  # pictures are made of files here
-    elif len(task.tiles) <= NAMED and not task.bands and not (settings.crop and (task.tiles or settings.gsd)):
+    elif len(task.tiles) <= NAMED and not task.bands and not (settings.crop and _lies_between(task, settings)):
         scenes = task.tiles or _pixels_of(task.scene)
         if scenes and tuple(map(public, scenes)) == scenes:  # a command must not hold secrets
             yield f"see it: geoovseg preview {shlex.join(_pictured(scenes, result.labels, settings))}"
+
+
+def _lies_between(task: Task, settings: Settings) -> bool:
+    """Whether a crop may begin between the pixels of what would be shown."""
+    return bool(task.tiles) or settings.gsd is not None or is_store(task.scene)
 
 
 def _pixels_of(scene: str) -> tuple[str, ...]:

@@ -161,5 +161,6 @@ class Guided:
     def _modelled(self, held: _Held, first: int, last: int) -> FieldRows:
         """Rows whose neighbours are all held."""
         here = (..., slice(first - self._top, last - self._top), self._columns)
-        fields = model_of(*held)
-        return FieldRows(first, fields[here], held.known[here], Colours(held.mean[here], held.seen[here]))
+        fields, known = model_of(*held), held.known[here]
+        colours = Colours(held.mean[here].where(known, 0), held.seen[here] & known)  # as a gap has none
+        return FieldRows(first, fields[here], known, colours)

@@ -169,6 +169,8 @@ def _is_named(src: Any) -> bool:
 
 def _part(labels: Any, scene: Scene) -> Window | None:
     """The pixels of a scene that labels cover, at any resolution; none where they lie elsewhere, or between pixels."""
+    if scene.transform.is_degenerate:
+        return None
     to_pixels = ~scene.transform @ labels.transform
     corners = [to_pixels * (x * labels.width, y * labels.height) for x, y in ((0, 0), (1, 1), (1, 0))]
     whole = np.rint(corners).astype(int)
@@ -177,7 +179,8 @@ def _part(labels: Any, scene: Scene) -> Window | None:
     if not (inside and beside == [right, top] and np.allclose(corners, whole, rtol=1e-9, atol=1e-3)):
         return None
     part = Window(left, top, right - left, bottom - top)
-    placed = not scene.transform.is_identity or (part.height, part.width) == scene.shape
+    nowhere = scene.transform.is_identity and labels.transform.is_identity
+    placed = not nowhere or (part.height, part.width) == scene.shape
     return part if placed else None
 
 

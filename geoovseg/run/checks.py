@@ -64,10 +64,17 @@ def check_settings(settings: Settings) -> None:
 
 def check_kept(settings: Settings) -> None:
     """Refuse to keep features of a method that says why it has none, and on another grid. Raises UsageError."""
-    if settings.grid == "scene":
+    if settings.grid == "scene" and settings.gsd is not None:
         raise UsageError("--grid scene: features are kept on the grid that models see, that of --gsd; leave it away")
     if why := card(settings.method).not_kept:
         raise UsageError(f"{settings.method} has no features to keep: {why}")
+
+
+def check_kept_on_the_way(settings: Settings) -> None:
+    """The same of features that are kept while a scene is segmented, and of parts of it. Raises UsageError."""
+    if settings.shard is not None:
+        raise UsageError("--features keeps all of a scene: use geoovseg encode with --shard, then merge, then segment")
+    check_kept(settings)
 
 
 def _check_sharing(settings: Settings) -> None:

@@ -187,8 +187,10 @@ class Tally:
         """
         layout, won = self.context.job.layout, self.context.predictor.won
         said = {"threads": torch.get_num_threads(), "won": [] if won is None else won.take()}
-        if isinstance(self.context.scene, StoredScene):  # no window is seen
-            return {**dict.fromkeys(("windows", "outside", "failed", "skipped"), 0), **said}
+        scene = self.context.scene
+        if isinstance(scene, StoredScene):  # no window is seen; what its features lack is told once
+            lacks = scene.store.about.failed_windows if part.row_off == part.panel.col_off == 0 else 0
+            return {**dict.fromkeys(("windows", "outside", "skipped"), 0), "failed": lacks, **said}
         owned = needed = layout.plan.owned(part)
         if layout.area is not None:
             needed = sum(map(part.owns, layout.windows_of(part.panel, (part.row_off, part.end))))

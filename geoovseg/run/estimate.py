@@ -15,7 +15,7 @@ from geoovseg.files import is_store, names_folder, placed
 from geoovseg.labels.names import Outputs, output_names
 from geoovseg.methods import card
 from geoovseg.rasters.ground import wkt_of
-from geoovseg.run.checks import check_kept, check_models, check_settings
+from geoovseg.run.checks import check_kept, check_kept_on_the_way, check_models, check_settings
 from geoovseg.run.feature_run import feature_names
 from geoovseg.run.job import NOTHING
 from geoovseg.run.layout import Layout, area_of, caution, lay_out, lay_windows
@@ -91,12 +91,6 @@ def estimate(scene: StrPath, named: Vocabulary, settings: Settings) -> Estimate:
     outputs = output_names(os.fspath(scene), **settings.rasters)
     if is_store(scene):
         return _of_store(os.fspath(scene), named, settings, outputs)
-    if settings.features is not None:
-        check_kept(settings)
-        store = placed(settings.features, outputs.labels, feature_names(os.fspath(scene)).labels.name)
-        if Path(store).exists():
-            return _of_store(str(store), named, replace(settings, **unsaid(settings)), outputs)
-        settings = replace(settings, aoi=None, crop=False)  # all of the scene is kept
     with settings.access():
         check_settings(settings)
         check_models(settings)
@@ -108,7 +102,26 @@ def estimate(scene: StrPath, named: Vocabulary, settings: Settings) -> Estimate:
                     resume=settings.resume or settings.shard is not None,
                     finished=settings.goes_on,
                 )
+            if settings.features is not None:
+                return _with_features(src, os.fspath(scene), named, settings, outputs)
             return _estimated(src, named, settings, str(outputs.labels))[0]
+
+
+def _with_features(src: Scene, path: str, named: Vocabulary, settings: Settings, outputs: Outputs) -> Estimate:
+    """A run that keeps features of all of the scene on its way, or asks those that are there."""
+    check_kept_on_the_way(settings)
+    area_of(src, settings)  # may be wrong
+    store = str(placed(settings.features or "", outputs.labels, feature_names(path).labels.name))
+    if Path(store).exists():
+        try:
+            as_encoded(replace(settings, speed="normal"), store)
+        except UsageError:
+            if not settings.overwrite:
+                raise
+        else:
+            return _of_store(store, named, replace(settings, **unsaid(settings)), outputs)
+    everywhere = replace(settings, aoi=None, aoi_crs=None, aoi_layer=None, aoi_where=None, crop=False)
+    return _estimated(src, named, everywhere, str(outputs.labels))[0]
 
 
 def _of_store(path: str, named: Vocabulary, settings: Settings, outputs: Outputs) -> Estimate:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from geoovseg.errors import SceneError, UsageError, first_line, hushed
+from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line, hushed
 from geoovseg.features.store import About, FeatureStore, about_of
 from geoovseg.files import is_store
+from geoovseg.network import is_remote
 from geoovseg.rasters.open import native, plain_open, raster_env
 from geoovseg.run.job import Job, known_by
 from geoovseg.run.layout import Layout, Needs, TileBytes, reach_of
@@ -41,7 +43,7 @@ SAID = {
 }
 """What is said of some of them, where others are asked for."""
 LEAST = 64
-"""Side of the smallest pieces that are tried one by one where pixels cannot be read."""
+"""Side of pieces that are tried before single blocks where pixels cannot be read."""
 BELOW = ("scale",)
 """Settings of methods that do not."""
 
@@ -126,24 +128,42 @@ def picture_of(scene: Scene, job: Job) -> Iterator[Read | None]:
             except SceneError:
                 if not skip:
                     raise
-            return _by_blocks(steady, window, source.src.block_shapes[0])
+            if isinstance(scene, StoredScene):
+                text = f"parts of {source.path} cannot be read; there labels do not follow its colours"
+                warnings.warn(text, GeoOVSegWarning, 2)
+            return _in_pieces(steady, window, source)
 
         yield read
 
 
-def _by_blocks(scene: Renewed, window: Window, block: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A window block by block, as they are stored, whatever the window is; those that cannot be read lack data."""
-    down, right = (-(-LEAST // side) * side for side in block)
-    top, left = window.row_off, window.col_off
-    light = np.zeros((3, window.height, window.width), np.float32)
-    valid = np.zeros(light.shape[1:], bool)
-    for rows in _cut(top, window.height, down):
-        for cols in _cut(left, window.width, right):
-            part = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
-            here = slice(rows.start - top, rows.stop - top), slice(cols.start - left, cols.stop - left)
-            with suppress(SceneError):
-                light[:, *here], valid[here] = scene.read(lambda now, part=part: now.read(part))  # type: ignore[misc]
-    return light, valid
+def _in_pieces(steady: Renewed, window: Window, scene: Scene) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A window in pieces, down to blocks as they are stored; those that cannot be read lack data.
+
+    Of a scene elsewhere all of the window does: every piece might wait for a server that is gone.
+    """
+    found = np.zeros((4, window.height, window.width), np.float32)
+    block = scene.src.block_shapes[0]
+    larger = tuple(-(-LEAST // side) * side for side in block)
+    if not is_remote(scene.path):
+        _read_into(found, window, steady, window, list(dict.fromkeys((larger, block))))
+    return found[:3], found[3] > 0
+
+
+def _read_into(
+    found: NDArray[Any], whole: Window, scene: Renewed, part: Window, sides: Sequence[tuple[int, ...]]
+) -> None:
+    """Put light and validity of a part where they belong in the whole, or of its own parts, of these sides."""
+    down, right = part.row_off - whole.row_off, part.col_off - whole.col_off
+    here = slice(down, down + part.height), slice(right, right + part.width)
+    try:
+        found[:3, *here], found[3, *here] = scene.read(lambda now: now.read(part))
+    except SceneError:
+        if not sides:
+            return
+        for rows in _cut(part.row_off, part.height, sides[0][0]):
+            for cols in _cut(part.col_off, part.width, sides[0][1]):
+                piece = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+                _read_into(found, whole, scene, piece, sides[1:])
 
 
 def _cut(first: int, length: int, side: int) -> Iterator[slice]:
