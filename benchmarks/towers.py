@@ -97,7 +97,7 @@ class Bench:
         kinds = [p for p in precisions if p in KINDS]
         self.towers = {p: visual if p == "fp32" else copy.deepcopy(visual).to(KINDS[p]) for p in kinds}
         self.times: dict[str, list[float]] = defaultdict(list)
-        self.equal: dict[str, list[str]] = defaultdict(list)
+        self.equal: dict[str, list[list[float]]] = defaultdict(list)
 
     def spent(self, name: str, run: Callable[[], Any]) -> Any:
         """What a run gives; its seconds are kept."""

@@ -11,13 +11,20 @@ from typing import NamedTuple
 
 from geoovseg.errors import InterruptedRunError, OutputError, UsageError
 from geoovseg.features.store import SIDE
-from geoovseg.files import BESIDE, as_path, is_store, made_folder, names_folder, placed
+from geoovseg.files import as_path, is_store, made_folder, names_folder
 from geoovseg.labels.names import Outputs, output_names
 from geoovseg.methods import card
 from geoovseg.run.checks import check_kept_on_the_way, check_windows, space_of, warn_of_space
 from geoovseg.run.executors import Executor
 from geoovseg.run.feature_parts import about_of_job
-from geoovseg.run.feature_run import FeatureRun, are_made_of, feature_names, holds_features, open_finished_features
+from geoovseg.run.feature_run import (
+    FeatureRun,
+    are_made_of,
+    feature_names,
+    holds_features,
+    kept_on_the_way,
+    open_finished_features,
+)
 from geoovseg.run.finished import finished
 from geoovseg.run.job import Job
 from geoovseg.run.layout import area_of, caution
@@ -95,15 +102,11 @@ def _by_features(
     """Keep the features of a scene on the way, or take those that are there already, and ask them."""
     check_kept_on_the_way(settings)
     outputs = output_names(path, **settings.rasters)
-    with opened(path, settings) as scene:
-        area_of(scene, settings)  # may be wrong, which is to be told before hours of work
-    given = {"overwrite": settings.overwrite, "resume": settings.resume, "finished": settings.goes_on}
-    outputs.check([path], **given)  # before hours of work
-    labels = outputs.labels
-    store = placed(settings.features or BESIDE, labels, feature_names(path).labels.name)
+    outputs.check([path], overwrite=settings.overwrite, resume=settings.resume, finished=settings.goes_on)
+    store = kept_on_the_way(path, outputs.labels, settings)
     goes_on = settings.resume or feature_names(path, store).are_there
     kept = encode_scene(path, replace(settings, output=store, resume=goes_on), begin, watch)
-    asked = replace(settings, output=labels, features=None, **unsaid(settings))
+    asked = replace(settings, output=outputs.labels, features=None, **unsaid(settings))
     found = segment_scene(kept.features, words, asked, begin, watch)
     seconds = {stage: round(kept.seconds.get(stage, 0) + spent, 3) for stage, spent in found.seconds.items()}
     counts = {name: getattr(kept, name) for name in ("windows", "skipped_windows")}
@@ -120,6 +123,7 @@ def encode_scene(path: str, settings: Settings, begin: Callable[[], Executor], w
             finished=settings.goes_on,
         )  # fmt: skip
         check_windows(settings)
+        area_of(scene, settings)  # of what will be asked, which may be wrong
         with usage.stage("load"), told(watch.say):
             executor = begin()
             job = executor.job(path, settings, watch.stopped, features=True)

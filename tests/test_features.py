@@ -795,6 +795,12 @@ def test_features_on_the_grid_of_the_scene_are_refused(small: str, tmp_path: Pat
         segment(small, output=tmp_path / "a.tif", features=tmp_path / "x.zarr", gsd=1.0, grid="scene", **GIVEN, **ASKED)
 
 
+def test_an_area_elsewhere_is_told_before_features_are_kept(small: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        segment(small, output=tmp_path / "a.tif", features=tmp_path / "x.zarr", aoi="0,0,1,1", **GIVEN, **ASKED)
+    assert not list(tmp_path.glob("x.zarr*"))
+
+
 def test_features_that_are_others_are_replaced_by_name(small: str, kept: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="choose another name with --features"):
         segment(small, output=tmp_path / "a.tif", features=kept, **GIVEN, **ASKED)

@@ -57,7 +57,7 @@ def test_what_torch_refuses_to_lay_out_stays_as_it_is(monkeypatch: pytest.Monkey
         raise RuntimeError("bf16 path needs the cpu support")
 
     monkeypatch.setattr(linear_module, "_laid_out", refuse)
-    monkeypatch.setattr(linear_module, "lays_out", linear_module.lays_out.__wrapped__)
+    monkeypatch.setattr(linear_module, "_lays_out", linear_module._lays_out.__wrapped__)
     layer = packed(nn.Linear(8, 4).requires_grad_(False))
     assert type(layer) is nn.Linear
     assert layer.weight not in linear_module._PACKED

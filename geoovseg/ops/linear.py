@@ -122,11 +122,11 @@ def _can(weights: list[Tensor], eight: bool) -> bool:
         return all((w.device.type, w.dtype) == ("cpu", torch.float32) for w in weights)
     plain = all(w.device.type == "cpu" and w.dtype in (torch.float32, torch.bfloat16) for w in weights)
     room = sum(w.numel() * w.element_size() for w in weights) <= MOST
-    return plain and room and all(lays_out(dtype) for dtype in {w.dtype for w in weights})
+    return plain and room and all(_lays_out(dtype) for dtype in {w.dtype for w in weights})
 
 
 @cache
-def lays_out(dtype: torch.dtype) -> bool:
+def _lays_out(dtype: torch.dtype) -> bool:
     """Whether weights of a kind can be laid out here: torch refuses bfloat16 on CPUs without AVX-512 or its like."""
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
         return False

@@ -11,12 +11,12 @@ from typing import Any
 from geoovseg import machine
 from geoovseg.errors import UsageError
 from geoovseg.features.store import megabytes
-from geoovseg.files import is_store, names_folder, placed
+from geoovseg.files import is_store, names_folder
 from geoovseg.labels.names import Outputs, output_names
 from geoovseg.methods import card
 from geoovseg.rasters.ground import wkt_of
 from geoovseg.run.checks import check_kept, check_kept_on_the_way, check_models, check_settings
-from geoovseg.run.feature_run import feature_names
+from geoovseg.run.feature_run import feature_names, kept_on_the_way
 from geoovseg.run.job import NOTHING
 from geoovseg.run.layout import Layout, area_of, caution, lay_out, lay_windows
 from geoovseg.run.stored import StoredScene, as_encoded, lay_out_stored, needs_of, opened, unsaid
@@ -111,7 +111,7 @@ def _with_features(src: Scene, path: str, named: Vocabulary, settings: Settings,
     """A run that keeps features of all of the scene on its way, or asks those that are there."""
     check_kept_on_the_way(settings)
     area_of(src, settings)  # may be wrong
-    store = str(placed(settings.features or "", outputs.labels, feature_names(path).labels.name))
+    store = str(kept_on_the_way(path, outputs.labels, settings))
     if Path(store).exists():
         try:
             as_encoded(replace(settings, speed="normal"), store)

@@ -58,6 +58,11 @@ def feature_names(scene: str, output: StrPath | None = None, work_dir: StrPath |
     return FeatureOutputs(placed(output or BESIDE, folder / stem, name), None, Path(work_dir) if work_dir else None)
 
 
+def kept_on_the_way(scene: str, labels: Path, settings: Settings) -> Path:
+    """Where `--features` keeps those of a scene whose labels go there."""
+    return placed(settings.features or BESIDE, labels, feature_names(scene).labels.name)
+
+
 def are_made_of(store: Path, wanted: About, settings: Settings) -> bool:
     """Whether the features that are there are what a run would make; others may be replaced with `overwrite`.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
@@ -17,7 +16,6 @@ from rasterio.windows import Window
 from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line, hushed
 from geoovseg.features.store import About, FeatureStore, about_of
 from geoovseg.files import is_store
-from geoovseg.network import is_remote
 from geoovseg.rasters.open import native, plain_open, raster_env
 from geoovseg.run.job import Job, known_by
 from geoovseg.run.layout import Layout, Needs, TileBytes, reach_of
@@ -42,8 +40,6 @@ SAID = {
     "speed": "are of windows {} pixels apart; encode the scene anew, or leave it away",
 }
 """What is said of some of them, where others are asked for."""
-LEAST = 64
-"""Side of pieces that are tried before single blocks where pixels cannot be read."""
 BELOW = ("scale",)
 """Settings of methods that do not."""
 
@@ -131,45 +127,9 @@ def picture_of(scene: Scene, job: Job) -> Iterator[Read | None]:
             if isinstance(scene, StoredScene):
                 text = f"parts of {source.path} cannot be read; there labels do not follow its colours"
                 warnings.warn(text, GeoOVSegWarning, 2)
-            return _in_pieces(steady, window, source)
+            return steady.in_pieces(window)
 
         yield read
-
-
-def _in_pieces(steady: Renewed, window: Window, scene: Scene) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A window in pieces, down to blocks as they are stored; those that cannot be read lack data.
-
-    Of a scene elsewhere all of the window does: every piece might wait for a server that is gone.
-    """
-    found = np.zeros((4, window.height, window.width), np.float32)
-    block = scene.src.block_shapes[0]
-    larger = tuple(-(-LEAST // side) * side for side in block)
-    if not is_remote(scene.path):
-        _read_into(found, window, steady, window, list(dict.fromkeys((larger, block))))
-    return found[:3], found[3] > 0
-
-
-def _read_into(
-    found: NDArray[Any], whole: Window, scene: Renewed, part: Window, sides: Sequence[tuple[int, ...]]
-) -> None:
-    """Put light and validity of a part where they belong in the whole, or of its own parts, of these sides."""
-    down, right = part.row_off - whole.row_off, part.col_off - whole.col_off
-    here = slice(down, down + part.height), slice(right, right + part.width)
-    try:
-        found[:3, *here], found[3, *here] = scene.read(lambda now: now.read(part))
-    except SceneError:
-        if not sides:
-            return
-        for rows in _cut(part.row_off, part.height, sides[0][0]):
-            for cols in _cut(part.col_off, part.width, sides[0][1]):
-                piece = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
-                _read_into(found, whole, scene, piece, sides[1:])
-
-
-def _cut(first: int, length: int, side: int) -> Iterator[slice]:
-    """A line, cut where blocks end."""
-    for start in range(first // side * side, first + length, side):
-        yield slice(max(first, start), min(first + length, start + side))
 
 
 def _grid_of(about: About) -> str:
