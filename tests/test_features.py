@@ -16,6 +16,7 @@ import pytest
 import rasterio
 import shapely
 import torch
+import zarr
 from rasterio.transform import Affine
 from safetensors.torch import save_file
 from torch.nn import functional as F
@@ -208,6 +209,21 @@ def _same_store(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(a, b)
     pixels = (0, first.about.height), Panel(0, first.about.width)
     np.testing.assert_array_equal(first.valid(*pixels), second.valid(*pixels))
+
+
+def test_the_mask_is_read_as_it_was_kept_whatever_its_rows(kept: Path, tmp_path: Path) -> None:
+    """Rows of chunks are 512 pixels high; one is held at a time, for one panel."""
+    changed = tmp_path / "x.zarr"
+    shutil.copytree(kept, changed)
+    mask = np.random.default_rng(0).integers(0, 2, (1300, 130), np.uint8)
+    zarr.open_group(changed, mode="r+")["valid"][:] = mask
+    store = FeatureStore(changed)
+    wide, narrow = (0, 130), (7, 20)
+    for (first, end), (left, width) in (
+        ((0, 3), wide), ((500, 530), wide), ((500, 530), narrow), ((40, 1300), narrow), ((0, 1), narrow)
+    ):  # fmt: skip
+        expected = mask[first:end, left : left + width].astype(bool)
+        np.testing.assert_array_equal(store.valid((first, end), Panel(left, width)), expected)
 
 
 def test_shards_of_an_encoding_are_merged(tall: str, kept: Path, tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ class Words:
     def _scored(self, features: Tensor, col_off: int) -> Tensor:
         depth, height, width = features.shape
         before = col_off % CHUNK
-        padded = F.pad(features, (before, -(before + width) % CHUNK))
-        chunks = padded.permute(1, 2, 0).reshape(-1, CHUNK, depth).float()
+        padded = F.pad(features.permute(1, 2, 0), (0, 0, before, -(before + width) % CHUNK))
+        chunks = padded.reshape(-1, CHUNK, depth).float()
         words = self.text.T
         scores = torch.stack([chunk @ words for chunk in chunks]).reshape(height, -1, len(self.text))
         found = scores[:, before : before + width].permute(2, 0, 1)

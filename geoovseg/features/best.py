@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from geoovseg.ops.guided import at_pixels
-from geoovseg.ops.upsample import mixed
+from geoovseg.features.squares import MANY, Squares
 from geoovseg.windows.plan import AT_ONCE
 
 MARGIN = 1e-5
@@ -43,14 +42,12 @@ def best_of(corners: Corners, own: Tensor | None) -> Tensor:
     kind = torch.uint8 if classes < 256 else torch.int32
     found = high.argmax(0).to(kind)[:, None, :, None].expand(-1, side, -1, side).contiguous()
     for many, squares in _by_count(count):
-        step = max(1, 4 * AT_ONCE // (many * side * side * len(corners.fields)))
+        step = max(1, 2 * AT_ONCE // (many * side * side * (1 if many >= MANY else len(corners.fields))))
         for row, column in zip(*(each.split(step) for each in squares), strict=True):
             among = high[:, row, column].topk(min(many, classes), 0).indices.sort(0).values
             here = None if inside is None else inside[:, row, :, column].transpose(0, 1)
-            best = _scores(corners, row, column, among, here).max(0, keepdim=True).indices
-            found[row, :, column, :] = (
-                among[..., None, None].expand(*among.shape, side, side).gather(0, best)[0].to(kind)
-            )
+            best = _squares(corners, row, column, among, here).best()
+            found[row, :, column, :] = among.T.gather(1, best.flatten(1)).unflatten(1, (side, side)).to(kind)
     return found.flatten(2).flatten(0, 1)
 
 
@@ -61,9 +58,9 @@ def _candidates(corners: Corners, own: Tensor | None) -> tuple[Tensor, Tensor]:
     high = _over(torch.where(corners.known, corners.fields[-1], -far), torch.maximum)
     low = _over(torch.where(corners.known, least, far), torch.minimum)
     if own is not None:
-        most, fewest = _between(corners.fields, own.amax((2, 4)), own.amin((2, 4)))
+        most, least = _between(corners.fields, own.amax((2, 4)), own.amin((2, 4)))
         whole = _over(corners.known, torch.logical_and)
-        high, low = torch.where(whole, high.minimum(most), high), torch.where(whole, low.maximum(fewest), low)
+        high, low = torch.where(whole, most, high), torch.where(whole, least, low)
     return high, (high >= low.max(0).values - MARGIN).sum(0)
 
 
@@ -72,9 +69,11 @@ def _between(fields: Tensor, most: Tensor, least: Tensor) -> tuple[Tensor, Tenso
     high, low = (_over(fields[0], pick) for pick in (torch.maximum, torch.minimum))
     for channel in range(3):
         slopes = [_over(fields[1 + channel], pick) for pick in (torch.maximum, torch.minimum)]
-        products = torch.stack([slope * by[channel] for slope in slopes for by in (most, least)])
-        high, low = high + products.amax(0), low + products.amin(0)
-    return high, low
+        one, two, three, four = (slope * by[channel] for slope in slopes for by in (most, least))
+        high += one.maximum(two).maximum(three.maximum(four))
+        low += one.minimum(two).minimum(three.minimum(four))
+    floor, top = ([_over(fields[n], pick) for pick in (torch.maximum, torch.minimum)] for n in (4, 5))
+    return high.maximum(floor[0]).minimum(top[0]), low.minimum(top[1]).maximum(floor[1])
 
 
 def _over(values: Tensor, pick: object) -> Tensor:
@@ -86,36 +85,17 @@ def _over(values: Tensor, pick: object) -> Tensor:
 
 
 def _by_count(count: Tensor) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-    """Squares (rows, columns) with more than one class that can win, by the power of two that is enough for them."""
-    many, most = 2, int(count.max())
-    while many < 2 * most:
-        row, column = ((count > many // 2) & (count <= many)).nonzero(as_tuple=True)
+    """Squares (rows, columns) with more than one class that can win, by how many are enough: 2, 3, 4, 6, 8, 12..."""
+    fewer, many, most = 1, 2, int(count.max())
+    while fewer < most:
+        row, column = ((count > fewer) & (count <= many)).nonzero(as_tuple=True)
         if len(row):
             yield many, (row, column)
-        many *= 2
+        fewer, many = many, max(many + 1, fewer * 2)
 
 
-def _scores(corners: Corners, row: Tensor, column: Tensor, among: Tensor, own: Tensor | None) -> Tensor:
-    """Scores (K, squares, side, side) of some classes (K, squares) at the pixels of squares."""
-    fields = _mixed(corners.weight, *(corners.fields[:, among, r, c] for r, c in _four(row, column)))
-    known = [corners.known[r, c] for r, c in _four(row, column)]
-    everywhere = known[0] & known[1] & known[2] & known[3]
-    if not everywhere.all():
-        shares = _mixed(corners.weight, *(each.to(fields.dtype) for each in known))
-        whole = fields / shares.clamp_min(torch.finfo(shares.dtype).tiny)
-        fields = torch.where(everywhere[:, None, None], fields, whole)
-    return fields[0] if own is None else at_pixels(fields, own)
-
-
-def _four(row: Tensor, column: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The corners of squares: above left and right, then below."""
-    for down in (0, 1):
-        for right in (0, 1):
-            yield row + down, column + right
-
-
-def _mixed(weight: Tensor, above: Tensor, above_right: Tensor, below: Tensor, below_right: Tensor) -> Tensor:
-    """Values (..., side, side) at pixels between four corners; products and sums as for whole rows of pixels."""
-    left = mixed(above[..., None], below[..., None], weight)
-    right = mixed(above_right[..., None], below_right[..., None], weight)
-    return mixed(left[..., None], right[..., None], weight)
+def _squares(corners: Corners, row: Tensor, column: Tensor, among: Tensor, own: Tensor | None) -> Squares:
+    """Some squares, with what their corners have of some classes (K, S)."""
+    four = [(row + down, column + right) for down in (0, 1) for right in (0, 1)]
+    fields = torch.stack([corners.fields[:, among, r, c] for r, c in four])
+    return Squares(fields, torch.stack([corners.known[r, c] for r, c in four]), corners.weight, own)

@@ -184,6 +184,7 @@ class FeatureStore:
             self._features, self._valid = root[FEATURES], root[VALID]
         except Exception as error:  # zarr's, of many kinds
             raise SceneError(f"{self.path} cannot be opened as features: {first_line(error)}") from error
+        self._last: tuple[tuple[int, Panel], NDArray[np.bool_]] | None = None
         said = self.about
         shapes = ((said.rows, said.columns, said.depth), (said.height, said.width))
         if (self._features.shape, self._valid.shape) != shapes or self._features.dtype != np.float16:
@@ -215,12 +216,18 @@ class FeatureStore:
     def valid(self, rows: Span, panel: Panel) -> NDArray[np.bool_]:
         """Where the scene has data (n, columns), of rows of pixels of a panel. Raises SceneError."""
         bands = []
-        first = rows[0]
-        while first < rows[1]:
-            end = min(rows[1], (first // VALID_SIDE + 1) * VALID_SIDE)
-            bands.append(np.concatenate([self._mask(first, end, *cut) for cut in _cuts(panel, VALID_SIDE)], axis=1))
-            first = end
+        for top in range(rows[0] // VALID_SIDE * VALID_SIDE, rows[1], VALID_SIDE):
+            bands.append(self._band(top, panel)[max(0, rows[0] - top) : rows[1] - top])
         return np.concatenate(bands)
+
+    def _band(self, top: int, panel: Panel) -> NDArray[np.bool_]:
+        """A row of chunks of the mask; the last one is kept, as its rows are asked for a few at a time."""
+        last = self._last
+        if last is None or last[0] != (top, panel):
+            end = min(top + VALID_SIDE, self.about.height)
+            band = np.concatenate([self._mask(top, end, *cut) for cut in _cuts(panel, VALID_SIDE)], axis=1)
+            self._last = last = ((top, panel), band)
+        return last[1]
 
     def _mask(self, first: int, end: int, left: int, right: int) -> NDArray[np.bool_]:
         found = self._read(self._valid, VALID, VALID_SIDE, slice(first, end), slice(left, right))

@@ -40,10 +40,19 @@ def smoothed(pixels: Tensor, valid: Tensor, side: float) -> Tensor:
     sigma, reach = SMOOTH * side, reach_of(side)
     weights = [math.exp(-(at**2) / (2 * sigma**2)) for at in range(reach + 1)]
     known = valid.to(pixels.dtype)
-    found, share = ((pixels if valid.all() else pixels * known), known[None])
+    whole = bool(valid.all())
+    found, share = (pixels, known[None, : 2 * reach + 1, : 2 * reach + 1]) if whole else (pixels * known, known[None])
     for dim in (1, 2):
         found, share = _along(found, dim, weights), _along(share, dim, weights)
+        if whole:  # away from the edge it is the same everywhere
+            share = share.index_select(dim, _inwards(pixels.shape[dim], reach, share.device))
     return found.div_(share.clamp_min_(torch.finfo(pixels.dtype).tiny))
+
+
+def _inwards(length: int, reach: int, device: torch.device) -> Tensor:
+    """For places on a line, those on one of at most 2 reach + 1 as far from its ends, or farther than reach."""
+    place = torch.arange(length, device=device)
+    return torch.where(place < reach, place, (place - max(0, length - 2 * reach - 1)).clamp_min(reach))
 
 
 def _along(values: Tensor, dim: int, weights: list[float]) -> Tensor:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line, hushed
+from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line
 from geoovseg.features.store import About, FeatureStore, about_of
 from geoovseg.files import is_store
 from geoovseg.rasters.open import native, plain_open, raster_env
@@ -75,7 +74,7 @@ def open_stored(path: str, settings: Settings) -> Iterator[StoredScene]:
     store = FeatureStore(path)
     seen = cast("Any", SeenAs(None if (ends := store.about.record.get("scale")) is None else tuple(ends)))
     bands: Any = tuple(store.about.record.get("bands", (1, 2, 3)))
-    with raster_env(), hushed(NotGeoreferencedWarning), plain_open(_grid_of(store.about)) as src, native():
+    with raster_env(), plain_open(_grid_of(store.about)) as src, native():
         nothing = cast("Any", None)
         kept = StoredScene(
             src=src, path=path, files=store.files, bands=bands, intensity=seen, validity=nothing, store=store
