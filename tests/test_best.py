@@ -43,7 +43,7 @@ def test_products_choose_as_scores_do(classes: int, guided: bool) -> None:
     corners[:, :, 1] = corners[:, :, 0]
     corners[:, :, 3] = corners[:, :, 2] * (1 + 2e-7)
     own = torch.randn(3, 900, SIDE, SIDE, generator=rng) * 0.1 if guided else None
-    squares = Squares(corners, torch.ones(4, 900, dtype=torch.bool), WEIGHT, own)
+    squares = Squares(corners, None, WEIGHT, own)
     expected = squares._scores().max(0).indices
     assert len(expected.unique()) >= classes - 2
     assert torch.equal(squares.best(), expected)

@@ -38,15 +38,15 @@ def best_of(corners: Corners, own: Tensor | None) -> Tensor:
     side, (rows, columns) = len(corners.weight), (length - 1 for length in corners.known.shape)
     inside = None if own is None else own.unflatten(2, (columns, side)).unflatten(1, (rows, side))
     high, count = _candidates(corners, inside)
-    classes = len(high)
-    kind = torch.uint8 if classes < 256 else torch.int32
+    kind = torch.uint8 if len(high) < 256 else torch.int32
     found = high.argmax(0).to(kind)[:, None, :, None].expand(-1, side, -1, side).contiguous()
-    for many, squares in _by_count(count):
+    everywhere = bool(corners.known.all())
+    for many, *squares in _by_count(count, len(high)):
         step = max(1, 2 * AT_ONCE // (many * side * side * (1 if many >= MANY else len(corners.fields))))
         for row, column in zip(*(each.split(step) for each in squares), strict=True):
-            among = high[:, row, column].topk(min(many, classes), 0).indices.sort(0).values
+            among = high[:, row, column].topk(many, 0).indices.sort(0).values
             here = None if inside is None else inside[:, row, :, column].transpose(0, 1)
-            best = _squares(corners, row, column, among, here).best()
+            best = _squares(corners, row, column, among, here, everywhere).best()
             found[row, :, column, :] = among.T.gather(1, best.flatten(1)).unflatten(1, (side, side)).to(kind)
     return found.flatten(2).flatten(0, 1)
 
@@ -84,18 +84,24 @@ def _over(values: Tensor, pick: object) -> Tensor:
     return found
 
 
-def _by_count(count: Tensor) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+def _by_count(count: Tensor, classes: int) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Squares (rows, columns) with more than one class that can win, by how many are enough: 2, 3, 4, 6, 8, 12..."""
-    fewer, many, most = 1, 2, int(count.max())
-    while fewer < most:
-        row, column = ((count > fewer) & (count <= many)).nonzero(as_tuple=True)
-        if len(row):
-            yield many, (row, column)
-        fewer, many = many, max(many + 1, fewer * 2)
+    enough = [1, 2]
+    while enough[-1] < classes:
+        enough.append(max(enough[-1] + 1, enough[-2] * 2))
+    row, column = (count > 1).nonzero(as_tuple=True)
+    level = torch.bucketize(count[row, column], torch.tensor(enough, device=count.device))
+    order, sizes = level.argsort(stable=True), level.bincount(minlength=len(enough)).tolist()
+    for many, some in zip(enough, order.split(sizes), strict=True):
+        if len(some):
+            yield min(many, classes), row[some], column[some]
 
 
-def _squares(corners: Corners, row: Tensor, column: Tensor, among: Tensor, own: Tensor | None) -> Squares:
-    """Some squares, with what their corners have of some classes (K, S)."""
+def _squares(
+    corners: Corners, row: Tensor, column: Tensor, among: Tensor, own: Tensor | None, everywhere: bool
+) -> Squares:
+    """Some squares, with what their corners have of some classes (K, S); `everywhere` is whether all are known."""
     four = [(row + down, column + right) for down in (0, 1) for right in (0, 1)]
     fields = torch.stack([corners.fields[:, among, r, c] for r, c in four])
-    return Squares(fields, torch.stack([corners.known[r, c] for r, c in four]), corners.weight, own)
+    known = None if everywhere else torch.stack([corners.known[r, c] for r, c in four])
+    return Squares(fields, known, corners.weight, own)

@@ -21,8 +21,8 @@ class Squares(NamedTuple):
 
     corners: Tensor
     """(4, F, K, S): above left and right, then below"""
-    known: Tensor
-    """(4, S) where any window was"""
+    known: Tensor | None
+    """(4, S) where any window was, unless that is everywhere"""
     weight: Tensor
     """(side) of the second of two corners at pixels, the same downwards and to the right"""
     own: Tensor | None
@@ -30,7 +30,7 @@ class Squares(NamedTuple):
 
     def best(self) -> Tensor:
         """Which class has the best score (S, side, side); of equal ones the first."""
-        if self.corners.shape[2] >= MANY and self.known.all():
+        if self.corners.shape[2] >= MANY and self.known is None:
             return self._best_by_products()
         return self._scores().max(0).indices
 
@@ -65,11 +65,10 @@ class Squares(NamedTuple):
         """Scores (K, S, side, side)."""
         down, right = self.weight[:, None], self.weight
         fields = _mixed(self.corners[..., None, None], down, right)
-        everywhere = self.known.all(0)
-        if not everywhere.all():
+        if self.known is not None:
             shares = _mixed(self.known.to(fields.dtype)[..., None, None], down, right)
             whole = fields / shares.clamp_min(torch.finfo(shares.dtype).tiny)
-            fields = torch.where(everywhere[:, None, None], fields, whole)
+            fields = torch.where(self.known.all(0)[:, None, None], fields, whole)
         return fields[0] if self.own is None else at_pixels(fields, self.own)
 
     def _scores_at(self, square: Tensor, row: Tensor, column: Tensor) -> Tensor:
