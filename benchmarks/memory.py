@@ -1,6 +1,6 @@
 """Peak memory of segmenting scenes of random pixels, keeping their features and asking them; prints a Markdown table.
 
-    python benchmarks/memory.py [--quick] [--what segment,encode,ask]
+    python benchmarks/memory.py [--quick] [--what segment,encode,ask] [--max-memory MB]
 
 Every run is a process of its own; its peak is what the kernel counts (maximum resident set size, as /usr/bin/time -v).
 Windows lie side by side, at stride = tile. The largest scenes need 6 GB of disk in the temporary folder, and all of it
@@ -41,7 +41,7 @@ def write_random(path: Path, height: int, width: int) -> None:
                 dst.write(rng.integers(0, 256, (3, window.height, window.width), np.uint8), window=window)
 
 
-def run(what: str, folder: Path) -> dict[str, float]:
+def run(what: str, folder: Path, more: list[str]) -> dict[str, float]:
     scene, store = str(folder / "scene.tif"), str(folder / "kept.zarr")
     words = ["-c", "building,road,water", "--background", "forest+vegetation", "-o", str(folder / "labels.tif")]
     model = ["--model", "demo", "--stride", str(TILE)]
@@ -50,7 +50,7 @@ def run(what: str, folder: Path) -> dict[str, float]:
         "encode": ["encode", scene, *model, "-o", store],
         "ask": ["segment", store, *words],
     }
-    command = [sys.executable, "-m", "geoovseg", *given[what], "--overwrite", "--json", "--quiet"]
+    command = [sys.executable, "-m", "geoovseg", *given[what], *more, "--overwrite", "--json", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -64,7 +64,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="leave out the scenes over 100 megapixels")
     parser.add_argument("--what", default="segment,encode,ask")
     parser.add_argument("--sizes", help="of scenes, as in 112x112,5000x5000; the first one tells what the model takes")
+    parser.add_argument("--max-memory", help="MB of the blend, beyond which a scene is cut into panels")
     given = parser.parse_args()
+    more = ["--max-memory", given.max_memory] if given.max_memory else []
     sizes = [tuple(map(int, s.split("x"))) for s in given.sizes.split(",")] if given.sizes else list(SIZES)
     sizes = [s for s in sizes if not given.quick or s[0] * s[1] < 1e8]
     print("| height x width | what | seconds | peak MB | above the model MB | strip MB | less strip MB |")
@@ -74,7 +76,7 @@ def main() -> None:
         for height, width in sizes:
             write_random(Path(name) / "scene.tif", height, width)
             for what in given.what.split(","):
-                found = run(what, Path(name))
+                found = run(what, Path(name), more)
                 peak, strip = found["peak_rss_mb"] * 1.048576, 0 if what == "ask" else strip_mb(width)
                 print(
                     f"| {height:,} x {width:,} | {what} | {found['seconds']['total']:.0f} | {peak:.0f} | "
