@@ -624,10 +624,11 @@ def test_cells_that_no_window_was_on_do_not_count() -> None:
     np.testing.assert_allclose(found[0, :, : 10 * 16 + 7].numpy(), 2.0, rtol=1e-6)
 
 
+@pytest.mark.parametrize("groups", [(1,), (5, 6)])
 @pytest.mark.parametrize("col_off", [0, 1, CHUNK - 1, CHUNK, 3 * CHUNK + 5])
-def test_a_cell_is_compared_alike_wherever_a_panel_begins(col_off: int) -> None:
+def test_a_cell_is_compared_alike_wherever_a_panel_begins(col_off: int, groups: tuple[int, ...]) -> None:
     features = torch.randn(96, 2, 5 * CHUNK).half()
-    words = Words(F.normalize(torch.randn(11, 96), dim=-1), (5, 6))
+    words = Words(F.normalize(torch.randn(sum(groups), 96), dim=-1), groups)
     whole = words.class_scores(features, 0)
     assert torch.equal(words.class_scores(features[:, 1:, col_off:], col_off), whole[:, 1:, col_off:])
 

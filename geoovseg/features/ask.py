@@ -52,7 +52,7 @@ class Words:
     def _scored(self, features: Tensor, col_off: int) -> Tensor:
         depth, height, width = features.shape
         before = col_off % CHUNK
-        padded = F.pad(features.permute(1, 2, 0), (0, 0, before, -(before + width) % CHUNK))
+        padded = F.pad(features.permute(1, 2, 0), (0, 0, before, -(before + width) % CHUNK)).contiguous()
         chunks = padded.reshape(-1, CHUNK, depth).float()
         words = self.text.T
         scores = torch.stack([chunk @ words for chunk in chunks]).reshape(height, -1, len(self.text))

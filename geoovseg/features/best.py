@@ -16,7 +16,7 @@ from geoovseg.features.squares import MANY, Squares
 from geoovseg.windows.plan import AT_ONCE
 
 MARGIN = 1e-5
-"""By which a score may come out higher than those that it lies between, and more."""
+"""By which a score of about 1 may come out higher than those that it lies between, and more."""
 
 
 class Corners(NamedTuple):
@@ -40,13 +40,12 @@ def best_of(corners: Corners, own: Tensor | None) -> Tensor:
     high, count = _candidates(corners, inside)
     kind = torch.uint8 if len(high) < 256 else torch.int32
     found = high.argmax(0).to(kind)[:, None, :, None].expand(-1, side, -1, side).contiguous()
-    everywhere = bool(corners.known.all())
-    for many, *squares in _by_count(count, len(high)):
-        step = max(1, 2 * AT_ONCE // (many * side * side * (1 if many >= MANY else len(corners.fields))))
+    for many, whole, *squares in _alike(count, _over(corners.known, torch.logical_and), len(high)):
+        step = max(1, 2 * AT_ONCE // (many * side * side * (1 if whole and many >= MANY else len(corners.fields))))
         for row, column in zip(*(each.split(step) for each in squares), strict=True):
             among = high[:, row, column].topk(many, 0).indices.sort(0).values
             here = None if inside is None else inside[:, row, :, column].transpose(0, 1)
-            best = _squares(corners, row, column, among, here, everywhere).best()
+            best = _squares(corners, row, column, among, here, whole).best()
             found[row, :, column, :] = among.T.gather(1, best.flatten(1)).unflatten(1, (side, side)).to(kind)
     return found.flatten(2).flatten(0, 1)
 
@@ -61,7 +60,8 @@ def _candidates(corners: Corners, own: Tensor | None) -> tuple[Tensor, Tensor]:
         most, least = _between(corners.fields, own.amax((2, 4)), own.amin((2, 4)))
         whole = _over(corners.known, torch.logical_and)
         high, low = torch.where(whole, most, high), torch.where(whole, least, low)
-    return high, (high >= low.max(0).values - MARGIN).sum(0)
+    margin = MARGIN * corners.fields.abs().amax().clamp_min(1)
+    return high, (high >= low.max(0).values - margin).sum(0)
 
 
 def _between(fields: Tensor, most: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,24 +84,26 @@ def _over(values: Tensor, pick: object) -> Tensor:
     return found
 
 
-def _by_count(count: Tensor, classes: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Squares (rows, columns) with more than one class that can win, by how many are enough: 2, 3, 4, 6, 8, 12..."""
+def _alike(count: Tensor, whole: Tensor, classes: int) -> Iterator[tuple[int, bool, Tensor, Tensor]]:
+    """Squares (rows, columns) with more than one class that can win, by how many are enough: 2, 3, 4, 6, 8, 12...
+
+    And by whether all their corners are known.
+    """
     enough = [1, 2]
     while enough[-1] < classes:
         enough.append(max(enough[-1] + 1, enough[-2] * 2))
     row, column = (count > 1).nonzero(as_tuple=True)
     level = torch.bucketize(count[row, column], torch.tensor(enough, device=count.device))
-    order, sizes = level.argsort(stable=True), level.bincount(minlength=len(enough)).tolist()
-    for many, some in zip(enough, order.split(sizes), strict=True):
+    kind = 2 * level + whole[row, column]
+    order, sizes = kind.argsort(stable=True), kind.bincount(minlength=2 * len(enough)).tolist()
+    for number, some in enumerate(order.split(sizes)):
         if len(some):
-            yield min(many, classes), row[some], column[some]
+            yield min(enough[number // 2], classes), bool(number % 2), row[some], column[some]
 
 
-def _squares(
-    corners: Corners, row: Tensor, column: Tensor, among: Tensor, own: Tensor | None, everywhere: bool
-) -> Squares:
-    """Some squares, with what their corners have of some classes (K, S); `everywhere` is whether all are known."""
+def _squares(corners: Corners, row: Tensor, column: Tensor, among: Tensor, own: Tensor | None, whole: bool) -> Squares:
+    """Some squares, with what their corners have of some classes (K, S); `whole` is whether all of these are known."""
     four = [(row + down, column + right) for down in (0, 1) for right in (0, 1)]
     fields = torch.stack([corners.fields[:, among, r, c] for r, c in four])
-    known = None if everywhere else torch.stack([corners.known[r, c] for r, c in four])
+    known = None if whole else torch.stack([corners.known[r, c] for r, c in four])
     return Squares(fields, known, corners.weight, own)

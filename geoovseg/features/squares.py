@@ -11,7 +11,7 @@ from geoovseg.ops.guided import at_pixels
 from geoovseg.ops.upsample import mixed
 
 CLOSE = 1e-5
-"""More than a score may differ by the way it is computed."""
+"""More than a score of about 1 may differ by the way it is computed."""
 MANY = 4
 """Classes from which on products of matrices are faster."""
 
@@ -30,7 +30,7 @@ class Squares(NamedTuple):
 
     def best(self) -> Tensor:
         """Which class has the best score (S, side, side); of equal ones the first."""
-        if self.corners.shape[2] >= MANY and self.known is None:
+        if self.corners.shape[2] >= MANY and self.known is None and _exact(self.corners.device.type):
             return self._best_by_products()
         return self._scores().max(0).indices
 
@@ -38,11 +38,13 @@ class Squares(NamedTuple):
         """The same, of scores that are nearly right, and of right ones where some come close to the best."""
         side, classes = len(self.weight), self.corners.shape[2]
         scores = self._nearly()
-        close = scores.ge_(scores.amax(1, keepdim=True) - CLOSE)
+        close = scores.ge_(scores.amax(1, keepdim=True) - CLOSE * self.corners.abs().amax().clamp_min(1))
         numbers = torch.arange(classes, dtype=scores.dtype, device=scores.device)
         count, which = (torch.stack([torch.ones_like(numbers), numbers]) @ close).unbind(1)
         best = which.long()
-        square, pixel = (count > 1).nonzero(as_tuple=True)
+        square, pixel = (count != 1).nonzero(as_tuple=True)  # 0 where scores are no numbers
+        if 4 * len(square) > best.numel():
+            return self._scores().max(0).indices
         step = max(1, scores.numel() // (classes * len(self.corners[0])))
         for some, here in zip(square.split(step), pixel.split(step), strict=True):
             best[some, here] = self._scores_at(some, here.div(side, rounding_mode="floor"), here % side).max(0).indices
@@ -50,7 +52,7 @@ class Squares(NamedTuple):
 
     def _nearly(self) -> Tensor:
         """Scores (S, K, side side) but for what rounding does, where all corners are known."""
-        ends = torch.stack([1 - self.weight, self.weight])
+        ends = torch.stack([1 - self.weight, self.weight]).to(self.corners.dtype)
         shares = (ends[:, None, :, None] * ends[None, :, None, :]).flatten(2).flatten(0, 1)  # of corners at pixels
         fields = self.corners.permute(1, 3, 2, 0)
         if self.own is None:
@@ -75,6 +77,17 @@ class Squares(NamedTuple):
         """Scores (K, P) at some pixels of squares whose corners are known."""
         fields = _mixed(self.corners[..., square], self.weight[row], self.weight[column])
         return fields[0] if self.own is None else at_pixels(fields, self.own[:, square, row, column])
+
+
+def _exact(device: str) -> bool:
+    """Whether products of float32 are not shortened, as somebody may have told torch to."""
+    if torch.is_autocast_enabled(device):
+        return False
+    backend = getattr(torch.backends, "cuda" if device == "cuda" else "mkldnn")
+    said = [getattr(of, "fp32_precision", "") for of in (getattr(backend, "matmul", None), backend, torch.backends)]
+    if not said[0]:  # before torch 2.9
+        return torch.get_float32_matmul_precision() == "highest"
+    return next((each for each in said if each not in ("", "none")), "ieee") == "ieee"
 
 
 def _mixed(corners: Tensor, down: Tensor, right: Tensor) -> Tensor:
