@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from geoovseg.features.squares import MANY, Squares
+from geoovseg.features.squares import Squares, by_products
 from geoovseg.windows.plan import AT_ONCE
 
 MARGIN = 1e-5
@@ -37,11 +37,13 @@ def best_of(corners: Corners, own: Tensor | None) -> Tensor:
     """
     side, (rows, columns) = len(corners.weight), (length - 1 for length in corners.known.shape)
     inside = None if own is None else own.unflatten(2, (columns, side)).unflatten(1, (rows, side))
-    high, count = _candidates(corners, inside)
+    known = _over(corners.known, torch.logical_and)
+    high, count = _candidates(corners, known, inside)
     kind = torch.uint8 if len(high) < 256 else torch.int32
     found = high.argmax(0).to(kind)[:, None, :, None].expand(-1, side, -1, side).contiguous()
-    for many, whole, *squares in _alike(count, _over(corners.known, torch.logical_and), len(high)):
-        step = max(1, 2 * AT_ONCE // (many * side * side * (1 if whole and many >= MANY else len(corners.fields))))
+    for many, whole, *squares in _alike(count, known, len(high)):
+        fields = 1 if by_products(many, whole, high.device.type) else len(corners.fields)
+        step = max(1, 2 * AT_ONCE // (many * side * side * fields))
         for row, column in zip(*(each.split(step) for each in squares), strict=True):
             among = high[:, row, column].topk(many, 0).indices.sort(0).values
             here = None if inside is None else inside[:, row, :, column].transpose(0, 1)
@@ -50,15 +52,17 @@ def best_of(corners: Corners, own: Tensor | None) -> Tensor:
     return found.flatten(2).flatten(0, 1)
 
 
-def _candidates(corners: Corners, own: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The most that a class can have in a square (C, n, m), and how many classes can win there (n, m)."""
+def _candidates(corners: Corners, whole: Tensor, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The most that a class can have in a square (C, n, m), and how many classes can win there (n, m).
+
+    `whole` (n, m) tells of which squares all corners are known.
+    """
     far = torch.finfo(corners.fields.dtype).max
     least = corners.fields[0 if own is None else -2]
     high = _over(torch.where(corners.known, corners.fields[-1], -far), torch.maximum)
     low = _over(torch.where(corners.known, least, far), torch.minimum)
     if own is not None:
         most, least = _between(corners.fields, own.amax((2, 4)), own.amin((2, 4)))
-        whole = _over(corners.known, torch.logical_and)
         high, low = torch.where(whole, most, high), torch.where(whole, least, low)
     margin = MARGIN * corners.fields.abs().amax().clamp_min(1)
     return high, (high >= low.max(0).values - margin).sum(0)

@@ -30,7 +30,7 @@ class Squares(NamedTuple):
 
     def best(self) -> Tensor:
         """Which class has the best score (S, side, side); of equal ones the first."""
-        if self.corners.shape[2] >= MANY and self.known is None and _exact(self.corners.device.type):
+        if by_products(self.corners.shape[2], self.known is None, self.corners.device.type):
             return self._best_by_products()
         return self._scores().max(0).indices
 
@@ -77,6 +77,14 @@ class Squares(NamedTuple):
         """Scores (K, P) at some pixels of squares whose corners are known."""
         fields = _mixed(self.corners[..., square], self.weight[row], self.weight[column])
         return fields[0] if self.own is None else at_pixels(fields, self.own[:, square, row, column])
+
+
+def by_products(classes: int, whole: bool, device: str) -> bool:
+    """Whether products of matrices tell the best of so many classes, in squares whose corners are all known or not.
+
+    They take less memory than scores by the way of all classes, which have all fields of the model at pixels.
+    """
+    return whole and classes >= MANY and _exact(device)
 
 
 def _exact(device: str) -> bool:
