@@ -43,7 +43,7 @@ from geoovseg.tiles.join import tiles_of, vrt_of
 from geoovseg.trace import stretch
 from geoovseg.usage import Usage, peak_rss_mb, told
 from geoovseg.vocabulary import Vocabulary
-from geoovseg.windows.plan import BLOCK, Panel
+from geoovseg.windows.plan import BLOCK, Panel, Part
 
 ENOUGH = 4
 """Batches from which a run tells how fast the next will be."""
@@ -83,7 +83,7 @@ def segment_scene(
         with open_run(outputs, scene, job) as run:
             job = replace(job, prepared=_prepared(run, job, executor, watch))
             again = redone(job, run)
-            warn_of_space(dict.fromkeys((outputs.parts, outputs.labels), space_of(outputs, scene.shape)))
+            warn_of_space(dict.fromkeys((outputs.parts, outputs.labels), space_of(outputs, scene.outputs.shape)))
             watch.say(_announced(job, run))
             with usage.stage("segment"), told(watch.say):
                 seen, together = compute(job, run, executor, watch)
@@ -105,7 +105,7 @@ def _by_features(
     outputs.check([path], overwrite=settings.overwrite, resume=settings.resume, finished=settings.goes_on)
     store = kept_on_the_way(path, outputs.labels, settings)
     goes_on = settings.resume or feature_names(path, store).are_there
-    kept = encode_scene(path, replace(settings, output=store, resume=goes_on), begin, watch)
+    kept = encode_scene(path, replace(settings, output=store, resume=goes_on, grid="working"), begin, watch)
     asked = replace(settings, output=outputs.labels, features=None, **unsaid(settings))
     found = segment_scene(kept.features, words, asked, begin, watch)
     seconds = {stage: round(kept.seconds.get(stage, 0) + spent, 3) for stage, spent in found.seconds.items()}
@@ -216,12 +216,11 @@ def redone(job: Job, run: Run) -> int:
     """Windows to compute now that also lie in parts that were finished before."""
     kept, plan = {(part.panel, part.row_off) for part in run.kept}, job.layout.plan
     count, unit, block = 0, *((job.layout.cell, SIDE) if job.features else (1, BLOCK))
-    if is_store(job.scene):
-        return 0  # no window is seen
-    for parts in run.todo:
-        panel, first, end = parts[0].panel, parts[0].row_off, parts[-1].end
+    for parts in () if is_store(job.scene) else run.todo:  # of kept features no window is seen
+        (panel, (first, _)), end = parts[0].place, parts[-1].end
         above, below = (panel, first - block) in kept, (panel, end) in kept
-        panel, first, end = Panel(panel.col_off * unit, panel.width * unit), first * unit, end * unit
+        columns = Panel(panel.col_off * unit, panel.width * unit)
+        panel, (first, end) = job.layout.begun_in(Part(columns, first * unit, (end - first) * unit)).place
         crossing = [r for r in plan.rows((first, end)) if (above and r < first) or (below and r + plan.tile[0] > end)]
         count += len(crossing) * len(plan.columns(panel))
     return count
@@ -236,7 +235,7 @@ def _remember(job: Job, seen: int, skipped: int, seconds: float, process_mb: flo
 def _timings(job: Job, seconds: float, process_mb: float) -> Timings:
     """What is worth remembering of a run, at `seconds` a tile."""
     taken = TileTime(job.layout.tile_bytes, seconds, process_mb, len(job.facts.vocabulary.queries))
-    return Timings(needs=job.facts.needs, tiles={job.layout.tile: taken})
+    return Timings(needs=job.facts.needs, tiles={job.layout.plan.tile: taken})
 
 
 class Merged(NamedTuple):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoovseg.windows.blend import Rows, ScoreBlend, sum_dtype, taper
-from geoovseg.windows.plan import Panel, TilePlan, plan_tiles
+from geoovseg.windows.plan import Panel, TilePlan, panels_of, plan_tiles
 
 
 def _blend(plan: TilePlan, panel: Panel, scores: dict[tuple[int, int], torch.Tensor]) -> list[Rows]:
@@ -66,7 +66,7 @@ def test_panels_change_no_bit() -> None:
     plan = plan_tiles(70, 1300, tile=40, stride=16, patch=8)
     scores = _random(plan, 4)
     whole = torch.cat([r.scores for r in _blend(plan, Panel(0, 1300), scores)], dim=1)
-    panels = plan.panels(512)
+    panels = panels_of(plan.width, 512)
     assert len(panels) == 3
     for panel in panels:
         part = torch.cat([r.scores for r in _blend(plan, panel, scores)], dim=1)

@@ -26,7 +26,7 @@ from geoovseg.demo.scenes import render
 from geoovseg.errors import InterruptedRunError, OutputError, SceneError, UsageError
 from geoovseg.features.ask import CHUNK, CellRows, Words
 from geoovseg.features.cells import CellBlend, FeatureBlend
-from geoovseg.features.pixels import Asked, between
+from geoovseg.features.pixels import Asked
 from geoovseg.features.store import FeatureStore
 from geoovseg.labels.record import RUN_TAG
 from geoovseg.models import load
@@ -39,6 +39,7 @@ from geoovseg.settings import UPSAMPLERS
 from geoovseg.vectors.info import info
 from geoovseg.vocabulary import read_classes
 from geoovseg.windows.plan import REACH, Panel, plan_tiles
+from geoovseg.windows.resample import between
 
 Write = Callable[..., str]
 Run = Callable[..., tuple[int, str, str]]
@@ -316,7 +317,6 @@ def test_words_that_are_known_need_no_weights(kept: Path, tmp_path: Path, monkey
         ({"gsd": 2.0}, "--gsd 2.0: the features"),
         ({"stride": 56}, "--stride 56: the features in .* were made with 112"),
         ({"speed": "fast"}, "--speed fast: the features in .* are of windows 112 pixels apart"),
-        ({"grid": "scene"}, "--grid scene: the features in .* are on the grid that models saw, .*; leave it away"),
         ({"settings": {"residual": True}}, "--set residual=True: the features"),
         ({"upsample": "jbu_stack"}, "--upsample jbu_stack sees through the model"),
     ],
@@ -805,11 +805,6 @@ def test_a_dry_run_says_what_a_run_that_keeps_features_does(tall: str, kept: Pat
     for wrong, said in (({"aoi": "0,0,1,1"}, "--aoi|area"), ({"shard": (1, 2)}, "--features keeps all of a scene")):
         with pytest.raises(UsageError, match=said):
             dry_run(tall, features=tmp_path / "x.zarr", **{**given, **wrong})
-
-
-def test_features_on_the_grid_of_the_scene_are_refused(small: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--grid scene: features are kept on the grid that models see"):
-        segment(small, output=tmp_path / "a.tif", features=tmp_path / "x.zarr", gsd=1.0, grid="scene", **GIVEN, **ASKED)
 
 
 def test_an_area_elsewhere_is_told_before_features_are_kept(small: str, tmp_path: Path) -> None:

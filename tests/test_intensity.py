@@ -125,6 +125,24 @@ def test_a_palette_is_seen_in_its_colours(write_raster: WriteRaster) -> None:
     np.testing.assert_array_equal(valid, (data[0] != 3) & ((data[0] != 2) | (not transparent)))
 
 
+@pytest.mark.parametrize("gsd", [0.3, 0.5, 0.8, 1.7])
+def test_what_a_sparse_file_does_not_store_is_known_at_another_resolution(
+    write_raster: WriteRaster, gsd: float
+) -> None:
+    """Nothing that has data is left out, and most of what has none is."""
+    data = np.full((3, 320, 256), 7, np.uint8)
+    data[:, 64:128, 32:96] = RNG.integers(8, 255, (3, 64, 64))
+    path = write_raster(data, nodata=7, tiled=True, blockxsize=32, blockysize=32, sparse_ok=True)
+    with open_scene(path, gsd=gsd) as scene:
+        seen, lacked = scene.measured(), 0
+        for row in range(0, seen.shape[0], 9):
+            for col in range(0, seen.shape[1], 9):
+                window = Window(col, row, min(9, seen.shape[1] - col), min(9, seen.shape[0] - row))
+                assert not (seen.lacks(window) and seen.validity.read({"window": window}, (1, 1)).any())
+                lacked += seen.lacks(window)
+    assert lacked > 0.5 * (seen.shape[0] // 9) * (seen.shape[1] // 9)
+
+
 def test_what_a_sparse_file_does_not_store_is_known_without_reading(write_raster: WriteRaster) -> None:
     data = np.full((3, 64, 96), 7, np.int16)
     data[:, :32, 64:] = RNG.integers(10, 20, (3, 32, 32))

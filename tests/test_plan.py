@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoovseg.errors import UsageError
-from geoovseg.windows.plan import BLOCK, Panel, TilePlan, origins, plan_tiles
+from geoovseg.windows.plan import BLOCK, Panel, TilePlan, origins, panels_of, parts_of, plan_tiles
 
 LENGTHS = st.integers(1, 4000)
 
@@ -40,7 +40,7 @@ def test_a_tile_is_an_upper_bound_and_whole_patches(height: int, width: int, pat
 
 @given(_plans(), st.integers(1, 5000))
 def test_panels_partition_the_columns_at_whole_blocks(plan: TilePlan, width: int) -> None:
-    panels = plan.panels(width)
+    panels = panels_of(plan.width, width)
     assert panels[0].col_off == 0
     assert sum(p.width for p in panels) == plan.width
     assert all(p.col_off % BLOCK == 0 for p in panels)
@@ -50,7 +50,7 @@ def test_panels_partition_the_columns_at_whole_blocks(plan: TilePlan, width: int
 @given(_plans(), st.integers(1, 2000))
 def test_panels_use_the_windows_of_the_whole_scene(plan: TilePlan, width: int) -> None:
     whole = set(plan.columns(Panel(0, plan.width)))
-    for panel in plan.panels(width):
+    for panel in panels_of(plan.width, width):
         touching = {c for c in whole if c < panel.col_off + panel.width and c + plan.tile[1] > panel.col_off}
         assert set(plan.columns(panel)) == touching
 
@@ -83,8 +83,8 @@ def test_impossible_windows_are_refused(tile: int, stride: int, message: str) ->
 @given(st.integers(1, 1300), st.integers(1, 1300), st.integers(1, 80), st.integers(1, 80))
 def test_every_window_is_counted_in_one_part(height: int, width: int, steps: int, stride: int) -> None:
     plan = plan_tiles(height, width, tile=8 * steps, stride=min(stride, 8 * steps), patch=8)
-    panels = plan.panels(512)
-    for part in plan.parts(panels):
+    panels = panels_of(plan.width, 512)
+    for part in parts_of(plan.height, panels):
         windows = plan.windows(part.panel, (part.row_off, part.end))
         assert plan.owned(part) == sum(part.owns(window) for window in windows)
-    assert sum(plan.owned(part) for part in plan.parts(panels)) == len(plan.row_offs) * len(plan.col_offs)
+    assert sum(plan.owned(part) for part in parts_of(plan.height, panels)) == len(plan.row_offs) * len(plan.col_offs)

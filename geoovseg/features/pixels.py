@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from geoovseg.ops.guided import FIELDS, RADIUS, at_pixels
 from geoovseg.ops.upsample import mixed
 from geoovseg.trace import stretch
 from geoovseg.windows.plan import AT_ONCE, Cells, Panel, Span, TilePlan
+from geoovseg.windows.resample import between
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,6 @@ class PixelRows:
     """(C, rows, columns) of classes"""
     best: Tensor | None = None
     """(rows, columns) the class with the best score, where no more is asked"""
-
-
-class Between(NamedTuple):
-    """Where pixels of a line lie between the centres of cells, in whole numbers: the same wherever a line begins."""
-
-    lower: Tensor
-    upper: Tensor
-    weight: Tensor
-    """of the upper one"""
-
-
-def between(span: Span, side: int, count: int, device: torch.device | str) -> Between:
-    """For pixels of a line, the two of `count` cells around them; beyond the outermost centres there is one."""
-    twice = 2 * torch.arange(*span, device=device) + 1 - side
-    lower = twice.div(2 * side, rounding_mode="floor")
-    weight = (twice - lower * 2 * side).float() / (2 * side)
-    return Between(lower.clamp(0, count - 1), (lower + 1).clamp(0, count - 1), weight)
 
 
 @dataclass(frozen=True)

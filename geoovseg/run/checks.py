@@ -74,7 +74,7 @@ def check_kept_on_the_way(settings: Settings) -> None:
     """The same of features that are kept while a scene is segmented, and of parts of it. Raises UsageError."""
     if settings.shard is not None:
         raise UsageError("--features keeps all of a scene: use geoovseg encode with --shard, then merge, then segment")
-    check_kept(settings)
+    check_kept(replace(settings, grid="working"))
 
 
 def _check_sharing(settings: Settings) -> None:

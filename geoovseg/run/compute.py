@@ -30,7 +30,7 @@ from geoovseg.labels.write import (
 )
 from geoovseg.run.job import Job, Step
 from geoovseg.run.predictor import Predictor
-from geoovseg.run.stored import StoredScene, picture_of, plan_of
+from geoovseg.run.stored import StoredScene, picture_of, plan_of, resampled
 from geoovseg.scene.reader import read_ahead
 from geoovseg.scene.scene import Scene
 from geoovseg.trace import stretch, until_each
@@ -80,22 +80,30 @@ def finished_rows(
 
     With each goes the number of windows seen so far. With `best`, no more than the best class is needed of them.
     """
-    with picture_of(context.scene, context.job) as read:
-        asked = Asked(context.predictor.words, best, read)
-        if isinstance(context.scene, StoredScene):
-            yield from ((0, rows) for rows in stored_rows(context.scene, asked, panel, span))
+    scene, job, device = context.scene, context.job, context.predictor.device
+    with picture_of(scene, job) as read, resampled(scene, job, panel, span, device) as native:
+        asked = Asked(context.predictor.words, best and native is None, read)
+        inner = job.layout.inner(panel, span)
+        if isinstance(scene, StoredScene):
+            found: Iterator[tuple[int, Rows | None]] = ((0, rows) for rows in stored_rows(scene, asked, *inner))
         else:
-            yield from _seen_rows(context, panel, span, tally or Tally(context, panel), asked)
+            tally = tally or Tally(context, panel)
+            batches = read_batches(context, job.layout.windows_of(panel, span), tally)
+            found = _seen_rows(batches, *_blend(context, *inner, asked), tally)
+        for seen, rows in found:
+            if rows is None or native is None:
+                yield seen, rows
+            else:
+                yield from ((seen, own) for own in until_each("resample", native.add(rows)))
 
 
 def _seen_rows(
-    context: Context, panel: Panel, span: Span, tally: Tally, asked: Asked
+    batches: Iterable[TileBatch], blend: Blend, see: Callable[[TileBatch], Tensor], tally: Tally
 ) -> Iterator[tuple[int, Rows | None]]:
     """The rows of a scene that a model sees."""
-    blend, see = _blend(context, panel, span, asked)
     seen = 0
-    for batch in read_batches(context, context.job.layout.windows_of(panel, span), tally):
-        valid = torch.from_numpy(batch.known).to(context.predictor.device)
+    for batch in batches:
+        valid = torch.from_numpy(batch.valid).to(tally.context.predictor.device)
         with stretch("model"):
             found = see(batch)
         seen += len(batch)
@@ -161,7 +169,7 @@ class Tally:
 
     context: Context
     panel: Panel
-    """in pixels"""
+    """in pixels of the outputs"""
     block: int = BLOCK
     """rows of a part"""
     done: Counter[int] = field(default_factory=Counter)
@@ -177,8 +185,9 @@ class Tally:
 
     def _part(self, window: Window) -> int:
         """First row of the part a window belongs to; -1 where it begins in another panel."""
-        here = self.panel.col_off <= window.col_off < self.panel.col_off + self.panel.width
-        return window.row_off // self.block * self.block if here else -1
+        row, column = self.context.job.layout.begin(window)
+        here = self.panel.col_off <= column < self.panel.col_off + self.panel.width
+        return row // self.block * self.block if here else -1
 
     def summary(self, part: Part) -> dict[str, Any]:
         """Of the windows that begin in a part: all, without data, outside the area, not to be read; and the threads.
@@ -191,9 +200,10 @@ class Tally:
         if isinstance(scene, StoredScene):  # no window is seen; what its features lack is told once
             lacks = scene.store.about.failed_windows if part.row_off == part.panel.col_off == 0 else 0
             return {**dict.fromkeys(("windows", "outside", "skipped"), 0), "failed": lacks, **said}
-        owned = needed = layout.plan.owned(part)
+        begun = layout.begun_in(part)
+        owned = needed = layout.plan.owned(begun)
         if layout.area is not None:
-            needed = sum(map(part.owns, layout.windows_of(part.panel, (part.row_off, part.end))))
+            needed = sum(map(begun.owns, layout.windows_of(part.panel, (part.row_off, part.end))))
         done, failed = self.done.pop(part.row_off, 0), self.failed.pop(part.row_off, 0)
         windows = {"windows": owned, "outside": owned - needed, "failed": failed, "skipped": needed - failed - done}
         return {**windows, **said}

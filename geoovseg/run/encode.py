@@ -30,7 +30,7 @@ def encoded_parts(context: Context, parts: Sequence[Part]) -> Iterator[Step]:
     build = _Parts(context, parts, ValidRows(plan, cells, around, predictor.device), tally)
     seen = 0
     for batch in read_batches(context, plan.windows(*cells.pixels), tally):
-        valid = torch.from_numpy(batch.known).to(predictor.device)
+        valid = torch.from_numpy(batch.valid).to(predictor.device)
         with stretch("model"):
             found = predictor.vectors(batch)
         seen += len(batch)

@@ -161,7 +161,7 @@ def _figures(src: Scene, layout: Layout, tile: TileTime, labels: str, words: Voc
         labels=labels,
         windows=layout.windows,
         batches=sum(-(-count // layout.micro_batch) for count in windows),
-        parts=len(layout.plan.parts(layout.panels)),
+        parts=len(layout.parts),
         panels=len(layout.panels),
         memory_mb=round(tile.process_mb + layout.memory_mb, 1),
         working_grid={
@@ -179,8 +179,8 @@ def _timings(scene: Scene, named: Vocabulary, settings: Settings, queries: int) 
     """What a run would take for a tile as large as this scene's, of so many queries: as known here, or tried now."""
     known = known_timings(settings)
     if known is not None:
-        _, seen = lay_windows(scene, settings, known.needs)
-        if (taken := known.of(seen, queries)) is not None:
+        tile = lay_windows(scene, settings, known.needs).tile
+        if (taken := known.of(tile, queries)) is not None:
             return known, taken.asked(queries, card(settings.method).word_cost)
     from geoovseg.run.rehearsal import rehearse  # loads torch and the models, which takes many times as long
 

@@ -25,7 +25,7 @@ from geoovseg.run.feature_parts import MASK, chunk_of, mask_of, pixels_of
 from geoovseg.run.finished import chosen
 from geoovseg.run.state import Run, as_written, merging, outputs_of
 from geoovseg.settings import Settings
-from geoovseg.windows.plan import TilePlan
+from geoovseg.windows.plan import parts_of
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,7 @@ def open_finished_features(folder: Path, output: Path | None, *, overwrite: bool
     with as_written(folder):
         said, stated = store.journal, outputs_of(store, output)
         about = About.of(said["features"], str(folder))
-        cells = TilePlan(height=about.rows, width=about.columns, tile=(1, 1), stride=1)
-        parts = cells.parts(store.panels(cells.width), SIDE)
+        parts = parts_of(about.rows, store.panels(about.columns), SIDE)
         profile = LabelProfile(store.grid((about.height, about.width)), ())
     outputs = FeatureOutputs(stated.labels, None, stated.work_dir)
     run = FeatureRun(outputs=outputs, store=store, profile=profile, parts=parts, mine=parts, kept=parts, about=about)

@@ -22,10 +22,10 @@ from geoovseg.rasters.ground import Box, RasterGrid
 from geoovseg.rasters.remote import identity
 from geoovseg.run.layout import Layout, Needs
 from geoovseg.scene.intensity import Intensity
-from geoovseg.scene.scene import Look, Scene
+from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings
 from geoovseg.vocabulary import ClassEntry, Vocabulary
-from geoovseg.windows.plan import Cells, Panel, Part, TilePlan
+from geoovseg.windows.plan import Cells, Panel, Part, TilePlan, parts_of
 
 NOTHING = Vocabulary((ClassEntry("features", ("features",), "#000000"),))
 """What is asked of a scene whose features are only kept."""
@@ -69,7 +69,6 @@ class Job:
     layout: Layout
     intensity: Intensity
     """how pixels are seen, with the scene's range known"""
-    look: Look | None
     prepared: bytes = b""
     """what the method learned from the scene before the first window"""
     features: bool = False
@@ -82,7 +81,7 @@ class Job:
 
     def parts(self, panels: Sequence[Panel]) -> tuple[Part, ...]:
         """All parts of the run."""
-        return self.cells.parts(panels, SIDE) if self.features else self.layout.plan.parts(panels)
+        return parts_of(self.cells.height, panels, SIDE) if self.features else parts_of(self.layout.shape[0], panels)
 
     def count(self, parts: Sequence[Part]) -> int:
         """How many windows neighbouring parts need."""
@@ -93,14 +92,14 @@ class Job:
 
     def profile(self, scene: Scene) -> LabelProfile:
         """What the labels will be."""
-        height, width = scene.shape
-        grid = RasterGrid(height=height, width=width, crs=scene.crs, transform=scene.transform)
+        height, width = scene.outputs.shape
+        grid = RasterGrid(height=height, width=width, crs=scene.crs, transform=scene.outputs.transform)
         words = self.facts.vocabulary
         return LabelProfile(grid, tuple((c.name, c.colour) for c in words.classes), bool(words.background))
 
     def box(self, scene: Scene) -> Box | None:
         """The part of the scene that is written, if not all of it is."""
-        return self.layout.area.box(scene.shape) if self.settings.crop and self.layout.area else None
+        return self.layout.area.box(scene.outputs.shape) if self.settings.crop and self.layout.area else None
 
     def output_grid(self, scene: Scene) -> RasterGrid:
         """Where the outputs lie."""

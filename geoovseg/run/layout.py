@@ -6,21 +6,22 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from affine import Affine
 from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, UsageError
 from geoovseg.models.cards import DEMO, model_card, warn_unknown
 from geoovseg.scene.area import Area, read_area
 from geoovseg.scene.scene import Scene
-from geoovseg.scene.views import hint, size_at
+from geoovseg.scene.views import hint
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.memory import Load
-from geoovseg.windows.plan import REACH, Panel, Span, TilePlan, plan_tiles
+from geoovseg.windows.plan import AT_ONCE, REACH, Native, Panel, Part, Span, TilePlan, panels_of, parts_of, plan_tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,6 @@ class Layout:
 
     needs: Needs
     plan: TilePlan
-    tile: tuple[int, int]
-    """height and width of what the model sees of a window"""
     load: Load
     tile_bytes: TileBytes
     """what the method takes for a tile"""
@@ -75,6 +74,10 @@ class Layout:
     """where labels are wanted; nowhere else windows are needed"""
     cell: int
     """pixels on a side of what has one vector of features; 0 where scores are blended"""
+    native: Native | None = None
+    """the grid of the outputs, where models see another one"""
+    seen: Affine | None = None
+    """from pixels that models see to the ground, where that is not the outputs' grid"""
 
     @property
     def micro_batch(self) -> int:
@@ -89,12 +92,41 @@ class Layout:
     @property
     def memory_mb(self) -> float:
         """Memory for the blend and what is made of it, in MB; the model and the libraries come on top."""
-        return self.load.nbytes(max(p.width for p in self.panels)) / 1e6
+        widest = max(self.panels, key=lambda panel: panel.width)
+        own = 0 if self.native is None else 4 * 4 * max(AT_ONCE, self.load.channels * widest.width)
+        return (self.load.nbytes(self.inner(widest, None)[0].width) + own) / 1e6
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the outputs' grid."""
+        return (self.plan.height, self.plan.width) if self.native is None else self.native.shape
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All parts of outputs."""
+        return parts_of(self.shape[0], self.panels)
+
+    def inner(self, panel: Panel, span: Span | None) -> tuple[Panel, Span]:
+        """The pixels that models see from which those of a panel's rows are made; of all rows if none are given."""
+        span = span or (0, self.shape[0])
+        return (panel, span) if self.native is None else self.native.around(panel, span)
+
+    def begun_in(self, part: Part) -> Part:
+        """The pixels that models see which begin in a part."""
+        return part if self.native is None else self.native.begun_in(part)
+
+    def begin(self, window: Window) -> tuple[int, int]:
+        """Row and column of the outputs' pixel in which a window begins."""
+        place = (window.row_off, window.col_off)
+        return place if self.native is None else self.native.begin(*place)
 
     def windows_of(self, panel: Panel, span: Span | None = None) -> Iterator[Window]:
         """Windows that pixels of a panel, or of a span of its rows, depend on, and of these those of the area."""
         windows = self.plan.windows(*self._reach(panel, span))
-        return windows if self.area is None else self.area.touched(windows, self.cell * (1 + self.needs.reach))
+        if self.area is None:
+            return windows
+        margin = self.cell * (1 + self.needs.reach) + (self.native is not None)
+        return replace(self.area, transform=self.seen or self.area.transform).touched(windows, margin)
 
     def count(self, panel: Panel, span: Span | None = None) -> int:
         """Number of `windows_of` a panel, or a span of its rows."""
@@ -104,7 +136,7 @@ class Layout:
 
     def _reach(self, panel: Panel, span: Span | None) -> tuple[Panel, Span]:
         """The panel and rows with what their pixels draw from besides."""
-        span = span or (0, self.plan.height)
+        panel, span = self.inner(panel, span)
         return self.plan.cells(self.cell, panel, span, self.needs.reach).pixels if self.cell else (panel, span)
 
 
@@ -118,33 +150,27 @@ def area_of(scene: Scene, settings: Settings) -> Area | None:
         layer=settings.aoi_layer,
         where=settings.aoi_where,
         crs=scene.crs,
-        transform=scene.transform,
-        shape=scene.shape,
+        transform=scene.outputs.transform,
+        shape=scene.outputs.shape,
     )
 
 
-def lay_windows(scene: Scene, settings: Settings, needs: Needs) -> tuple[TilePlan, tuple[int, int]]:
-    """The windows, and how large models see them.
-
-    Raises UsageError for sizes that do not fit, and where windows are too small for an upsampler.
-    """
-    finer = settings.gsd if settings.grid == "scene" else None  # the scene's own pixels, than what models see
-    shape = scene.shape if finer is None else size_at(scene.src, finer, scene.path)
+def lay_windows(scene: Scene, settings: Settings, needs: Needs) -> TilePlan:
+    """The windows. Raises UsageError for sizes that do not fit, and where windows are too small for an upsampler."""
     cell = cell_of(settings, needs)
     patch = math.lcm(needs.patch, cell or 1)
-    plan = plan_tiles(*shape, tile=needs.tile, stride=needs.stride, patch=patch, aligned=bool(cell))
+    plan = plan_tiles(*scene.shape, tile=needs.tile, stride=needs.stride, patch=patch, aligned=bool(cell))
     if min(plan.tile) < needs.least:
         raise UsageError(
             f"--upsample {settings.upsample} needs windows of at least {needs.least} x {needs.least} pixels, and these "
             f"have {plan.tile[1]} x {plan.tile[0]}; choose --upsample guided"
         )
-    return plan.at(*scene.shape), plan.tile
+    return plan
 
 
 def cell_of(settings: Settings, needs: Needs) -> int:
     """The side of the cells that a run blends features in; 0 for one that blends scores."""
-    at_pixels = settings.upsampled_by not in UPSAMPLERS or (settings.gsd is not None and settings.grid == "scene")
-    return 0 if at_pixels else needs.cell
+    return needs.cell if settings.upsampled_by in UPSAMPLERS else 0
 
 
 def reach_of(settings: Settings) -> int:
@@ -161,9 +187,9 @@ def lay_out(
     area: Area | None,
 ) -> Layout:
     """Windows and panels of a scene within the memory there is. Raises what `lay_windows` raises."""
-    plan, seen = lay_windows(scene, settings, needs)
+    plan = lay_windows(scene, settings, needs)
     channels, queries = len(words.groups), len(words.queries)
-    method, cell = TileBytes(*tile_bytes(seen)), cell_of(settings, needs)
+    method, cell = TileBytes(*tile_bytes(plan.tile)), cell_of(settings, needs)
     at_once = queries if needs.by_word else channels
     scored = channels if settings.scores else 0
     load = Load(
@@ -177,8 +203,19 @@ def lay_out(
         needs.reach,
         scored,
     )
-    panels = plan.panels(load.panel_width(needs.memory, settings.max_memory))
-    return Layout(needs=needs, plan=plan, tile=seen, load=load, tile_bytes=method, panels=panels, area=area, cell=cell)
+    return Layout(
+        needs=needs, plan=plan, load=load, tile_bytes=method, area=area, cell=cell,
+        **on_the_grid(scene, load.panel_width(needs.memory, settings.max_memory)),
+    )  # fmt: skip
+
+
+def on_the_grid(scene: Scene, most: int) -> dict[str, Any]:
+    """Of a layout, what depends on the grid of the outputs; panels are of at most so many columns that models see."""
+    if scene.native is None:
+        return {"panels": panels_of(scene.shape[1], most)}
+    native = Native(scene.native.shape, scene.shape)
+    panels = panels_of(native.shape[1], most * native.shape[1] // native.seen[1])
+    return {"panels": panels, "native": native, "seen": scene.transform}
 
 
 def caution(scene: Scene, settings: Settings, words: Vocabulary | None, needs: Needs) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from geoovseg.errors import UsageError
 from geoovseg.features.ask import Words
@@ -78,11 +77,8 @@ class Predictor:
     def class_scores(self, batch: TileBatch) -> Tensor:
         """Class scores (B, C, H, W) of a batch at pixel resolution, on the device."""
         if self.method.at_once:  # blocks see to their windows themselves
-            scores = self.upsampled(self.method.scores(batch), batch)
-        else:
-            scores = self.in_flight.run(lambda index: self._class_scores(batch.take(index)), len(batch))
-        shape = batch.known.shape[-2:]
-        return scores if scores.shape[-2:] == shape else interpolate(scores, shape, mode="bilinear")
+            return self.upsampled(self.method.scores(batch), batch)
+        return self.in_flight.run(lambda index: self._class_scores(batch.take(index)), len(batch))
 
     def _class_scores(self, batch: TileBatch) -> Tensor:
         """Scores of a batch that fits into memory."""

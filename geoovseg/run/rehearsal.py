@@ -26,7 +26,7 @@ def rehearse(scene: Scene, words: Vocabulary, settings: Settings) -> Timings:
     """
     predictor = load_predictor(words, replace(settings, max_memory=None))
     process_mb = peak_rss_mb()
-    _, tile = lay_windows(scene, settings, predictor.facts.needs)
+    tile = lay_windows(scene, settings, predictor.facts.needs).tile
     seconds = sum(_timed(predictor, trial) * trial.times for trial in predictor.method.cost(tile).trials)
     queries = len(predictor.vocabulary.queries)
     taken = TileTime(TileBytes(*tile_bytes(predictor.method)(tile)), seconds, process_mb, queries)

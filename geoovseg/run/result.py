@@ -131,7 +131,7 @@ def of_outputs(
         redone_windows=0,
         parts=0,
         parts_kept=0,
-        megapixels=round(scene.shape[0] * scene.shape[1] / 1e6, 3),
+        megapixels=round(scene.outputs.shape[0] * scene.outputs.shape[1] / 1e6, 3),
         bands=scene.bands,
         scale=job.intensity.ends,
         seconds={},

@@ -27,7 +27,7 @@ from geoovseg.rasters.ground import Box, wkt_of
 from geoovseg.run.feature_parts import about_of_job
 from geoovseg.run.job import Job, known_by, notes_of
 from geoovseg.scene.scene import Scene
-from geoovseg.windows.plan import Part, TilePlan, runs, share
+from geoovseg.windows.plan import Part, parts_of, runs, share
 
 DAMAGE = (
     ValueError, LookupError, TypeError, AttributeError, RecursionError, FileNotFoundError, RasterioError,
@@ -259,9 +259,7 @@ def _finished(store: PartStore) -> tuple[LabelProfile, tuple[Part, ...]]:
     grid = store.grid((said["scene"]["height"], said["scene"]["width"]))
     check_place(grid, said["scene"])
     profile = LabelProfile(grid, record.colours, bool(record.background))
-    rows, cols = record.tile
-    plan = TilePlan(height=profile.grid.height, width=profile.grid.width, tile=(rows, cols), stride=record.stride)
-    return profile, plan.parts(store.panels(plan.width))
+    return profile, parts_of(grid.height, store.panels(grid.width))
 
 
 def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
@@ -269,14 +267,14 @@ def journal(outputs: Outputs, scene: Scene, job: Job) -> dict[str, Any]:
     files, checked_by, own_digest = known_by(scene)
     said = replace(job.record(scene), scene_checked_by=checked_by, scene_identity=own_digest)
     record = json.loads(said.to_json())
-    height, width = scene.shape
+    height, width = scene.outputs.shape
     return {
         "scene": {
             "files": files,
             "height": height,
             "width": width,
             "crs": wkt_of(scene.crs),
-            "transform": list(scene.transform)[:6],
+            "transform": list(scene.outputs.transform)[:6],
         },
         "outputs": {
             "labels": outputs.labels.name,

@@ -17,28 +17,29 @@ from geoovseg.features.store import About, FeatureStore, about_of
 from geoovseg.files import is_store
 from geoovseg.rasters.open import native, plain_open, raster_env
 from geoovseg.run.job import Job, known_by
-from geoovseg.run.layout import Layout, Needs, TileBytes, reach_of
+from geoovseg.run.layout import Layout, Needs, TileBytes, on_the_grid, reach_of
 from geoovseg.scene.area import Area
 from geoovseg.scene.renewed import Renewed
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.memory import CPU_BATCH, Load
-from geoovseg.windows.plan import TilePlan
+from geoovseg.windows.plan import Panel, Span, TilePlan
+from geoovseg.windows.resample import Resampled
 
 if TYPE_CHECKING:
     from geoovseg.features.picture import Read
 
 ABOVE = (
     "method", "model", "tile", "stride", "speed", "block", "vfm", "sam", "regions", "bands", "scale", "nodata", "gsd",
-    "grid", "precision",
+    "precision",
 )  # fmt: skip
 """Settings that decided the features."""
-SAID = {
-    "grid": "are on the grid that models saw, which --gsd sets when they are made; leave it away",
-    "speed": "are of windows {} pixels apart; encode the scene anew, or leave it away",
+LOOKS = {
+    "working": ("guided looks at the colours of the scene", "add --upsample bilinear"),
+    "scene": ("--grid scene looks at where the scene has data", "leave it away and add --upsample bilinear"),
 }
-"""What is said of some of them, where others are asked for."""
+"""Why the scene is needed, by the grid of the outputs, and how to do without."""
 BELOW = ("scale",)
 """Settings of methods that do not."""
 
@@ -56,7 +57,7 @@ class StoredScene(Scene):
 
     store: FeatureStore
     source: Scene | None = None
-    """the scene that was encoded, where scores are to follow its colours"""
+    """the scene that was encoded, where that is to be looked at"""
 
     @property
     def is_demo(self) -> bool:
@@ -79,28 +80,29 @@ def open_stored(path: str, settings: Settings) -> Iterator[StoredScene]:
         kept = StoredScene(
             src=src, path=path, files=store.files, bands=bands, intensity=seen, validity=nothing, store=store
         )
-        if settings.upsampled_by == "bilinear":
+        own = settings.grid == "scene" and store.about.record["gsd"] is not None
+        if settings.upsampled_by == "bilinear" and not own:
             yield kept
         else:
-            with source_of(store) as source:
-                yield replace(kept, source=source)
+            with source_of(store, settings.grid) as source:
+                yield replace(kept, source=source, native=source.native)
 
 
 @contextmanager
-def source_of(store: FeatureStore) -> Iterator[Scene]:
+def source_of(store: FeatureStore, grid: str = "working") -> Iterator[Scene]:
     """The scene that was encoded, seen as it was then. Raises UsageError where it is gone, or another one by now."""
-    said, hint = store.about.record, "add --upsample bilinear, or encode the scene anew"
-    name = store.about.scene_of(store.path)
+    said, about = store.about.record, store.about
+    why, hint = LOOKS[grid if said["gsd"] is not None else "working"]
+    hint = f"{hint}, or encode the scene anew"
+    name = about.scene_of(store.path)
     if name is None:
-        raise UsageError(f"{store.path} does not say where its scene is, at whose colours guided looks; {hint}")
-    view = {"bands": said["bands"], "scale": store.about.source_scale, "gsd": said["gsd"], "nodata": said["nodata"]}
+        raise UsageError(f"{store.path} does not say where its scene is, and {why}; {hint}")
+    own = {"bands": said["bands"], "gsd": said["gsd"], "nodata": said["nodata"]}
     with ExitStack() as stack:
         try:
-            scene = stack.enter_context(open_scene(name, **view))
+            scene = stack.enter_context(open_scene(name, scale=about.source_scale, grid=grid, **own))
         except SceneError as error:
-            raise UsageError(
-                f"{first_line(error)}; guided looks at the colours of the scene of {store.path}: {hint}"
-            ) from error
+            raise UsageError(f"{first_line(error)}; {why} of {store.path}: {hint}") from error
         if known_by(scene)[2] != said["scene_identity"]:
             raise UsageError(f"{name} is not the scene that {store.path} was made of, or has changed since; {hint}")
         low, high = sorted(said["scale"])
@@ -131,6 +133,26 @@ def picture_of(scene: Scene, job: Job) -> Iterator[Read | None]:
         yield read
 
 
+@contextmanager
+def resampled(scene: Scene, job: Job, panel: Panel, span: Span, device: Any) -> Iterator[Resampled | None]:
+    """What brings rows to the scene's own grid, where outputs are to lie there; what may be skipped has no data."""
+    if scene.native is None or job.layout.native is None:
+        yield None
+        return
+    skip = job.settings.on_error == "skip"
+    with scene.native.afresh() as own, Renewed(own) as steady:
+
+        def mask(window: Window) -> NDArray[Any]:
+            try:
+                return steady.read(lambda now: now.valid(window))
+            except SceneError:
+                if not skip:
+                    raise
+            return steady.in_pieces(window)[1]
+
+        yield Resampled(job.layout.native, panel, span, mask, device)
+
+
 def _grid_of(about: About) -> str:
     """The grid of a store as a VRT without content."""
     root = Element("VRTDataset", rasterXSize=str(about.width), rasterYSize=str(about.height))
@@ -154,9 +176,10 @@ def as_encoded(settings: Settings, path: str) -> Settings:
     for name in ABOVE:
         given = getattr(settings, name)
         if given not in (usual[name], were[name]):
-            how = SAID.get(name, "were made with {}; encode the scene anew, or leave it away")
-            had = were["stride" if name == "speed" else name]
-            raise UsageError(f"--{name.replace('_', '-')} {given}: the features in {path} {how.format(had)}")
+            how = "are of windows {} pixels apart" if name == "speed" else "were made with {}"
+            had = how.format(were["stride" if name == "speed" else name])
+            option = f"--{name.replace('_', '-')} {given}"
+            raise UsageError(f"{option}: the features in {path} {had}; encode the scene anew, or leave it away")
     for name, value in settings.settings.items():
         if name not in BELOW and str(value).lower() != str(about.record["settings"].get(name)).lower():
             raise UsageError(f"--set {name}={value}: the features in {path} were made otherwise; encode the scene anew")
@@ -187,7 +210,6 @@ def _were(about: About) -> dict[str, Any]:
         "regions": said["regions"],
         "bands": tuple(said["bands"]),
         "scale": "auto",
-        "grid": "working",
     }
 
 
@@ -226,8 +248,7 @@ def lay_out_stored(
     plan, channels = plan_of(scene.store.about), len(words.groups)
     scored = channels if settings.scores else 0
     load = Load(plan, channels, channels, 0, 0.0, needs.cell, needs.depth, needs.reach, scored)
-    panels = plan.panels(load.panel_width(needs.memory, settings.max_memory))
     return Layout(
-        needs=needs, plan=plan, tile=plan.tile, load=load, tile_bytes=TileBytes(0.0, 0.0), panels=panels, area=area,
-        cell=needs.cell,
+        needs=needs, plan=plan, load=load, tile_bytes=TileBytes(0.0, 0.0), area=area, cell=needs.cell,
+        **on_the_grid(scene, load.panel_width(needs.memory, settings.max_memory)),
     )  # fmt: skip

@@ -33,7 +33,7 @@ from geoovseg.scene.scene import Scene
 from geoovseg.settings import Settings, Stop
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.batch import TileBatch
-from geoovseg.windows.plan import Part
+from geoovseg.windows.plan import Part, panels_of
 
 
 class Worker:
@@ -69,7 +69,6 @@ class Worker:
                 facts=facts,
                 layout=in_chunks(layout) if features else layout,
                 intensity=scene.measured(lenient=lenient, check=lambda: check_early(stop)).intensity,
-                look=None if layout.tile == layout.plan.tile else (layout.plan.tile, layout.tile),
                 features=features,
             )
 
@@ -99,7 +98,7 @@ class Worker:
             return b""
         with self._context(job) as context, Renewed(context.scene) as steady:
             read = _sampler(context, steady, lambda: check_early(stop))
-            return save(dict(self.predictor.method.prepare(read, context.scene.seen_shape)))
+            return save(dict(self.predictor.method.prepare(read, context.scene.shape)))
 
     def compute(self, job: Job, parts: Sequence[Part]) -> Iterator[Step]:
         """A group of neighbouring parts. Raises OutputError where what was prepared cannot be read."""
@@ -126,7 +125,7 @@ class Worker:
         """The job's scene, seen as the job says."""
         with opened(job.scene, job.settings) as scene:
             predictor = self._predictor(scene, job.settings)
-            yield Context(predictor, replace(scene, intensity=job.intensity, look=job.look), job)
+            yield Context(predictor, replace(scene, intensity=job.intensity), job)
 
     @contextmanager
     def on(self, path: str, settings: Settings) -> Iterator[Context]:
@@ -145,7 +144,7 @@ def in_chunks(layout: Layout) -> Layout:
         able = some((name for name, card in METHODS.items() if card.gives == "features"), 99)
         raise UsageError(f"this method, as it is set, gives scores of words and no features; these give some: {able}")
     most = max(panel.width for panel in layout.panels) // layout.cell
-    return replace(layout, panels=layout.plan.in_cells(layout.cell).panels(max(1, most), SIDE))
+    return replace(layout, panels=panels_of(layout.plan.in_cells(layout.cell).width, max(1, most), SIDE))
 
 
 def check_early(stop: Stop) -> None:
@@ -160,7 +159,7 @@ def _sampler(context: Context, scene: Renewed, check: Callable[[], None]) -> Cal
     def read(window: Window) -> TileBatch:
         check()
         try:
-            return scene.read(lambda now: now.look_at(window))
+            return scene.read(lambda now: now.batch([window]))
         except SceneError:
             if context.job.settings.on_error != "skip":
                 raise

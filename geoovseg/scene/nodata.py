@@ -103,3 +103,16 @@ def lacking(src: Any, bands: Sequence[int]) -> Lacks | None:
         return not any(stored(row, col) for row in rows for col in cols)
 
     return lacks
+
+
+def at_size(lacks: Lacks, shape: tuple[int, int], size: tuple[int, int]) -> Lacks:
+    """The same test of a raster of `shape` (height, width) for windows of it as if it had another size."""
+    down, right = (whole / part for whole, part in zip(shape, size, strict=True))
+
+    def there(window: Window) -> bool:
+        first, left = max(0, int(window.row_off * down) - 1), max(0, int(window.col_off * right) - 1)
+        end = min(shape[0], int((window.row_off + window.height) * down) + 2)
+        last = min(shape[1], int((window.col_off + window.width) * right) + 2)
+        return lacks(Window(left, first, last - left, end - first))
+
+    return there

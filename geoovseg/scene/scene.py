@@ -23,17 +23,15 @@ from geoovseg.rasters.http import listening, unreadable
 from geoovseg.rasters.open import GDAL_ERRORS, check_suitable, hold_rows, opened, raster_env
 from geoovseg.scene.bands import Band, choose_bands
 from geoovseg.scene.intensity import Intensity, intensity_of
-from geoovseg.scene.nodata import Lacks, Validity, for_bands, lacking, validity_of
+from geoovseg.scene.nodata import Lacks, Validity, at_size, for_bands, lacking, validity_of
 from geoovseg.scene.regions import RegionFile, open_regions
 from geoovseg.scene.renewed import Renewed
 from geoovseg.scene.views import resampled, size_at, with_nodata
 from geoovseg.windows.batch import TileBatch, alike, as_light, filled, in_rows, union
 
+Shape = tuple[int, int]
 DEMO_TAG = "GEOOVSEG_DEMO"
 """Tag of the drawn scenes of the demo; its value is their seed."""
-Shape = tuple[int, int]
-Look = tuple[Shape, Shape]
-"""Height and width of a window in the scene, and of what a model sees of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +51,8 @@ class Scene:
     """region ids on the same grid, for methods that use regions"""
     sparse: Lacks | None = None
     """whether the file stores nothing of a window, if it says so"""
-    look: Look | None = None
-    """how models see windows, where that is not pixel by pixel"""
+    native: Scene | None = None
+    """the same in its own pixels, on whose grid outputs are to lie, where models see others"""
     opening: Callable[[], AbstractContextManager[Scene]] | None = None
     """opens it anew"""
 
@@ -62,6 +60,11 @@ class Scene:
     def shape(self) -> tuple[int, int]:
         """(height, width) of the working grid."""
         return int(self.src.height), int(self.src.width)
+
+    @property
+    def outputs(self) -> Scene:
+        """What outputs have the grid of: the native one, where there is one."""
+        return self.native or self
 
     @property
     def crs(self) -> CRS | None:
@@ -83,7 +86,7 @@ class Scene:
         """The same scene, opened anew and seen as before."""
         assert self.opening is not None  # `open_scene` made it
         with self.opening() as scene:
-            yield replace(scene, intensity=self.intensity, look=self.look)
+            yield replace(scene, intensity=self.intensity)
 
     def measured(self, *, lenient: bool = False, check: Callable[[], None] = lambda: None) -> Scene:
         """The scene with its pixels' range known, for which it may have to be sampled; `check` is called all the while.
@@ -131,6 +134,12 @@ class Scene:
             return np.zeros(values.shape, np.float32), valid
         return values if self.intensity.is_light(values) else self.intensity.scaled(values), valid
 
+    def valid(self, window: Window) -> NDArray[np.bool_]:
+        """Where a window inside the scene has data (h, w). Raises SceneError."""
+        if self.validity.everywhere and self.intensity.always:
+            return np.ones((window.height, window.width), bool)
+        return self._values(window)[1]
+
     def _values(self, window: Window, shape: Shape | None = None) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Values (3, h, w) of a window and where they count (h, w)."""
         if self.lacks(window):
@@ -164,31 +173,14 @@ class Scene:
 
     def batch(self, windows: Sequence[Window]) -> TileBatch:
         """Read windows of one size as a batch; those beyond the edge are continued by reflection, as not valid."""
-        tiles = list(self._tiles(windows) if self.look is None else map(self._seen, windows))
-        stored, valid = zip(*tiles, strict=True)
+        stored, valid = zip(*self._tiles(windows), strict=True)
         regions = None if self.regions is None else np.stack([self._regions(w, self.regions) for w in windows])
-        native_valid = None if self.look is None else np.stack([self._native_valid(window) for window in windows])
         return TileBatch(
             windows=tuple(windows),
             stored=np.stack(alike(stored)),
             valid=np.stack(valid),
             regions=regions,
-            native_valid=native_valid,
         )
-
-    @property
-    def seen_shape(self) -> Shape:
-        """(height, width) of the scene as models see it."""
-        return self._as_seen(Window(0, 0, self.shape[1], self.shape[0]))
-
-    def look_at(self, window: Window) -> TileBatch:
-        """A window as models see it, given in the pixels that they see."""
-        if self.look is None:
-            return self.batch([window])
-        down, right = (side / seen for side, seen in zip(*self.look, strict=True))
-        size = max(1, round(window.height * down)), max(1, round(window.width * right))
-        here = Window(round(window.col_off * right), round(window.row_off * down), *size[::-1])
-        return replace(self, look=(size, (window.height, window.width))).batch([here])
 
     def _tiles(self, windows: Sequence[Window]) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
         """What models see of windows, pixel by pixel: those in a row are read at once."""
@@ -199,33 +191,12 @@ class Scene:
                 inside = self._clip(window)
                 yield filled(data[:, :, cols], mask[:, cols], inside, (window.height, window.width))
 
-    def _seen(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """What models see of a window, at another resolution."""
-        inside = self._clip(window)
-        shape = self._as_seen(inside)
-        return filled(*self.stored(inside, shape), Window(0, 0, shape[1], shape[0]), self._as_seen(window))
-
-    def _as_seen(self, window: Window) -> Shape:
-        """Height and width of what models see of a window."""
-        if self.look is None:
-            return window.height, window.width
-        (height, width), (high, wide) = self.look
-        return max(1, round(window.height * high / height)), max(1, round(window.width * wide / width))
-
-    def _native_valid(self, window: Window) -> NDArray[np.bool_]:
-        """Where a window has data, in the scene's own pixels."""
-        inside = self._clip(window)
-        native_valid = np.zeros((window.height, window.width), bool)
-        everywhere = self.validity.everywhere and self.intensity.always
-        native_valid[: inside.height, : inside.width] = True if everywhere else self._values(inside)[1]
-        return native_valid
-
     def _regions(self, window: Window, file: RegionFile) -> NDArray[np.int32]:
-        """Region ids of a window, as models see it; none beyond the edge."""
+        """Region ids of a window; none beyond the edge."""
         ids = np.zeros((window.height, window.width), np.int32)
         inside = self._clip(window)
         ids[: inside.height, : inside.width] = file.read(inside)
-        return ids[np.ix_(*(np.arange(n) * m // n for n, m in zip(self._as_seen(window), ids.shape, strict=True)))]
+        return ids
 
     def _clip(self, window: Window) -> Window:
         height, width = self.shape
@@ -254,13 +225,15 @@ def open_scene(
     bands: Sequence[Band] | None = None,
     scale: str = "auto",
     gsd: float | None = None,
+    grid: str = "working",
     nodata: float | None = None,
     regions: str | None = None,
 ) -> Iterator[Scene]:
     """Open a raster as a scene of three bands of light, with a raster of `regions` if there is one.
 
     `bands` are numbers or names of red, green and blue; see `choose_bands`. `scale` is `auto`, `dtype` or `MIN,MAX`,
-    see `intensity_of`; to be read, the scene must be `measured`. With `gsd` it is seen at so many metres a pixel.
+    see `intensity_of`; to be read, the scene must be `measured`. With `gsd` it is seen at so many metres a pixel, and
+    where the `grid` of outputs is to be the scene's (`scene`), it has a `native` one beside it.
     `nodata` takes the place of the file's own value.
 
     Raises SceneError for what cannot be opened or seen, UsageError for bands the file lacks.
@@ -271,16 +244,22 @@ def open_scene(
             check_suitable(src, name)
             hold_rows(src)
             files = (name, *src.files)
-            grid = src if nodata is None else stack.enter_context(with_nodata(src, nodata, name))
-            grid = grid if gsd is None else stack.enter_context(resampled(grid, size_at(src, gsd, name)))
-            scene = _inspect(grid, choose_bands(src, bands, name), scale, name, files)
+            own = src if nodata is None else stack.enter_context(with_nodata(src, nodata, name))
+            seen = own if gsd is None else stack.enter_context(resampled(own, size_at(src, gsd, name)))
+            chosen = choose_bands(src, bands, name)
+            scene = _inspect(seen, chosen, scale, name, files)
+            if seen is not own and (lacks := lacking(own, chosen)) is not None:
+                scene = replace(scene, sparse=at_size(lacks, own.shape, seen.shape))
+            if grid == "scene" and seen is not own:
+                scene = replace(scene, native=_inspect(own, chosen, scale, name, files))
         except CPLE_BaseError as error:
             raise SceneError(f"the georeferencing of {name!r} cannot be understood: {first_line(error)}") from error
         if regions is not None:
-            file = stack.enter_context(open_regions(regions, grid))
+            file = stack.enter_context(open_regions(regions, seen))
             scene = replace(scene, regions=file, files=(*files, *file.files))
-        again = partial(open_scene, path, bands=bands, scale=scale, gsd=gsd, nodata=nodata, regions=regions)
-        yield replace(scene, opening=again)
+        again = partial(open_scene, path, bands=bands, scale=scale, nodata=nodata)
+        native = None if scene.native is None else replace(scene.native, opening=again)
+        yield replace(scene, native=native, opening=partial(again, gsd=gsd, grid=grid, regions=regions))
 
 
 def _inspect(src: Any, bands: tuple[int, int, int], scale: str, name: str, files: tuple[str, ...]) -> Scene:

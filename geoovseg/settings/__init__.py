@@ -236,9 +236,8 @@ class Settings:
     @property
     def view(self) -> dict[str, Any]:
         """How a scene is to be opened."""
-        gsd = self.gsd if self.grid == "working" else None
-        own = {"bands": self.bands, "scale": self.scale, "nodata": self.nodata}
-        return {**own, "gsd": gsd, "regions": self.regions_file}
+        own = {name: getattr(self, name) for name in ("bands", "scale", "gsd", "grid", "nodata")}
+        return {**own, "regions": self.regions_file}
 
     @property
     def brings_pixels(self) -> bool:

@@ -28,18 +28,11 @@ class TileBatch:
     """(B, H, W) true where the scene has data"""
     regions: NDArray[np.int32] | None = None
     """(B, H, W) region ids, for methods that use regions"""
-    native_valid: NDArray[np.bool_] | None = None
-    """(B, h, w) true where the scene has data, in its own pixels, where models see others"""
 
     @cached_property
     def pixels(self) -> NDArray[np.float32]:
         """(B, 3, H, W) RGB in 0..1; CLIP's mean colour where not valid."""
         return as_light(self.stored)
-
-    @property
-    def known(self) -> NDArray[np.bool_]:
-        """(B, h, w) true where the scene has data, in its own pixels."""
-        return self.valid if self.native_valid is None else self.native_valid
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -53,7 +46,6 @@ class TileBatch:
             stored=self.stored[index],
             valid=self.valid[index],
             regions=None if self.regions is None else self.regions[index],
-            native_valid=None if self.native_valid is None else self.native_valid[index],
         )
 
 
@@ -72,13 +64,11 @@ def join(batches: Sequence[TileBatch]) -> TileBatch:
     if len(batches) == 1:
         return batches[0]
     regions = [b.regions for b in batches if b.regions is not None]
-    native_valid = [b.native_valid for b in batches if b.native_valid is not None]
     return TileBatch(
         windows=tuple(w for b in batches for w in b.windows),
         stored=np.concatenate(alike([b.stored for b in batches])),
         valid=np.concatenate([b.valid for b in batches]),
         regions=None if not regions else np.concatenate(regions),
-        native_valid=None if not native_valid else np.concatenate(native_valid),
     )
 
 

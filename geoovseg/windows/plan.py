@@ -53,6 +53,11 @@ class Part:
         return self.row_off + self.height
 
     @property
+    def place(self) -> tuple[Panel, Span]:
+        """Its columns, and its rows."""
+        return self.panel, (self.row_off, self.end)
+
+    @property
     def name(self) -> str:
         """What its files are called."""
         return f"part_{self.row_off:07d}_{self.panel.col_off:07d}"
@@ -61,6 +66,18 @@ class Part:
         """Whether a window is counted here: where it begins."""
         cols = self.panel.col_off <= window.col_off < self.panel.col_off + self.panel.width
         return cols and self.row_off <= window.row_off < self.end
+
+
+def panels_of(width: int, most: int, block: int = BLOCK) -> tuple[Panel, ...]:
+    """Cut columns into ranges of at most so many, whole blocks each (at least one)."""
+    step = max(block, most // block * block)
+    return tuple(Panel(c, min(step, width - c)) for c in range(0, width, step))
+
+
+def parts_of(height: int, panels: Iterable[Panel], block: int = BLOCK) -> tuple[Part, ...]:
+    """All parts of panels, a row of blocks each, panel by panel from the top."""
+    tops = range(0, height, block)
+    return tuple(Part(panel, top, min(block, height - top)) for panel in panels for top in tops)
 
 
 def runs(parts: Iterable[Part]) -> list[tuple[Part, ...]]:
@@ -112,15 +129,6 @@ class TilePlan:
     unit: int = 1
     """what windows begin and end at multiples of; the scene's sides are rounded up to it"""
 
-    def at(self, height: int, width: int) -> TilePlan:
-        """The same windows on a scene of another resolution; the windows begin and end at its pixels."""
-        if (height, width) == (self.height, self.width):
-            return self
-        by = height / self.height, width / self.width
-        tile = max(1, round(self.tile[0] * by[0])), max(1, round(self.tile[1] * by[1]))
-        stride = max(1, min(round(self.stride * min(by)), *tile))
-        return TilePlan(height=height, width=width, tile=tile, stride=stride)
-
     @cached_property
     def row_offs(self) -> tuple[int, ...]:
         """First rows of the window rows."""
@@ -155,11 +163,6 @@ class TilePlan:
         """Of the strip that a panel of `width` columns is blended in: sums, their weights, and where there is data."""
         return min(self.tile[0], self.height) * width * (self.sum_bytes * (channels + 1) + 1)
 
-    def panels(self, max_width: int, block: int = BLOCK) -> tuple[Panel, ...]:
-        """Cut the columns into ranges of at most `max_width`, whole blocks each (at least one)."""
-        step = max(block, max_width // block * block)
-        return tuple(Panel(c, min(step, self.width - c)) for c in range(0, self.width, step))
-
     def columns(self, panel: Panel) -> tuple[int, ...]:
         """First columns of the windows that touch a panel."""
         end = panel.col_off + panel.width
@@ -187,20 +190,48 @@ class TilePlan:
         first, end = part.panel.col_off, part.panel.col_off + part.panel.width
         return rows * sum(first <= col < end for col in self.col_offs)
 
-    def parts(self, panels: Iterable[Panel], block: int = BLOCK) -> tuple[Part, ...]:
-        """All parts, a row of blocks each, panel by panel from the top."""
-        tops = range(0, self.height, block)
-        return tuple(Part(panel, top, min(block, self.height - top)) for panel in panels for top in tops)
-
 
 def _up(length: int, unit: int) -> int:
     return -(-length // unit) * unit
 
 
-def drawn_from(pixels: Span, side: int, count: int, reach: int = 0) -> Span:
-    """The first of `count` cells that some pixels of a line draw from, and the first behind the last."""
-    first, end = ((2 * at + 1 - side) // (2 * side) for at in (pixels[0], pixels[1] - 1))
+def drawn_from(pixels: Span, side: int, count: int, reach: int = 0, each: int = 1) -> Span:
+    """The first of `count` cells that some pixels of a line draw from, and the first behind the last.
+
+    `each` cells are as long as `side` pixels.
+    """
+    first, end = (((2 * at + 1) * each - side) // (2 * side) for at in (pixels[0], pixels[1] - 1))
     return max(0, first - reach), min(count, end + 2 + reach)
+
+
+class Native(NamedTuple):
+    """The scene's own grid, on which outputs are to lie, beside the one that models see, over the same ground."""
+
+    shape: tuple[int, int]
+    """(height, width) of the scene"""
+    seen: tuple[int, int]
+    """and of what models see of it"""
+
+    def around(self, panel: Panel, span: Span) -> tuple[Panel, Span]:
+        """What pixels of a panel's rows draw from, of those that models see, and those that begin there."""
+        (height, width), (rows, columns) = self.shape, self.seen
+        left, right = drawn_from((panel.col_off, panel.col_off + panel.width), width, columns, each=columns)
+        first, end = drawn_from(span, height, rows, each=rows)
+        begun = self.begun_in(Part(panel, span[0], span[1] - span[0]))
+        left, right = min(left, begun.panel.col_off), max(right, begun.panel.col_off + begun.panel.width)
+        return Panel(left, right - left), (min(first, begun.row_off), max(end, begun.end))
+
+    def begin(self, row: int, column: int) -> tuple[int, int]:
+        """The scene's pixel in which one that models see begins."""
+        (height, width), (rows, columns) = self.shape, self.seen
+        return row * height // rows, column * width // columns
+
+    def begun_in(self, part: Part) -> Part:
+        """The pixels that models see whose upper left corners lie in a part."""
+        (height, width), (rows, columns) = self.shape, self.seen
+        first, end = (-(-at * rows // height) for at in (part.row_off, part.end))
+        left, right = (-(-at * columns // width) for at in (part.panel.col_off, part.panel.col_off + part.panel.width))
+        return Part(Panel(left, right - left), first, end - first)
 
 
 def plan_tiles(height: int, width: int, *, tile: int, stride: int, patch: int, aligned: bool = False) -> TilePlan:

@@ -1,0 +1,129 @@
+"""From one grid to another over the same ground: rows of scores of the grid models saw become rows of the scene's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from numpy.typing import NDArray
+from rasterio.windows import Window
+from torch import Tensor
+
+from geoovseg.windows.blend import Rows
+from geoovseg.windows.plan import AT_ONCE, Native, Panel, Span
+
+Mask = Callable[[Window], NDArray[Any]]
+"""Where pixels of a window inside the scene have data (h, w)."""
+
+
+class Between(NamedTuple):
+    """Where pixels of a line lie between the centres of cells, in whole numbers: the same wherever a line begins."""
+
+    lower: Tensor
+    upper: Tensor
+    weight: Tensor
+    """of the upper one"""
+
+
+def between(span: Span, side: int, count: int, device: torch.device | str, each: int = 1) -> Between:
+    """For pixels of a line, the two of `count` cells around them; beyond the outermost centres there is one.
+
+    `each` cells are as long as `side` pixels.
+    """
+    place = (2 * torch.arange(*span, device=device) + 1) * each - side
+    lower = place.div(2 * side, rounding_mode="floor")
+    weight = (place - lower * 2 * side).float() / (2 * side)
+    return Between(lower.clamp(0, count - 1), (lower + 1).clamp(0, count - 1), weight)
+
+
+class Resampled:
+    """Rows of a panel on the scene's grid, interpolated between scores (bilinear) of the grid that models saw.
+
+    Pixels that no window was on do not count. A pixel has data where the scene says so, and the one of those that
+    models saw in which its centre lies has some.
+    """
+
+    def __init__(self, native: Native, panel: Panel, span: Span, mask: Mask, device: torch.device | str) -> None:
+        self._native, self._panel, self._span, self._mask, self._device = native, panel, span, mask, device
+        inner, self._inner = native.around(panel, span)
+        (_, width), (_, wide) = native.seen, native.shape
+        self._across = between((panel.col_off, panel.col_off + panel.width), wide, width, device, each=width)
+        self._left = inner.col_off
+        self._row = span[0]
+        self._last: Rows | None = None
+
+    def add(self, rows: Rows) -> Iterator[Rows]:
+        """Take rows of what models saw, top to bottom without a gap; yield those that can be made."""
+        if rows.scores is not None:
+            yield from self._between(rows)
+            return
+        if self._last is not None:
+            yield from self._between(_empty(self._last, rows.row_off))
+            self._last = None
+        if (end := self._ready(rows.row_off + len(rows.valid))) > self._row:
+            nowhere = rows.valid.new_zeros(1, 1).expand(end - self._row, self._panel.width)
+            yield Rows(self._row, None, nowhere)
+            self._row = end
+
+    def _ready(self, end: int) -> int:
+        """The first row that cannot be made when those above `end` of what models saw are there."""
+        (seen, _), (height, _) = self._native.seen, self._native.shape
+        last = -(-((2 * end - 1) * height - seen) // (2 * seen))
+        return self._span[1] if end >= self._inner[1] else max(self._row, min(self._span[1], last))
+
+    def _between(self, rows: Rows) -> Iterator[Rows]:
+        """Rows down to the last that lies between these and those before."""
+        held = _below(self._last or _empty(rows, rows.row_off - 1), rows)
+        self._last = _row(held, len(held.valid) - 1)
+        assert held.scores is not None
+        step = max(1, AT_ONCE // (len(held.scores) * self._panel.width))
+        end, known = self._ready(rows.row_off + len(rows.valid)), held.scores.any(0)
+        for first in range(self._row, end, step):
+            yield self._made(held, known, (first, min(end, first + step)))
+        self._row = end
+
+    def _made(self, held: Rows, known: Tensor, span: Span) -> Rows:
+        """Rows between those that are held; `known` (h, w) is true where any window was."""
+        (seen, _), (height, _) = self._native.seen, self._native.shape
+        down = between(span, height, seen, self._device, each=seen)
+        down = Between(down.lower - held.row_off, down.upper - held.row_off, down.weight)
+        assert held.scores is not None
+        scores = self._mixed(held.scores, down)
+        if not known[int(down.lower[0]) : int(down.upper[-1]) + 1].all():
+            shares = self._mixed(known.to(scores.dtype), down)
+            scores = scores / torch.where(shares > 0, shares, 1)
+        window = Window(self._panel.col_off, span[0], self._panel.width, span[1] - span[0])
+        own = torch.from_numpy(self._mask(window)).to(self._device)
+        return Rows(span[0], scores, own & self._nearest(held, down))
+
+    def _mixed(self, values: Tensor, down: Between) -> Tensor:
+        """Values (..., h, w) between rows and columns; of equal ones exactly these."""
+        rows = torch.lerp(values[..., down.lower, :], values[..., down.upper, :], down.weight[:, None])
+        lower, upper = (side - self._left for side in self._across[:2])
+        return torch.lerp(rows[..., lower], rows[..., upper], self._across.weight)
+
+    def _nearest(self, held: Rows, down: Between) -> Tensor:
+        """Where what models saw had data (h, w): of the two beside a pixel, the one in which its centre lies."""
+        row = torch.where(down.weight < 0.5, down.lower, down.upper)
+        column = torch.where(self._across.weight < 0.5, self._across.lower, self._across.upper) - self._left
+        return held.valid[row][:, column]
+
+
+def _empty(like: Rows, row_off: int) -> Rows:
+    """A row that no window was on."""
+    assert like.scores is not None
+    return Rows(row_off, torch.zeros_like(like.scores[:, :1]), torch.zeros_like(like.valid[:1]))
+
+
+def _below(above: Rows, rows: Rows) -> Rows:
+    """Rows and those right above them."""
+    assert above.scores is not None
+    assert rows.scores is not None
+    return Rows(above.row_off, torch.cat([above.scores, rows.scores], 1), torch.cat([above.valid, rows.valid]))
+
+
+def _row(rows: Rows, number: int) -> Rows:
+    """One of some rows."""
+    assert rows.scores is not None
+    return Rows(rows.row_off + number, rows.scores[:, number : number + 1], rows.valid[number : number + 1])
