@@ -73,15 +73,9 @@ def small(write_raster: Write) -> str:
 
 @pytest.mark.parametrize("method", GIVES)
 def test_features_asked_again_give_the_labels_of_the_scene(small: str, tmp_path: Path, method: str) -> None:
-    own = {"proxyclip": {"vfm": "demo"}, "resegclip": {"regions": "felzenszwalb"}}.get(method, {})
+    needed = {"vfm": {"vfm": "demo"}, "regions": {"regions": "felzenszwalb"}}
+    own = {name: value for need in METHODS[method].needs for name, value in needed.get(need, {}).items()}
     _both(small, tmp_path, {"method": method, **own}, ASKED)
-
-
-def test_corrclip_gives_features_where_its_regions_do_not_vote(small: str, tmp_path: Path) -> None:
-    own = {"method": "corrclip", "vfm": "demo", "regions": "felzenszwalb"}
-    _both(small, tmp_path, {**own, "settings": {"correct": False}}, ASKED)
-    with pytest.raises(UsageError, match="as it is set, gives scores"):
-        encode(small, output=tmp_path / "y.zarr", **own, **GIVEN)
 
 
 SCENES: dict[str, dict[str, Any]] = {

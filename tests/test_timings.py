@@ -208,7 +208,7 @@ def test_what_was_packaged_is_what_the_method_asks_for(name: str, write_raster: 
     assert packaged is not None
     assert packaged.needs == layout.needs
     assert packaged.needs.memory == machine.memory()
-    assert {tile: taken.method for tile, taken in packaged.tiles.items()} == {layout.tile: layout.tile_bytes}
+    assert {tile: taken.method for tile, taken in packaged.tiles.items()} == {layout.plan.tile: layout.tile_bytes}
     assert all(100 < taken.process_mb < 3000 for taken in packaged.tiles.values())
 
 

@@ -41,6 +41,8 @@ class Asked:
     """whether only the best class matters, not how sure it is"""
     read: Read | None = None
     """reads the scene, where scores are to follow its colours"""
+    voting: bool = False
+    """whether regions of pixels are to vote"""
 
     @property
     def reach(self) -> int:

@@ -1,7 +1,8 @@
 """Features on disk: a Zarr store (version 3) that is whole or not there, and says what it was made of.
 
-`features` (rows, columns, D) float16 has one vector a cell, `valid` (height, width) is 1 where the scene has data; `x`,
-`y` and `spatial_ref` are as CF wants them, so that xarray with rioxarray knows the place. Chunks carry a checksum.
+`features` (rows, columns, D) float16 has one vector a cell, `valid` (height, width) is 1 where the scene has data, and
+`regions` (height, width) int32 has ids where regions may vote when words are asked. `x`, `y` and `spatial_ref` are as
+CF wants them, so that xarray with rioxarray knows the place. Chunks carry a checksum.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from geoovseg.network import is_remote
 from geoovseg.rasters.objects import below, read
 from geoovseg.windows.plan import Panel, Span
 
-FEATURES, VALID, ABOUT = "features", "valid", "geoovseg"
+FEATURES, VALID, REGIONS, ABOUT = "features", "valid", "regions", "geoovseg"
 SIDE = 64
 """Cells on a side of a chunk of features."""
 VALID_SIDE = 512
 """Pixels on a side of a chunk of the mask."""
 VERSION = 1
 """Of the form of a store."""
-MISSING = 255
-"""What a missing chunk of the mask reads as; one of features reads as NaN, which no feature is."""
+MISSING: dict[str, Any] = {FEATURES: np.nan, VALID: 255, REGIONS: -1}
+"""What a missing chunk reads as, which nothing that is there does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ class About:
     """that could not be read, and were skipped"""
     record: Mapping[str, Any]
     """the run record of the encoding, without words"""
+    regions: bool = False
+    """whether it keeps regions"""
     source: str | None = None
     """the scene, as seen from the folder of the store"""
     source_scale: str = "auto"
@@ -101,6 +104,8 @@ def create(folder: Path, about: About) -> Any:
     root = zarr.create_group(folder)
     _array(root, FEATURES, (about.rows, about.columns, about.depth), "float16", SIDE)
     _array(root, VALID, (about.height, about.width), "uint8", VALID_SIDE)
+    if about.regions:
+        _array(root, REGIONS, (about.height, about.width), "int32", VALID_SIDE)
     for name, at, step, count in (("x", 2, 0, about.width), ("y", 5, 4, about.height)):
         centres = about.transform[at] + about.transform[step] * (np.arange(count, dtype=np.float64) + 0.5)
         _coordinate(root, name, centres)
@@ -119,7 +124,7 @@ def _array(root: Any, name: str, shape: tuple[int, ...], kind: str, side: int) -
         dtype=kind,
         chunks=(side, side, *shape[2:]),
         compressors=packing,
-        fill_value=np.nan if name == FEATURES else MISSING,
+        fill_value=MISSING[name],
         dimension_names=dims,
         attributes={"grid_mapping": "spatial_ref"},
         config={"write_empty_chunks": True},
@@ -182,18 +187,21 @@ class FeatureStore:
         try:
             root: Any = zarr.open_group(_readable(self.path), mode="r")
             self._features, self._valid = root[FEATURES], root[VALID]
+            self._regions = root[REGIONS] if self.about.regions else None
         except Exception as error:  # zarr's, of many kinds
             raise SceneError(f"{self.path} cannot be opened as features: {first_line(error)}") from error
-        self._last: tuple[tuple[int, Panel], NDArray[np.bool_]] | None = None
+        self._last: dict[str, tuple[tuple[int, Panel], NDArray[Any]]] = {}
         said = self.about
-        shapes = ((said.rows, said.columns, said.depth), (said.height, said.width))
-        if (self._features.shape, self._valid.shape) != shapes or self._features.dtype != np.float16:
+        known = [self._features, self._valid, *([] if self._regions is None else [self._regions])]
+        shapes = [(said.rows, said.columns, said.depth), *[(said.height, said.width)] * (len(known) - 1)]
+        if [each.shape for each in known] != shapes or self._features.dtype != np.float16:
             raise SceneError(f"{self.path} is damaged: its arrays are not as it says; encode the scene anew")
 
     @property
     def files(self) -> tuple[str, ...]:
         """What tells whether it is still the one it was."""
-        return tuple(f"{self.path}/{name}" for name in ("zarr.json", f"{FEATURES}/zarr.json", f"{VALID}/zarr.json"))
+        arrays = (FEATURES, VALID, *([REGIONS] if self.about.regions else []))
+        return (f"{self.path}/zarr.json", *(f"{self.path}/{name}/zarr.json" for name in arrays))
 
     def rows(self, span: Span, panel: Panel) -> Iterator[tuple[int, NDArray[np.float16]]]:
         """Features (n, columns, D) of rows of cells of a panel, a row of chunks at a time, each with its first row."""
@@ -215,25 +223,34 @@ class FeatureStore:
 
     def valid(self, rows: Span, panel: Panel) -> NDArray[np.bool_]:
         """Where the scene has data (n, columns), of rows of pixels of a panel. Raises SceneError."""
+        return self._of_pixels(VALID, self._valid, rows, panel).astype(bool)
+
+    def regions(self, rows: Span, panel: Panel) -> NDArray[np.int32] | None:
+        """The regions of rows of pixels of a panel (n, columns), 0 for none, if any are kept. Raises SceneError."""
+        return None if self._regions is None else self._of_pixels(REGIONS, self._regions, rows, panel)
+
+    def _of_pixels(self, name: str, array: Any, rows: Span, panel: Panel) -> NDArray[Any]:
+        """What is kept of rows of pixels of a panel (n, columns)."""
         bands = []
         for top in range(rows[0] // VALID_SIDE * VALID_SIDE, rows[1], VALID_SIDE):
-            bands.append(self._band(top, panel)[max(0, rows[0] - top) : rows[1] - top])
+            bands.append(self._band(name, array, top, panel)[max(0, rows[0] - top) : rows[1] - top])
         return np.concatenate(bands)
 
-    def _band(self, top: int, panel: Panel) -> NDArray[np.bool_]:
-        """A row of chunks of the mask; the last one is kept, as its rows are asked for a few at a time."""
-        last = self._last
+    def _band(self, name: str, array: Any, top: int, panel: Panel) -> NDArray[Any]:
+        """A row of chunks of an array; the last one is kept, as its rows are asked for a few at a time."""
+        last = self._last.get(name)
         if last is None or last[0] != (top, panel):
             end = min(top + VALID_SIDE, self.about.height)
-            band = np.concatenate([self._mask(top, end, *cut) for cut in _cuts(panel, VALID_SIDE)], axis=1)
-            self._last = last = ((top, panel), band)
+            cuts = [self._cut(name, array, top, end, *cut) for cut in _cuts(panel, VALID_SIDE)]
+            self._last[name] = last = ((top, panel), np.concatenate(cuts, axis=1))
         return last[1]
 
-    def _mask(self, first: int, end: int, left: int, right: int) -> NDArray[np.bool_]:
-        found = self._read(self._valid, VALID, VALID_SIDE, slice(first, end), slice(left, right))
-        if (found > 1).any():
-            raise self._lost(VALID, VALID_SIDE, first, left, "it is not there, or holds what is no mask")
-        return np.asarray(found, bool)
+    def _cut(self, name: str, array: Any, first: int, end: int, left: int, right: int) -> NDArray[Any]:
+        found = self._read(array, name, VALID_SIDE, slice(first, end), slice(left, right))
+        if (found < 0).any() if name == REGIONS else (found > 1).any():
+            what = "mask" if name == VALID else "region"
+            raise self._lost(name, VALID_SIDE, first, left, f"it is not there, or holds what is no {what}")
+        return found
 
     def _read(self, array: Any, name: str, side: int, rows: slice, columns: slice) -> NDArray[Any]:
         try:

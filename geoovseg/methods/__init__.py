@@ -6,7 +6,7 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 from geoovseg import numerals
 from geoovseg.errors import MethodError, did_you_mean
@@ -16,6 +16,8 @@ from geoovseg.methods.fields import Field, Value
 from geoovseg.methods.fields import MethodCard as MethodCard
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rasterio.windows import Window
     from torch import Tensor
 
@@ -122,11 +124,25 @@ class Method(Protocol):
         """Of methods with cells: vectors (B, D, h, w), finite float32, whose products with words are the scores."""
 
 
+@runtime_checkable
+class Voting(Protocol):
+    """A method with regions that may vote when its features are asked."""
+
+    def region_ids(self, batch: TileBatch) -> NDArray[np.int32]:
+        """The regions of tiles (B, H, W), 0 for none, that `vectors` then takes from the batch."""
+
+
 def card(name: str) -> MethodCard:
     """The card of a method. Raises MethodError with the list of names."""
     if name not in METHODS:
         raise MethodError(f"no method named {name!r}{did_you_mean(name, METHODS)}; choose from {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def vote(name: str, settings: Mapping[str, str | Value]) -> bool:
+    """Whether regions are to vote when features of a method are asked. Raises MethodError."""
+    field = card(name).votes
+    return field is not None and bool(read_settings(name, settings)[field])
 
 
 def read_settings(name: str, settings: Mapping[str, str | Value]) -> dict[str, Value]:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -153,7 +155,7 @@ class CorrClipBlocks(BlockMethod):
 
     @property
     def unit(self) -> Literal["cosine", "probability"]:
-        """Shares at pixels; of a run that only blends features, cosines."""
+        """Cosines, of which regions may be shares in the end; shares at pixels where windows are not of whole cells."""
         return "cosine" if self.cell else "probability"
 
     @property
@@ -163,9 +165,9 @@ class CorrClipBlocks(BlockMethod):
 
     @property
     def cell(self) -> int:  # type: ignore[override]
-        """The vision model's patch; 0 where the regions vote, and where windows do not lie on whole ones."""
+        """The vision model's patch; 0 where windows do not lie on whole ones."""
         side = int(self.encoder.vfm.patch)
-        return 0 if self.correct or self.blocks.stride % side or self.blocks.window % side else side
+        return 0 if self.blocks.stride % side or self.blocks.window % side else side
 
     @property
     def depth(self) -> int:  # type: ignore[override]
@@ -215,7 +217,12 @@ class CorrClipBlocks(BlockMethod):
     @torch.inference_mode()
     def vectors(self, batch: TileBatch) -> Tensor:
         """Means over windows of unit features (B, D, h, w), on the vision model's grid."""
-        return self.blocks.mean(batch, self.unit_features, region_maps(self.regions, batch, self.sets)).values
+        regions = self.regions if batch.regions is None else given
+        return self.blocks.mean(batch, self.unit_features, region_maps(regions, batch, self.sets)).values
+
+    def region_ids(self, batch: TileBatch) -> NDArray[np.int32]:
+        """The regions of blocks (B, H, W), 0 for none."""
+        return region_maps(self.regions, batch, self.sets)[:, 0]
 
     def unit_features(self, pixels: Tensor, ids: Tensor) -> Tensor:
         """Unit features (b, D, h, w) of windows with their regions."""

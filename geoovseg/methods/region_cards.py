@@ -127,7 +127,9 @@ REGION_METHODS: dict[str, MethodCard] = {
         paper="Zhang et al. 2024, CorrCLIP: Reconstructing Patch Correlations in CLIP for Open-Vocabulary Semantic "
         "Segmentation",
         about="Patches attend within regions, weighted by how similar a vision model finds them.",
-        unit="probability",
+        unit="cosine",
+        gives="features",
+        votes="correct",
         published={**AS_PAPERS, "tile": 336, "stride": 112},
         needs=("clip", "vfm", "regions"),
         vfm="dino_vitb8",

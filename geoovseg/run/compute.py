@@ -16,6 +16,7 @@ from geoovseg.errors import SceneError
 from geoovseg.features.ask import CellRows
 from geoovseg.features.cells import FeatureBlend
 from geoovseg.features.pixels import Asked
+from geoovseg.features.votes import Votes
 from geoovseg.labels.parts import FinishedPart
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.write import (
@@ -29,8 +30,9 @@ from geoovseg.labels.write import (
     nothing,
 )
 from geoovseg.run.job import Job, Step
+from geoovseg.run.looks import picture_of, resampled
 from geoovseg.run.predictor import Predictor
-from geoovseg.run.stored import StoredScene, picture_of, plan_of, resampled
+from geoovseg.run.stored import StoredScene, plan_of
 from geoovseg.scene.reader import read_ahead
 from geoovseg.scene.scene import Scene
 from geoovseg.trace import stretch, until_each
@@ -58,10 +60,10 @@ def finished_parts(context: Context, parts: Sequence[Part]) -> Iterator[Step]:
     panel, span = parts[0].panel, (parts[0].row_off, parts[-1].end)
     tally, settings = Tally(context, panel), context.job.settings
     more = [end for end, asked in ((CONFIDENCE, settings.confidence), (SCORES, settings.scores)) if asked is not None]
-    best = not more and settings.threshold is None
+    best, every = not more and settings.threshold is None, settings.scores is not None
     builder = PartsBuilder(context.profile, *more, describe=tally.summary)
     try:
-        for seen, rows in finished_rows(context, panel, span, tally, best=best):
+        for seen, rows in finished_rows(context, panel, span, tally, best=best, every=every):
             done: list[FinishedPart] = []
             if rows is not None:
                 with stretch("decide"):
@@ -74,41 +76,67 @@ def finished_parts(context: Context, parts: Sequence[Part]) -> Iterator[Step]:
 
 
 def finished_rows(
-    context: Context, panel: Panel, span: Span, tally: Tally | None = None, *, best: bool = False
+    context: Context, panel: Panel, span: Span, tally: Tally | None = None, *, best: bool = False, every: bool = True
 ) -> Iterator[tuple[int, Rows | None]]:
     """Rows of a panel that no later window touches, as they become final, and None after every batch.
 
-    With each goes the number of windows seen so far. With `best`, no more than the best class is needed of them.
+    With each goes the number of windows seen so far. With `best`, no more than the best class is needed of them; unless
+    `every`, no more than that and its share of those whose regions vote.
     """
     scene, job, device = context.scene, context.job, context.predictor.device
     with picture_of(scene, job) as read, resampled(scene, job, panel, span, device) as native:
-        asked = Asked(context.predictor.words, best and native is None, read)
-        inner = job.layout.inner(panel, span)
+        best, every = best and native is None, every or native is not None
+        asked = Asked(context.predictor.words, best, read, job.layout.votes)
+        around = job.layout.around(panel, span)
         if isinstance(scene, StoredScene):
-            found: Iterator[tuple[int, Rows | None]] = ((0, rows) for rows in stored_rows(scene, asked, *inner))
+            found: Iterator[tuple[int, Rows | None]] = ((0, rows) for rows in stored_rows(scene, asked, *around))
         else:
             tally = tally or Tally(context, panel)
             batches = read_batches(context, job.layout.windows_of(panel, span), tally)
-            found = _seen_rows(batches, *_blend(context, *inner, asked), tally)
+            found = _seen_rows(batches, *_blend(context, *around, asked), tally)
+        votes = _votes(context, panel, span, best=best, every=every) if job.layout.votes else None
+        steps = [(name, step.add) for name, step in (("vote", votes), ("resample", native)) if step is not None]
         for seen, rows in found:
-            if rows is None or native is None:
-                yield seen, rows
+            if rows is None:
+                yield seen, None
             else:
-                yield from ((seen, own) for own in until_each("resample", native.add(rows)))
+                yield from ((seen, own) for own in _through(rows, steps))
+
+
+def _through(rows: Rows, steps: Sequence[tuple[str, Callable[[Rows], Iterator[Rows]]]]) -> Iterator[Rows]:
+    """What some steps, one after the other, make of rows."""
+    if not steps:
+        yield rows
+        return
+    for found in until_each(steps[0][0], steps[0][1](rows)):
+        yield from _through(found, steps[1:])
+
+
+def _votes(context: Context, panel: Panel, span: Span, *, best: bool, every: bool) -> Votes:
+    """The vote of regions on the grid that models see."""
+    layout, predictor = context.job.layout, context.predictor
+    return Votes(
+        layout.plan, *layout.inner(panel, span), predictor.channels, predictor.shares, best=best, every=every,
+        device=predictor.device,
+    )  # fmt: skip
 
 
 def _seen_rows(
     batches: Iterable[TileBatch], blend: Blend, see: Callable[[TileBatch], Tensor], tally: Tally
 ) -> Iterator[tuple[int, Rows | None]]:
     """The rows of a scene that a model sees."""
-    seen = 0
+    seen, predictor, votes = 0, tally.context.predictor, tally.context.job.layout.votes
     for batch in batches:
-        valid = torch.from_numpy(batch.valid).to(tally.context.predictor.device)
+        valid = torch.from_numpy(batch.valid).to(predictor.device)
         with stretch("model"):
+            batch = predictor.with_regions(batch) if votes else batch
             found = see(batch)
+        own = torch.from_numpy(batch.regions).to(predictor.device) if votes and batch.regions is not None else None
         seen += len(batch)
         for n, window in enumerate(batch.windows):
-            for rows in until_each("blend", blend.add([window], found[n : n + 1], valid[n : n + 1])):
+            here = slice(n, n + 1)
+            regions = None if own is None else own[here]
+            for rows in until_each("blend", blend.add([window], found[here], valid[here], regions)):
                 yield seen, rows
             tally.add([window])
         yield seen, None
@@ -139,8 +167,10 @@ def stored_rows(scene: StoredScene, asked: Asked, panel: Panel, span: Span) -> I
     for first, vectors in until_each("read", store.rows(cells.span, cells.panel)):
         features = torch.from_numpy(vectors).to(device).permute(2, 0, 1)
         for rows in until_each("pixels", pixels.add(CellRows(first, len(vectors), features))):
-            valid = store.valid((rows.row_off, rows.row_off + rows.count), panel)
-            yield Rows(rows.row_off, rows.scores, torch.from_numpy(valid).to(device), rows.best)
+            here = (rows.row_off, rows.row_off + rows.count)
+            valid, ids = store.valid(here, panel), store.regions(here, panel) if asked.voting else None
+            regions = None if ids is None else torch.from_numpy(ids).to(device)
+            yield Rows(rows.row_off, rows.scores, torch.from_numpy(valid).to(device), rows.best, regions)
 
 
 def decided(context: Context, rows: Rows, col_off: int, *more: str) -> Layers:
@@ -155,8 +185,7 @@ def decided(context: Context, rows: Rows, col_off: int, *more: str) -> Layers:
     kind = torch.uint8 if profile.dtype == "uint8" else torch.int32
     found = {LABELS: codes.to(kind).cpu().numpy().astype(profile.dtype, copy=False)}
     if more:
-        assert rows.scores is not None  # only codes can do without
-        shares = context.predictor.shares(rows.scores)
+        shares = context.predictor.shares_of(rows)
         for end in more:
             small = (shares if end == SCORES else shares.amax(0)).mul(CONFIDENCE_STEPS).round_()
             found[end] = torch.where(valid, small, CONFIDENCE_NODATA).to(torch.uint8).cpu().numpy()

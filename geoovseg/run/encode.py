@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 from geoovseg.features.ask import CellRows
-from geoovseg.features.cells import CellBlend, ValidRows
+from geoovseg.features.cells import CellBlend, PixelStrip, of_core
 from geoovseg.features.pixels import PixelRows
 from geoovseg.features.store import SIDE, chunks
 from geoovseg.labels.parts import FinishedPart
 from geoovseg.run.compute import Context, Tally, read_batches
-from geoovseg.run.feature_parts import MASK, about_of_job, end_of, in_pixels, pixels_of
+from geoovseg.run.feature_parts import MASK, REGIONS, about_of_job, end_of, in_pixels, pixels_of
 from geoovseg.run.job import Step
 from geoovseg.trace import stretch, until_each
 from geoovseg.windows.plan import Cells, Part
@@ -27,11 +29,13 @@ def encoded_parts(context: Context, parts: Sequence[Part]) -> Iterator[Step]:
     around = in_pixels(cells.panel, side, plan.width)
     tally = Tally(context, around, SIDE * side)
     blend = CellBlend(plan, cells, job.layout.needs.depth, predictor.device)
-    build = _Parts(context, parts, ValidRows(plan, cells, around, predictor.device), tally)
+    strip = partial(PixelStrip, plan, cells, around)
+    build = _Parts(context, parts, strip(predictor.device), strip("cpu", kind=torch.int32), tally)
     seen = 0
     for batch in read_batches(context, plan.windows(*cells.pixels), tally):
         valid = torch.from_numpy(batch.valid).to(predictor.device)
         with stretch("model"):
+            batch = predictor.with_regions(batch) if job.layout.needs.regions else batch
             found = predictor.vectors(batch)
         seen += len(batch)
         done: list[FinishedPart] = []
@@ -40,6 +44,8 @@ def encoded_parts(context: Context, parts: Sequence[Part]) -> Iterator[Step]:
                 with stretch("write"):
                     done += build.add(rows)
             build.valid.add(window, valid[n])
+            if job.layout.needs.regions and batch.regions is not None:
+                build.regions.add(*of_core(plan, window, torch.from_numpy(batch.regions[n])))
             tally.add([window])
         yield Step(seen, tuple(done), together=predictor.in_flight.count)
     for rows in blend.finish():
@@ -49,8 +55,10 @@ def encoded_parts(context: Context, parts: Sequence[Part]) -> Iterator[Step]:
 class _Parts:
     """Takes rows of cells, top to bottom, and gives every part as it fills."""
 
-    def __init__(self, context: Context, parts: Sequence[Part], valid: ValidRows, tally: Tally) -> None:
-        self.valid = valid
+    def __init__(
+        self, context: Context, parts: Sequence[Part], valid: PixelStrip, regions: PixelStrip, tally: Tally
+    ) -> None:
+        self.valid, self.regions = valid, regions
         self._tally = tally
         self._about = about_of_job(context.scene, context.job)
         self._waiting = iter(parts)
@@ -63,7 +71,8 @@ class _Parts:
             part, self._pixels = self._part, pixels_of(self._part, self._about)
             widths = [min(SIDE, part.panel.width - left) for left in range(0, part.panel.width, SIDE)]
             self._columns = [np.zeros((part.height, width, self._about.depth), np.float16) for width in widths]
-            self._mask = np.zeros((self._pixels.height, self._pixels.panel.width), bool)
+            shape = self._pixels.height, self._pixels.panel.width
+            self._mask, self._ids = np.zeros(shape, bool), np.zeros(shape if self._about.regions else (0, 0), np.int32)
 
     def add(self, rows: CellRows) -> list[FinishedPart]:
         """Take rows; returns the parts that they completed."""
@@ -90,9 +99,13 @@ class _Parts:
         if end > top:
             rows = PixelRows(self._pixels.row_off + top, end - top, features)
             self._mask[top:end] = self.valid.take(rows).cpu().numpy()
+            if self._about.regions:
+                self._ids[top:end] = self.regions.take(rows).cpu().numpy()
 
     def _finished(self, part: Part) -> FinishedPart:
         pieces = chunks(self._about, part.row_off, part.panel.col_off, self._columns)
         files = {end_of(name): content for name, content in pieces}
         files[MASK] = np.packbits(self._mask).tobytes()
+        if self._about.regions:
+            files[REGIONS] = zlib.compress(self._ids.tobytes(), 1)
         return FinishedPart(part, files, {"counts": {}, **self._tally.summary(self._pixels)})

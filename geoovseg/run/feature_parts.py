@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from geoovseg.windows.plan import Panel, Part
 
 MASK = "_valid.bits"
 """End of the name of a part's mask, a bit a pixel."""
+REGIONS = "_regions.z"
+"""End of the name of a part's regions, packed whole numbers."""
 
 
 def end_of(chunk: str) -> str:
@@ -52,6 +55,7 @@ def about_of_job(scene: Scene, job: Job, store: Path | None = None) -> About:
         scale=job.facts.scale,
         is_demo=scene.is_demo,
         failed_windows=0,
+        regions=job.layout.needs.regions,
         record=record,
         source=source,
         source_scale=job.settings.scale,
@@ -67,6 +71,15 @@ def pixels_of(part: Part, said: About) -> Part:
     """The pixels of a scene that a part of cells covers; cells may go beyond its end."""
     first, end = (min(at * said.cell, said.height) for at in (part.row_off, part.end))
     return Part(in_pixels(part.panel, said.cell, said.width), first, end - first)
+
+
+def regions_of(pixels: Part, content: bytes) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """The regions (height, width) of a part in pixels by its file. Raises ValueError for what is none."""
+    try:
+        found = np.frombuffer(zlib.decompress(content), np.int32)
+    except zlib.error as error:
+        raise ValueError(f"regions of a part: {error}") from error
+    return found.reshape(pixels.height, pixels.panel.width)
 
 
 def mask_of(pixels: Part, content: bytes) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -5,27 +5,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geoovseg.errors import OutputError, SceneError, UsageError, in_short
 from geoovseg.features.store import FEATURES as ARRAY
+from geoovseg.features.store import REGIONS as IDS
 from geoovseg.features.store import SIDE, VALID, VALID_SIDE, About, about_of, create, finish
 from geoovseg.files import BESIDE, STORE, StrPath, bench, is_store, placed
 from geoovseg.labels.names import Outputs, writing
 from geoovseg.labels.parts import PartStore
 from geoovseg.labels.profile import LabelProfile
 from geoovseg.labels.scene_names import FEATURES, place_of
-from geoovseg.run.feature_parts import MASK, chunk_of, mask_of, pixels_of
+from geoovseg.run.feature_parts import MASK, REGIONS, chunk_of, mask_of, pixels_of, regions_of
 from geoovseg.run.finished import chosen
 from geoovseg.run.state import Run, as_written, merging, outputs_of
 from geoovseg.settings import Settings
-from geoovseg.windows.plan import parts_of
+from geoovseg.windows.plan import Part, parts_of
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,9 @@ class FeatureRun(Run):
             folder = work / target.name
             root = create(folder, said)
             self._place_chunks(folder)
-            self._write_mask(root[VALID], said)
+            self._write(root[VALID], said, MASK, mask_of)
+            if said.regions:
+                self._write(root[IDS], said, REGIONS, regions_of)
             finish(root, folder, said)
             if target.exists():
                 target.rename(work / "old")
@@ -123,7 +127,7 @@ class FeatureRun(Run):
         """Give the chunks of all parts a second name in the store; where links cannot be, copy them."""
         for part in self.parts:
             for end in self.store.summary(part)["sha256"]:
-                if end == MASK:
+                if end in (MASK, REGIONS):
                     continue
                 place = folder / chunk_of(end)
                 if not place.resolve().is_relative_to((folder / ARRAY).resolve()):
@@ -134,18 +138,18 @@ class FeatureRun(Run):
                 except OSError:
                     shutil.copyfile(self.store.raster(part, end), place)
 
-    def _write_mask(self, array: Any, said: About) -> None:
-        """Write where the scene has data, a row of chunks at a time."""
+    def _write(self, array: Any, said: About, name: str, read: Callable[[Part, bytes], NDArray[Any]]) -> None:
+        """Write what parts know of pixels, a row of chunks at a time."""
         for top in range(0, said.height, VALID_SIDE):
             end = min(top + VALID_SIDE, said.height)
-            band = np.zeros((end - top, said.width), np.uint8)
+            band = np.zeros((end - top, said.width), array.dtype)
             for part in self.parts:
                 here = pixels_of(part, said)
                 if here.row_off < end and here.end > top:
-                    mask = mask_of(here, self.store.raster(part, MASK).read_bytes())
+                    known = read(here, self.store.raster(part, name).read_bytes())
                     first, last = max(here.row_off, top), min(here.end, end)
                     columns = slice(here.panel.col_off, here.panel.col_off + here.panel.width)
-                    band[first - top : last - top, columns] = mask[first - here.row_off : last - here.row_off]
+                    band[first - top : last - top, columns] = known[first - here.row_off : last - here.row_off]
             array[top:end] = band
 
 

@@ -8,12 +8,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 from affine import Affine
 from rasterio.windows import Window
 
 from geoovseg.errors import GeoOVSegWarning, UsageError
+from geoovseg.methods import vote
 from geoovseg.models.cards import DEMO, model_card, warn_unknown
 from geoovseg.scene.area import Area, read_area
 from geoovseg.scene.scene import Scene
@@ -47,6 +49,8 @@ class Needs:
     """numbers of such a vector"""
     reach: int
     """cells beyond those around a pixel that it depends on, where scores follow colours"""
+    regions: bool = False
+    """whether regions are found that may vote for the classes of pixels"""
 
 
 class TileBytes(NamedTuple):
@@ -78,6 +82,8 @@ class Layout:
     """the grid of the outputs, where models see another one"""
     seen: Affine | None = None
     """from pixels that models see to the ground, where that is not the outputs' grid"""
+    votes: bool = False
+    """whether regions vote for the classes of pixels"""
 
     @property
     def micro_batch(self) -> int:
@@ -94,7 +100,7 @@ class Layout:
         """Memory for the blend and what is made of it, in MB; the model and the libraries come on top."""
         widest = max(self.panels, key=lambda panel: panel.width)
         own = 0 if self.native is None else 4 * 4 * max(AT_ONCE, self.load.channels * widest.width)
-        return (self.load.nbytes(self.inner(widest, None)[0].width) + own) / 1e6
+        return (self.load.nbytes(self.around(widest, None)[0].width) + own) / 1e6
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -111,6 +117,11 @@ class Layout:
         span = span or (0, self.shape[0])
         return (panel, span) if self.native is None else self.native.around(panel, span)
 
+    def around(self, panel: Panel, span: Span | None) -> tuple[Panel, Span]:
+        """The same, with all pixels of the regions that vote for them."""
+        panel, span = self.inner(panel, span)
+        return self.plan.whole_cores(panel, span) if self.votes else (panel, span)
+
     def begun_in(self, part: Part) -> Part:
         """The pixels that models see which begin in a part."""
         return part if self.native is None else self.native.begun_in(part)
@@ -125,8 +136,38 @@ class Layout:
         windows = self.plan.windows(*self._reach(panel, span))
         if self.area is None:
             return windows
-        margin = self.cell * (1 + self.needs.reach) + (self.native is not None)
-        return replace(self.area, transform=self.seen or self.area.transform).touched(windows, margin)
+        if self.votes:
+            return (window for window in windows if self._voters & set(self._cores(window)))
+        return self._area.touched(windows, self.cell * (1 + self.needs.reach) + self._beside)
+
+    @property
+    def _area(self) -> Area:
+        """The area on the grid that models see."""
+        assert self.area is not None
+        return replace(self.area, transform=self.seen or self.area.transform)
+
+    @property
+    def _beside(self) -> int:
+        """Pixels that models see beside those in which a pixel of the outputs lies, that it is made of too."""
+        return 0 if self.native is None else 1
+
+    @cached_property
+    def _voters(self) -> set[tuple[int, int]]:
+        """First pixels of the cores that hold a pixel of the area."""
+        every = map(self.plan.core, self.plan.windows(Panel(0, self.plan.width)))
+        return {(core.row_off, core.col_off) for core in self._area.touched(every, self._beside)}
+
+    def _cores(self, window: Window) -> Iterator[tuple[int, int]]:
+        """First pixels of the cores with a pixel that draws from a window."""
+        spans = (
+            (window.row_off, window.height, self.plan.row_edges),
+            (window.col_off, window.width, self.plan.col_edges),
+        )
+        rows, columns = (
+            [first for first, end in pairwise(edges) if first < at + size + self.cell and end > at - self.cell]
+            for at, size, edges in spans
+        )
+        return product(rows, columns)
 
     def count(self, panel: Panel, span: Span | None = None) -> int:
         """Number of `windows_of` a panel, or a span of its rows."""
@@ -136,7 +177,7 @@ class Layout:
 
     def _reach(self, panel: Panel, span: Span | None) -> tuple[Panel, Span]:
         """The panel and rows with what their pixels draw from besides."""
-        panel, span = self.inner(panel, span)
+        panel, span = self.around(panel, span)
         return self.plan.cells(self.cell, panel, span, self.needs.reach).pixels if self.cell else (panel, span)
 
 
@@ -173,6 +214,11 @@ def cell_of(settings: Settings, needs: Needs) -> int:
     return needs.cell if settings.upsampled_by in UPSAMPLERS else 0
 
 
+def votes_of(settings: Settings, needs: Needs) -> bool:
+    """Whether regions vote for the classes of pixels."""
+    return needs.regions and vote(settings.method, settings.settings)
+
+
 def reach_of(settings: Settings) -> int:
     """Cells beyond those around a pixel that it depends on."""
     return REACH if settings.upsampled_by == "guided" else 0
@@ -192,6 +238,7 @@ def lay_out(
     method, cell = TileBytes(*tile_bytes(plan.tile)), cell_of(settings, needs)
     at_once = queries if needs.by_word else channels
     scored = channels if settings.scores else 0
+    votes = bool(cell) and votes_of(settings, needs)
     load = Load(
         plan,
         channels,
@@ -202,9 +249,11 @@ def lay_out(
         needs.depth,
         needs.reach,
         scored,
+        needs.regions,
+        votes,
     )
     return Layout(
-        needs=needs, plan=plan, load=load, tile_bytes=method, area=area, cell=cell,
+        needs=needs, plan=plan, load=load, tile_bytes=method, area=area, cell=cell, votes=votes,
         **on_the_grid(scene, load.panel_width(needs.memory, settings.max_memory)),
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from geoovseg.errors import UsageError
 from geoovseg.features.ask import Words
-from geoovseg.methods import Method, card, load_method, upsampled
+from geoovseg.methods import Method, Voting, card, load_method, upsampled
 from geoovseg.methods.blocks import Cut
 from geoovseg.models.cards import SOURCES, model_card
 from geoovseg.models.load import ClipModel, load_clip, resolve_device
@@ -100,6 +100,11 @@ class Predictor:
 
         return self.in_flight.run(seen, len(batch))
 
+    def with_regions(self, batch: TileBatch) -> TileBatch:
+        """A batch with the regions that its method finds, which may vote."""
+        assert isinstance(self.method, Voting)  # its card says so
+        return replace(batch, regions=self.method.region_ids(batch))
+
     def _full(self, batch: TileBatch) -> TileBatch:
         """A batch filled up by repetition on the CPU: sums then run in the same order for every window."""
         if self.device.type == "cpu" and len(batch) < CPU_BATCH:
@@ -117,8 +122,13 @@ class Predictor:
         return self.upsample(classes, on_device(batch.stored, classes.device))
 
     def shares(self, scores: Tensor) -> Tensor:
-        """Finished scores (C, h, w) as shares of the classes (C, h, w) in 0..1, whose largest is the confidence."""
+        """Class scores (C, h, w) as shares of the classes (C, h, w) in 0..1, whose largest is the confidence."""
         return shares_of(scores, self.method.scale if self.method.unit == "cosine" else None)
+
+    def shares_of(self, rows: Rows) -> Tensor:
+        """The same of finished rows, whose regions may have voted: then perhaps only the largest (1, h, w)."""
+        assert rows.scores is not None  # only codes can do without
+        return rows.scores if rows.voted else self.shares(rows.scores)
 
     def codes(self, rows: Rows, valid: Tensor, nodata: int) -> Tensor:
         """The codes (h, w) of finished rows, for which no share is computed where no threshold asks for it."""
@@ -128,8 +138,7 @@ class Predictor:
             best = rows.scores.max(dim=0).indices  # on a CPU several times faster than argmax
         codes = best.int() + self.vocabulary.first_code
         if self.settings.threshold is not None:
-            assert rows.scores is not None
-            codes = torch.where(self.shares(rows.scores).amax(0) < self.settings.threshold, 0, codes)
+            codes = torch.where(self.shares_of(rows).amax(0) < self.settings.threshold, 0, codes)
         return torch.where(valid, codes, nodata)
 
 
@@ -254,6 +263,7 @@ def _needs(
         cell=cell,
         depth=method.depth if cell else 0,
         reach=reach_of(settings) if cell else 0,
+        regions=bool(cell and card(settings.method).votes),
     )
 
 

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from numpy.typing import NDArray
-from rasterio.windows import Window
-
-from geoovseg.errors import GeoOVSegWarning, SceneError, UsageError, first_line
+from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.features.store import About, FeatureStore, about_of
 from geoovseg.files import is_store
+from geoovseg.methods import card
 from geoovseg.rasters.open import native, plain_open, raster_env
-from geoovseg.run.job import Job, known_by
-from geoovseg.run.layout import Layout, Needs, TileBytes, on_the_grid, reach_of
+from geoovseg.run.job import known_by
+from geoovseg.run.layout import Layout, Needs, TileBytes, on_the_grid, reach_of, votes_of
 from geoovseg.scene.area import Area
-from geoovseg.scene.renewed import Renewed
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.memory import CPU_BATCH, Load
-from geoovseg.windows.plan import Panel, Span, TilePlan
-from geoovseg.windows.resample import Resampled
-
-if TYPE_CHECKING:
-    from geoovseg.features.picture import Read
+from geoovseg.windows.plan import TilePlan
 
 ABOVE = (
     "method", "model", "tile", "stride", "speed", "block", "vfm", "sam", "regions", "bands", "scale", "nodata", "gsd",
@@ -41,7 +33,7 @@ LOOKS = {
 }
 """Why the scene is needed, by the grid of the outputs, and how to do without."""
 BELOW = ("scale",)
-"""Settings of methods that do not."""
+"""Settings of all methods that do not."""
 
 
 @dataclass(frozen=True)
@@ -109,50 +101,6 @@ def source_of(store: FeatureStore, grid: str = "working") -> Iterator[Scene]:
         yield replace(scene, intensity=replace(scene.intensity, limits=(low, high)))
 
 
-@contextmanager
-def picture_of(scene: Scene, job: Job) -> Iterator[Read | None]:
-    """What reads a scene for scores that follow its colours, if they do; what may be skipped has no data."""
-    source = scene.source if isinstance(scene, StoredScene) else scene
-    if source is None or job.settings.upsampled_by != "guided" or not job.layout.cell:
-        yield None
-        return
-    skip = job.settings.on_error == "skip"
-    with source.afresh() as own, Renewed(own) as steady:  # not the one that another thread reads
-
-        def read(window: Window) -> tuple[NDArray[Any], NDArray[Any]]:
-            try:
-                return steady.read(lambda now: now.read(window))
-            except SceneError:
-                if not skip:
-                    raise
-            if isinstance(scene, StoredScene):
-                text = f"parts of {source.path} cannot be read; there labels do not follow its colours"
-                warnings.warn(text, GeoOVSegWarning, 2)
-            return steady.in_pieces(window)
-
-        yield read
-
-
-@contextmanager
-def resampled(scene: Scene, job: Job, panel: Panel, span: Span, device: Any) -> Iterator[Resampled | None]:
-    """What brings rows to the scene's own grid, where outputs are to lie there; what may be skipped has no data."""
-    if scene.native is None or job.layout.native is None:
-        yield None
-        return
-    skip = job.settings.on_error == "skip"
-    with scene.native.afresh() as own, Renewed(own) as steady:
-
-        def mask(window: Window) -> NDArray[Any]:
-            try:
-                return steady.read(lambda now: now.valid(window))
-            except SceneError:
-                if not skip:
-                    raise
-            return steady.in_pieces(window)[1]
-
-        yield Resampled(job.layout.native, panel, span, mask, device)
-
-
 def _grid_of(about: About) -> str:
     """The grid of a store as a VRT without content."""
     root = Element("VRTDataset", rasterXSize=str(about.width), rasterYSize=str(about.height))
@@ -180,21 +128,28 @@ def as_encoded(settings: Settings, path: str) -> Settings:
             had = how.format(were["stride" if name == "speed" else name])
             option = f"--{name.replace('_', '-')} {given}"
             raise UsageError(f"{option}: the features in {path} {had}; encode the scene anew, or leave it away")
+    below = below_of(about.record["method"] if about.regions else None)
     for name, value in settings.settings.items():
-        if name not in BELOW and str(value).lower() != str(about.record["settings"].get(name)).lower():
+        if name not in below and str(value).lower() != str(about.record["settings"].get(name)).lower():
             raise UsageError(f"--set {name}={value}: the features in {path} were made otherwise; encode the scene anew")
     if settings.upsampled_by not in UPSAMPLERS:
         raise UsageError(
             f"--upsample {settings.upsampled_by} sees through the model, which is not asked again; leave it away"
         )
-    below = {name: value for name, value in settings.settings.items() if name in BELOW}
-    return replace(settings, **{**were, "settings": {**about.record["settings"], **below}})
+    asked = {name: value for name, value in settings.settings.items() if name in below}
+    return replace(settings, **{**were, "settings": {**about.record["settings"], **asked}})
+
+
+def below_of(method: str | None) -> tuple[str, ...]:
+    """Settings that do not decide features; of a method whose regions are kept, also whether they vote."""
+    return (*BELOW, *([card(method).votes or ""] if method else []))
 
 
 def unsaid(settings: Settings) -> dict[str, Any]:
     """Settings that decide features as if nobody had said anything, for a store that was made by them."""
     usual: dict[str, Any] = {field.name: field.default for field in fields(Settings) if field.name in ABOVE}
-    return {**usual, "settings": {name: value for name, value in settings.settings.items() if name in BELOW}}
+    below = below_of(settings.method)
+    return {**usual, "settings": {name: value for name, value in settings.settings.items() if name in below}}
 
 
 def _were(about: About) -> dict[str, Any]:
@@ -237,7 +192,7 @@ def needs_of(said: About, settings: Settings, memory: int) -> Needs:
     record = said.record
     return Needs(
         tile=max(record["tile"]), stride=record["stride"], patch=said.unit, least=0, micro_batch=CPU_BATCH,
-        by_word=False, memory=memory, cell=said.cell, depth=said.depth, reach=reach_of(settings),
+        by_word=False, memory=memory, cell=said.cell, depth=said.depth, reach=reach_of(settings), regions=said.regions,
     )  # fmt: skip
 
 
@@ -246,9 +201,9 @@ def lay_out_stored(
 ) -> Layout:
     """Panels of kept features within the memory there is."""
     plan, channels = plan_of(scene.store.about), len(words.groups)
-    scored = channels if settings.scores else 0
-    load = Load(plan, channels, channels, 0, 0.0, needs.cell, needs.depth, needs.reach, scored)
+    scored, votes = channels if settings.scores else 0, votes_of(settings, needs)
+    load = Load(plan, channels, channels, 0, 0.0, needs.cell, needs.depth, needs.reach, scored, needs.regions, votes)
     return Layout(
-        needs=needs, plan=plan, load=load, tile_bytes=TileBytes(0.0, 0.0), area=area, cell=needs.cell,
+        needs=needs, plan=plan, load=load, tile_bytes=TileBytes(0.0, 0.0), area=area, cell=needs.cell, votes=votes,
         **on_the_grid(scene, load.panel_width(needs.memory, settings.max_memory)),
     )  # fmt: skip

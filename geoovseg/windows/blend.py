@@ -37,14 +37,23 @@ class Rows:
     valid: Tensor
     """(rows, columns) true where the scene has data"""
     best: Tensor | None = None
-    """(rows, columns) the channel with the best score, where only that was asked; then there are no scores"""
+    """(rows, columns) the channel with the best score, where only that was asked, or regions voted for it"""
+    regions: Tensor | None = None
+    """(rows, columns) the regions of pixels, where these are to vote; 0 for none"""
+    voted: bool = False
+    """whether they did: scores are then shares (C, rows, columns), or the largest of them (1, rows, columns)"""
 
 
 class Blend(Protocol):
     """What makes finished rows of windows that come row by row."""
 
-    def add(self, windows: Sequence[Window], found: Tensor, valid: Tensor) -> Iterator[Rows]:
-        """Blend what was found (B, C, h, w) in, with data where `valid` (B, H, W); yield rows that are final."""
+    def add(
+        self, windows: Sequence[Window], found: Tensor, valid: Tensor, regions: Tensor | None = None
+    ) -> Iterator[Rows]:
+        """Blend what was found (B, C, h, w) in, with data where `valid` (B, H, W); yield rows that are final.
+
+        Of `regions` (B, H, W) every pixel has those of the window in whose core it is.
+        """
 
     def finish(self) -> Iterator[Rows]:
         """Yield all remaining rows."""
@@ -74,7 +83,9 @@ class ScoreBlend:
         self._taper = taper(plan.tile[0], device)[:, None] * taper(plan.tile[1], device)[None, :]
         self._top = self._end = plan.rows(self.span)[0]  # rows from `_end` on have no sums yet
 
-    def add(self, windows: Sequence[Window], scores: Tensor, valid: Tensor) -> Iterator[Rows]:
+    def add(
+        self, windows: Sequence[Window], scores: Tensor, valid: Tensor, regions: Tensor | None = None
+    ) -> Iterator[Rows]:
         """Blend class scores (B, C, H, W) in; yield the rows that became final before they touched them."""
         for window, score, known in zip(windows, scores, valid, strict=True):
             yield from self._advance(window.row_off)

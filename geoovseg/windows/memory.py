@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from itertools import pairwise
 
 from geoovseg.errors import GeoOVSegWarning
 from geoovseg.windows.plan import AT_ONCE, BAND, BLOCK, TilePlan
@@ -32,6 +33,10 @@ class Load:
     """cells on every side from which it is learned how scores follow colours, if they do"""
     scored: int = 0
     """bands of scores that are written"""
+    regions: bool = False
+    """whether regions of pixels are held"""
+    votes: bool = False
+    """and vote, for which all pixels of a window's core are"""
 
     def nbytes(self, width: int) -> float:
         """Memory of a panel of `width` columns.
@@ -46,6 +51,11 @@ class Load:
             cells = -(-width // self.cell)
             columns = plan.strip_bytes(self.depth, cells) + plan.tile[0] * cells * 4 * self.channels
             columns += (min(tile[0], self.plan.height) + self.cell + 2 * BAND) * width + written
+            if self.regions:
+                columns += 4 * (min(tile[0], self.plan.height) + 2 * BLOCK) * width
+            if self.votes:  # their numbers twice, classes, a share
+                rows = max(end - first for first, end in pairwise(self.plan.row_edges))
+                columns += rows * (4 + 8 + 2 + 4 + self.scored) * width
             if self.reach:  # smoothed rows, and how scores follow colours in cells
                 columns += 4 * 4 * 3 * (2 * self.reach + 1) * self.cell * width
                 columns += 2 * 4 * 6 * (2 * self.reach + 2) * self.channels * cells

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 from rasterio.windows import Window
@@ -139,6 +141,28 @@ class TilePlan:
         """First columns of the window columns."""
         return origins(_up(self.width, self.unit), self.tile[1], self.stride)
 
+    @cached_property
+    def row_edges(self) -> tuple[int, ...]:
+        """Where the cores of window rows begin and end."""
+        return edges(self.row_offs, self.tile[0], self.height)
+
+    @cached_property
+    def col_edges(self) -> tuple[int, ...]:
+        """Where the cores of window columns begin and end."""
+        return edges(self.col_offs, self.tile[1], self.width)
+
+    def core(self, window: Window) -> Window:
+        """The pixels of the scene whose middle is nearer to that of a window than to that of any other."""
+        row, col = bisect_left(self.row_offs, window.row_off), bisect_left(self.col_offs, window.col_off)
+        (first, end), (left, right) = self.row_edges[row : row + 2], self.col_edges[col : col + 2]
+        return Window(left, first, right - left, end - first)
+
+    def whole_cores(self, panel: Panel, span: Span) -> tuple[Panel, Span]:
+        """The cores of windows that a panel's rows lie in."""
+        first, end = _outward(span, self.row_edges)
+        left, right = _outward((panel.col_off, panel.col_off + panel.width), self.col_edges)
+        return Panel(left, right - left), (first, end)
+
     def in_cells(self, side: int) -> TilePlan:
         """The same windows counted in cells, of a side that the unit is a multiple of."""
         return TilePlan(
@@ -189,6 +213,16 @@ class TilePlan:
         rows = sum(part.row_off <= row < part.end for row in self.row_offs)
         first, end = part.panel.col_off, part.panel.col_off + part.panel.width
         return rows * sum(first <= col < end for col in self.col_offs)
+
+
+def edges(offs: Sequence[int], tile: int, length: int) -> tuple[int, ...]:
+    """The middles of what neighbouring windows share, between the ends of a line."""
+    return (0, *((one + other + tile) // 2 for one, other in pairwise(offs)), length)
+
+
+def _outward(span: Span, edges: Sequence[int]) -> Span:
+    """A span of pixels that has none, grown to edges."""
+    return edges[bisect_right(edges, span[0]) - 1], edges[bisect_left(edges, span[1])]
 
 
 def _up(length: int, unit: int) -> int:

@@ -95,7 +95,7 @@ class Resampled:
             scores = scores / torch.where(shares > 0, shares, 1)
         window = Window(self._panel.col_off, span[0], self._panel.width, span[1] - span[0])
         own = torch.from_numpy(self._mask(window)).to(self._device)
-        return Rows(span[0], scores, own & self._nearest(held, down))
+        return Rows(span[0], scores, own & self._nearest(held, down), voted=held.voted)
 
     def _mixed(self, values: Tensor, down: Between) -> Tensor:
         """Values (..., h, w) between rows and columns; of equal ones exactly these."""
@@ -113,17 +113,19 @@ class Resampled:
 def _empty(like: Rows, row_off: int) -> Rows:
     """A row that no window was on."""
     assert like.scores is not None
-    return Rows(row_off, torch.zeros_like(like.scores[:, :1]), torch.zeros_like(like.valid[:1]))
+    return Rows(row_off, torch.zeros_like(like.scores[:, :1]), torch.zeros_like(like.valid[:1]), voted=like.voted)
 
 
 def _below(above: Rows, rows: Rows) -> Rows:
     """Rows and those right above them."""
     assert above.scores is not None
     assert rows.scores is not None
-    return Rows(above.row_off, torch.cat([above.scores, rows.scores], 1), torch.cat([above.valid, rows.valid]))
+    scores, valid = torch.cat([above.scores, rows.scores], 1), torch.cat([above.valid, rows.valid])
+    return Rows(above.row_off, scores, valid, voted=rows.voted)
 
 
 def _row(rows: Rows, number: int) -> Rows:
     """One of some rows."""
     assert rows.scores is not None
-    return Rows(rows.row_off + number, rows.scores[:, number : number + 1], rows.valid[number : number + 1])
+    here = slice(number, number + 1)
+    return Rows(rows.row_off + number, rows.scores[:, here], rows.valid[here], voted=rows.voted)

@@ -1,0 +1,132 @@
+"""The vote of regions: each takes the class that most of its pixels have, when features are asked.
+
+A region is what a window found, cut to the window's core: the pixels whose middle is nearer to its own than to that of
+any other window. So a vote needs the pixels of whole cores, of which a strip is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from geoovseg.ops.regions import numbered
+from geoovseg.windows.blend import Rows
+from geoovseg.windows.plan import AT_ONCE, BAND, Panel, Span, TilePlan
+
+
+@dataclass
+class Held:
+    """What is held of the rows of pixels whose regions have not all been seen, top to bottom."""
+
+    best: list[Tensor] = field(default_factory=list)
+    """(rows, columns) the class of each pixel"""
+    regions: list[Tensor] = field(default_factory=list)
+    """(rows, columns)"""
+    valid: list[Tensor] = field(default_factory=list)
+    """(rows, columns)"""
+    alone: list[Tensor] = field(default_factory=list)
+    """(C or 1, n) shares of the classes, or the largest, at pixels without a region, row by row"""
+
+
+class Votes:
+    """Rows of class scores, or of best classes, become rows of shares in which each region has one.
+
+    The share of a class in a region is that of its pixels in which that class is the best; pixels without a region keep
+    the shares of their scores. With `best`, no more than the best class is needed; unless `every`, the largest share.
+    """
+
+    def __init__(
+        self, plan: TilePlan, panel: Panel, span: Span, channels: int, shares: Callable[[Tensor], Tensor],
+        *, best: bool, every: bool, device: torch.device | str,
+    ) -> None:  # fmt: skip
+        self.around = plan.whole_cores(panel, span)
+        (wide, rows), (self._panel, self._span) = self.around, (panel, span)
+        self._edges = [edge for edge in plan.row_edges if rows[0] < edge <= rows[1]]
+        inside = [edge - wide.col_off for edge in plan.col_edges if wide.col_off <= edge <= wide.col_off + wide.width]
+        self._columns = [slice(*pair) for pair in pairwise(inside)]
+        self._here = slice(panel.col_off - wide.col_off, panel.col_off - wide.col_off + panel.width)
+        self._channels, self._shares, self._best, self._every = channels, shares, best, every
+        self._kept = channels if every else 1
+        self._device = device
+        self._row = self._top = rows[0]
+        self._held = Held()
+
+    def add(self, rows: Rows) -> Iterator[Rows]:
+        """Take rows of the panel around, top to bottom without a gap; yield those whose regions are complete."""
+        taken = 0
+        while taken < len(rows.valid):
+            count = min(len(rows.valid) - taken, self._edges[0] - self._row)
+            self._hold(rows, slice(taken, taken + count))
+            taken, self._row = taken + count, self._row + count
+            if self._row == self._edges[0]:
+                yield from self._voted()
+                self._edges.pop(0)
+                self._top, self._held = self._row, Held()
+
+    def _hold(self, rows: Rows, part: slice) -> None:
+        """Keep what a vote needs of some rows."""
+        held, valid = self._held, rows.valid[part]
+        regions = torch.zeros_like(valid, dtype=torch.int32) if rows.regions is None else rows.regions[part]
+        scores, best = (None if each is None else each[..., part, :] for each in (rows.scores, rows.best))
+        if scores is not None and best is None:
+            best = scores.max(0).indices
+        kind = torch.uint8 if self._channels < 256 else torch.int32
+        held.best.append(torch.zeros_like(valid, dtype=kind) if best is None else best.to(kind))
+        held.regions.append(regions)
+        held.valid.append(valid)
+        if not self._best:
+            held.alone.append(self._alone(scores, regions))
+
+    def _alone(self, scores: Tensor | None, regions: Tensor) -> Tensor:
+        """Shares (C or 1, n) of pixels without a region."""
+        where = (regions == 0).flatten()
+        if scores is None:  # no window was there
+            return torch.zeros(self._kept, int(where.sum()), device=self._device)
+        shares = self._shares(scores.flatten(1)[:, where][..., None])[..., 0]
+        return shares if self._every else shares.amax(0, keepdim=True)
+
+    def _voted(self) -> Iterator[Rows]:
+        """The rows that are held, each region with its class."""
+        best, regions, valid = (torch.cat(each) for each in (self._held.best, self._held.regions, self._held.valid))
+        index, winners, shares = self._ballots(best, regions)
+        alone = None if self._best else torch.cat(self._held.alone, 1)
+        step = max(1, min(BAND, AT_ONCE // (regions.shape[1] * len(shares))))
+        used = 0
+        for first in range(0, len(best), step):
+            rows = slice(first, first + step)
+            among, own = index[rows], regions[rows] == 0
+            found = None
+            if alone is not None:
+                found = shares[:, among]
+                found[:, own] = alone[:, used : used + (count := int(own.sum()))]
+                used += count
+            chosen = torch.where(own, best[rows].long(), winners[among])
+            yield from self._inside(Rows(self._top + first, found, valid[rows], chosen))
+
+    def _ballots(self, best: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The number of each pixel's region (rows, columns), 0 for none; and by number its class and its shares."""
+        index, count = torch.zeros_like(regions, dtype=torch.long), 1
+        winners, shares = [index.new_zeros(1)], [torch.zeros(self._kept, 1, device=regions.device)]
+        for core in self._columns:
+            names, among = numbered(regions[:, core])
+            votes = (among * self._channels + best[:, core]).flatten()
+            ballots = torch.bincount(votes, minlength=len(names) * self._channels).view(len(names), -1)[1:]
+            index[:, core] = torch.where(among == 0, 0, among + count - 1)
+            count += len(ballots)
+            parts = (ballots.double() / ballots.sum(1, keepdim=True)).float().T
+            winners.append(ballots.max(1).indices)
+            shares.append(parts if self._every else parts.amax(0, keepdim=True))
+        return index, torch.cat(winners), torch.cat(shares, 1)
+
+    def _inside(self, rows: Rows) -> Iterator[Rows]:
+        """What of some rows was asked for."""
+        first, end = (min(max(at - rows.row_off, 0), len(rows.valid)) for at in self._span)
+        if first == end:
+            return
+        cut = (..., slice(first, end), self._here)
+        scores, best = (None if each is None else each[cut] for each in (rows.scores, rows.best))
+        yield Rows(rows.row_off + first, scores, rows.valid[cut], best, voted=True)
