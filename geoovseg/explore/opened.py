@@ -124,11 +124,14 @@ def _store(stack: ExitStack, path: str) -> Opened:
     store = FeatureStore(path)
     about = store.about
     grid = RasterGrid(height=about.height, width=about.width, crs=crs_of(about), transform=Affine(*about.transform))
-    found = Opened(title=os.path.basename(path.rstrip("/")), grid=grid, store=store, metres=_metres(grid))
+    notes = ("regions vote for their classes when labels are written, not on this map",) if about.regions else ()
+    found = Opened(
+        title=os.path.basename(path.rstrip("/")), grid=grid, store=store, metres=_metres(grid), notes=notes
+    )  # fmt: skip
     try:
         scene = stack.enter_context(source_of(store))
     except GeoOVSegError as error:
-        return replace(found, notes=(f"the scene is not shown: {first_line(error)}",))
+        return replace(found, notes=(*notes, f"the scene is not shown: {first_line(error)}"))
     return replace(found, scene=scene.measured())
 
 
