@@ -455,6 +455,18 @@ def test_options_of_a_mosaic_that_cannot_work_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
+def test_labels_per_tile_are_cut_of_scores_brought_back(
+    geoovseg: Run, demo_scene: str, cut: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    tiles, folder = cut(demo_scene), tmp_path / "each"
+    more = ("--gsd", "1", "--grid", "scene", "--per-tile", folder)
+    code, _, err = geoovseg("segment", *tiles, *OPTIONS, "--mosaic", "-o", tmp_path / "m.tif", *more)
+    assert code == 0, err
+    for tile in tiles:
+        with rasterio.open(tile) as src, rasterio.open(folder / f"{Path(tile).stem}_labels.tif") as labels:
+            assert (labels.shape, labels.transform) == (src.shape, src.transform)
+
+
 def test_labels_per_tile_that_exist_are_seen_before_anything_is_computed(
     geoovseg: Run, demo_scene: str, tmp_path: Path
 ) -> None:

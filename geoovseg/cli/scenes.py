@@ -68,7 +68,7 @@ class Asked:
             raise UsageError("--per-tile needs whole labels: give it to `geoovseg merge`")
         if self.settings.crop:
             raise UsageError("--per-tile cuts whole labels; leave --crop away")
-        if self.settings.view["gsd"] is not None:
+        if self.settings.gsd is not None and self.settings.grid == "working":
             raise UsageError("--per-tile cuts on the tiles' own grids: with --gsd, add --grid scene")
 
 
