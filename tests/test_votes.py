@@ -81,9 +81,7 @@ def test_votes_are_those_of_whole_cores_whatever_is_asked(
     expected = shares.clone()
     for core in _cores(plan):
         expected[:, *core] = vote(shares[:, *core], regions[core].long())
-    votes = Votes(
-        plan, panel, span, 3, lambda s: s.softmax(0), best=want == "best", every=want == "every", device="cpu"
-    )  # fmt: skip
+    votes = Votes(plan, panel, span, 3, lambda s: s.softmax(0), best=want == "best", every=want == "every")
     (wide, (first, end)), found = votes.around, list[Rows]()
     columns = slice(wide.col_off, wide.col_off + wide.width)
     for row in range(first, end, step):

@@ -28,6 +28,8 @@ class Held:
     """(rows, columns)"""
     valid: list[Tensor] = field(default_factory=list)
     """(rows, columns)"""
+    seen: bool = False
+    """whether any window was on any of them"""
     alone: list[Tensor] = field(default_factory=list)
     """(C or 1, n) shares of the classes, or the largest, at pixels without a region, row by row"""
 
@@ -41,17 +43,16 @@ class Votes:
 
     def __init__(
         self, plan: TilePlan, panel: Panel, span: Span, channels: int, shares: Callable[[Tensor], Tensor],
-        *, best: bool, every: bool, device: torch.device | str,
+        *, best: bool, every: bool,
     ) -> None:  # fmt: skip
-        self.around = plan.whole_cores(panel, span)
-        (wide, rows), (self._panel, self._span) = self.around, (panel, span)
+        self.around = wide, rows = plan.whole_cores(panel, span)
+        self._span = span
         self._edges = [edge for edge in plan.row_edges if rows[0] < edge <= rows[1]]
         inside = [edge - wide.col_off for edge in plan.col_edges if wide.col_off <= edge <= wide.col_off + wide.width]
         self._columns = [slice(*pair) for pair in pairwise(inside)]
         self._here = slice(panel.col_off - wide.col_off, panel.col_off - wide.col_off + panel.width)
         self._channels, self._shares, self._best, self._every = channels, shares, best, every
         self._kept = channels if every else 1
-        self._device = device
         self._row = self._top = rows[0]
         self._held = Held()
 
@@ -63,13 +64,14 @@ class Votes:
             self._hold(rows, slice(taken, taken + count))
             taken, self._row = taken + count, self._row + count
             if self._row == self._edges[0]:
-                yield from self._voted()
+                yield from self._voted() if self._held.seen else self._nowhere()
                 self._edges.pop(0)
                 self._top, self._held = self._row, Held()
 
     def _hold(self, rows: Rows, part: slice) -> None:
         """Keep what a vote needs of some rows."""
         held, valid = self._held, rows.valid[part]
+        held.seen |= rows.scores is not None or rows.best is not None
         regions = torch.zeros_like(valid, dtype=torch.int32) if rows.regions is None else rows.regions[part]
         scores, best = (None if each is None else each[..., part, :] for each in (rows.scores, rows.best))
         if scores is not None and best is None:
@@ -85,9 +87,13 @@ class Votes:
         """Shares (C or 1, n) of pixels without a region."""
         where = (regions == 0).flatten()
         if scores is None:  # no window was there
-            return torch.zeros(self._kept, int(where.sum()), device=self._device)
+            return torch.zeros(self._kept, int(where.sum()), device=where.device)
         shares = self._shares(scores.flatten(1)[:, where][..., None])[..., 0]
         return shares if self._every else shares.amax(0, keepdim=True)
+
+    def _nowhere(self) -> Iterator[Rows]:
+        """The rows that are held, none of which has a region, or anything else."""
+        yield from self._inside(Rows(self._top, None, torch.cat(self._held.valid)))
 
     def _voted(self) -> Iterator[Rows]:
         """The rows that are held, each region with its class."""

@@ -115,10 +115,8 @@ def _through(rows: Rows, steps: Sequence[tuple[str, Callable[[Rows], Iterator[Ro
 def _votes(context: Context, panel: Panel, span: Span, *, best: bool, every: bool) -> Votes:
     """The vote of regions on the grid that models see."""
     layout, predictor = context.job.layout, context.predictor
-    return Votes(
-        layout.plan, *layout.inner(panel, span), predictor.channels, predictor.shares, best=best, every=every,
-        device=predictor.device,
-    )  # fmt: skip
+    place = layout.inner(panel, span)
+    return Votes(layout.plan, *place, predictor.channels, predictor.shares, best=best, every=every)
 
 
 def _seen_rows(
