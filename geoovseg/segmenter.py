@@ -120,6 +120,8 @@ class Segmenter:
     def scores(self, pixels: Any, valid: Any = None) -> Any:
         """Class scores (C, H, W) of an array, blended over windows, float32; see `names` for the channels.
 
+        They are what the method gives: cosines, or shares in 0..1, also where regions vote.
+
         Arrays are as for `predict`; of a DataArray the result is one with a dimension `class`.
         """
         from geoovseg.run.arrays import scores

@@ -241,6 +241,52 @@ def test_two_workers_vote_as_one(scene: str, whole: dict[str, np.ndarray], tmp_p
     np.testing.assert_array_equal(_read(made.labels), whole["labels"])
 
 
+@pytest.mark.parametrize("given", [{"gsd": 0.7}, {}])
+def test_a_file_of_regions_votes_and_is_not_looked_for_again(
+    scene: str, tmp_path: Path, write_raster: Write, given: dict[str, Any]
+) -> None:
+    """The scene's own identity is that without it."""
+    squares = (np.arange(531)[:, None] // 40 * 100 + np.arange(630) // 30 + 2**31 - 5000).astype(np.uint32)
+    with rasterio.open(scene) as src:
+        regions = write_raster(squares[None], "regions.tif", crs=src.crs, transform=src.transform)
+    own = {**OWN, "regions": regions, **given}
+    direct = segment(scene, output=tmp_path / "a.tif", grid="scene", **own, **ASKED)
+    kept = segment(scene, output=tmp_path / "b.tif", features=tmp_path / "x.zarr", grid="scene", **own, **ASKED)
+    Path(regions).unlink()
+    asked = segment(tmp_path / "x.zarr", output=tmp_path / "c.tif", grid="scene", **ASKED)
+    for made in (kept, asked):
+        np.testing.assert_array_equal(_read(made.labels), _read(direct.labels))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_features_are_the_same_whether_regions_vote_or_not(
+    scene: str, whole: dict[str, np.ndarray], tmp_path: Path, first: bool
+) -> None:
+    """What was said when they were made counts until it is said otherwise."""
+    store = encode(scene, output=tmp_path / "x.zarr", **OWN, settings={"correct": first}).features
+    made = segment(store, output=tmp_path / "a.tif", **ASKED)
+    assert (_read(made.labels) == whole["labels"]).all() == first
+    on_the_way = segment(scene, output=tmp_path / "b.tif", features=store, **OWN, **ASKED)
+    np.testing.assert_array_equal(_read(on_the_way.labels), whole["labels"])
+    other = segment(
+        scene, output=tmp_path / "c.tif", features=store, **OWN, **ASKED, settings={"correct": False}
+    )  # fmt: skip
+    assert (_read(other.labels) != whole["labels"]).any()
+
+
+def test_what_a_scene_is_not_asked_its_features_are_not(kept: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="corrclip has scores at pixels already, so leave --upsample guided aside"):
+        segment(kept, output=tmp_path / "a.tif", upsample="guided", **ASKED)
+
+
+def test_blocks_that_are_no_whole_cells_vote_by_block(scene: str, tmp_path: Path) -> None:
+    """As they did before features were given; there are none then."""
+    odd = {**OWN, "stride": 60}
+    assert segment(scene, output=tmp_path / "a.tif", **odd, **ASKED).skipped_windows == 0
+    with pytest.raises(UsageError, match="corrclip, as it is set, gives scores of words and no features; .* segearth"):
+        encode(scene, output=tmp_path / "x.zarr", **odd)
+
+
 def test_arrays_vote_as_scenes(scene: str, whole: dict[str, np.ndarray]) -> None:
     pixels = _read(scene)
     with Segmenter(None, **OWN, **ASKED) as segmenter:

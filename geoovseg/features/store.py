@@ -65,6 +65,8 @@ class About:
     """whether it keeps regions"""
     source: str | None = None
     """the scene, as seen from the folder of the store"""
+    source_identity: str = ""
+    """what the scene alone is known by, where the record counts a file of regions to it"""
     source_scale: str = "auto"
     """what was said of its range"""
 
@@ -238,12 +240,11 @@ class FeatureStore:
 
     def _band(self, name: str, array: Any, top: int, panel: Panel) -> NDArray[Any]:
         """A row of chunks of an array; the last one is kept, as its rows are asked for a few at a time."""
-        last = self._last.get(name)
-        if last is None or last[0] != (top, panel):
+        if name not in self._last or self._last[name][0] != (top, panel):
             end = min(top + VALID_SIDE, self.about.height)
             cuts = [self._cut(name, array, top, end, *cut) for cut in _cuts(panel, VALID_SIDE)]
-            self._last[name] = last = ((top, panel), np.concatenate(cuts, axis=1))
-        return last[1]
+            self._last[name] = (top, panel), np.concatenate(cuts, axis=1)
+        return self._last[name][1]
 
     def _cut(self, name: str, array: Any, first: int, end: int, left: int, right: int) -> NDArray[Any]:
         found = self._read(array, name, VALID_SIDE, slice(first, end), slice(left, right))
@@ -295,6 +296,5 @@ def _cuts(panel: Panel, side: int) -> Iterator[Span]:
     """A panel's columns, cut where chunks end."""
     first, end = panel.col_off, panel.col_off + panel.width
     while first < end:
-        last = min(end, (first // side + 1) * side)
-        yield first, last
+        yield first, (last := min(end, (first // side + 1) * side))
         first = last

@@ -7,8 +7,9 @@ any other window. So a vote needs the pixels of whole cores, of which a strip is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,20 +19,17 @@ from geoovseg.windows.blend import Rows
 from geoovseg.windows.plan import AT_ONCE, BAND, Panel, Span, TilePlan
 
 
-@dataclass
-class Held:
-    """What is held of the rows of pixels whose regions have not all been seen, top to bottom."""
+class Piece(NamedTuple):
+    """Some rows of pixels whose regions have not all been seen."""
 
-    best: list[Tensor] = field(default_factory=list)
+    best: Tensor
     """(rows, columns) the class of each pixel"""
-    regions: list[Tensor] = field(default_factory=list)
+    regions: Tensor
     """(rows, columns)"""
-    valid: list[Tensor] = field(default_factory=list)
+    valid: Tensor
     """(rows, columns)"""
-    seen: bool = False
-    """whether any window was on any of them"""
-    alone: list[Tensor] = field(default_factory=list)
-    """(C or 1, n) shares of the classes, or the largest, at pixels without a region, row by row"""
+    alone: Tensor | None
+    """(C or 1, n) shares of the classes, or the largest, at pixels with data and without a region, row by row"""
 
 
 class Votes:
@@ -54,7 +52,8 @@ class Votes:
         self._channels, self._shares, self._best, self._every = channels, shares, best, every
         self._kept = channels if every else 1
         self._row = self._top = rows[0]
-        self._held = Held()
+        self._held: list[Piece] = []
+        self._seen = False
 
     def add(self, rows: Rows) -> Iterator[Rows]:
         """Take rows of the panel around, top to bottom without a gap; yield those whose regions are complete."""
@@ -64,54 +63,57 @@ class Votes:
             self._hold(rows, slice(taken, taken + count))
             taken, self._row = taken + count, self._row + count
             if self._row == self._edges[0]:
-                yield from self._voted() if self._held.seen else self._nowhere()
+                yield from self._voted() if self._seen else self._nowhere()
                 self._edges.pop(0)
-                self._top, self._held = self._row, Held()
+                self._top, self._seen = self._row, False
 
     def _hold(self, rows: Rows, part: slice) -> None:
         """Keep what a vote needs of some rows."""
-        held, valid = self._held, rows.valid[part]
-        held.seen |= rows.scores is not None or rows.best is not None
+        valid = rows.valid[part]
+        self._seen |= rows.scores is not None or rows.best is not None
         regions = torch.zeros_like(valid, dtype=torch.int32) if rows.regions is None else rows.regions[part]
         scores, best = (None if each is None else each[..., part, :] for each in (rows.scores, rows.best))
         if scores is not None and best is None:
             best = scores.max(0).indices
         kind = torch.uint8 if self._channels < 256 else torch.int32
-        held.best.append(torch.zeros_like(valid, dtype=kind) if best is None else best.to(kind))
-        held.regions.append(regions)
-        held.valid.append(valid)
-        if not self._best:
-            held.alone.append(self._alone(scores, regions))
+        best = torch.zeros_like(valid, dtype=kind) if best is None else best.to(kind)
+        alone = None if self._best else self._alone(scores, valid & (regions == 0))
+        self._held.append(Piece(best, regions, valid, alone))
 
-    def _alone(self, scores: Tensor | None, regions: Tensor) -> Tensor:
-        """Shares (C or 1, n) of pixels without a region."""
-        where = (regions == 0).flatten()
+    def _alone(self, scores: Tensor | None, where: Tensor) -> Tensor:
+        """Shares (C or 1, n) of some pixels."""
         if scores is None:  # no window was there
             return torch.zeros(self._kept, int(where.sum()), device=where.device)
-        shares = self._shares(scores.flatten(1)[:, where][..., None])[..., 0]
+        shares = self._shares(scores[:, where][..., None])[..., 0]
         return shares if self._every else shares.amax(0, keepdim=True)
 
     def _nowhere(self) -> Iterator[Rows]:
         """The rows that are held, none of which has a region, or anything else."""
-        yield from self._inside(Rows(self._top, None, torch.cat(self._held.valid)))
+        yield from self._inside(Rows(self._top, None, torch.cat([piece.valid for piece in self._held])))
+        self._held.clear()
 
     def _voted(self) -> Iterator[Rows]:
         """The rows that are held, each region with its class."""
-        best, regions, valid = (torch.cat(each) for each in (self._held.best, self._held.regions, self._held.valid))
-        index, winners, shares = self._ballots(best, regions)
-        alone = None if self._best else torch.cat(self._held.alone, 1)
-        step = max(1, min(BAND, AT_ONCE // (regions.shape[1] * len(shares))))
-        used = 0
-        for first in range(0, len(best), step):
+        index, winners, shares = self._ballots(*(torch.cat(each) for each in list(zip(*self._held, strict=True))[:2]))
+        row = 0
+        while self._held:
+            piece = self._held.pop(0)
+            among = index[row : row + len(piece.valid)]
+            for rows in self._decided(piece, among, winners, shares):
+                yield from self._inside(replace(rows, row_off=self._top + row + rows.row_off))
+            row += len(piece.valid)
+
+    def _decided(self, piece: Piece, index: Tensor, winners: Tensor, shares: Tensor) -> Iterator[Rows]:
+        """A piece, a few rows at a time, counted from its first; by number of its regions their classes and shares."""
+        step, used = max(1, min(BAND, AT_ONCE // (index.shape[1] * len(shares)))), 0
+        for first in range(0, len(index), step):
             rows = slice(first, first + step)
-            among, own = index[rows], regions[rows] == 0
-            found = None
-            if alone is not None:
-                found = shares[:, among]
-                found[:, own] = alone[:, used : used + (count := int(own.sum()))]
+            among, valid, own, found = index[rows], piece.valid[rows], piece.regions[rows] == 0, None
+            if piece.alone is not None:
+                found, here = shares[:, among], valid & own
+                found[:, here] = piece.alone[:, used : used + (count := int(here.sum()))]
                 used += count
-            chosen = torch.where(own, best[rows].long(), winners[among])
-            yield from self._inside(Rows(self._top + first, found, valid[rows], chosen))
+            yield Rows(first, found, valid, torch.where(own, piece.best[rows].long(), winners[among]))
 
     def _ballots(self, best: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The number of each pixel's region (rows, columns), 0 for none; and by number its class and its shares."""
@@ -123,9 +125,10 @@ class Votes:
             ballots = torch.bincount(votes, minlength=len(names) * self._channels).view(len(names), -1)[1:]
             index[:, core] = torch.where(among == 0, 0, among + count - 1)
             count += len(ballots)
-            parts = (ballots.double() / ballots.sum(1, keepdim=True)).float().T
-            winners.append(ballots.max(1).indices)
-            shares.append(parts if self._every else parts.amax(0, keepdim=True))
+            most, which = ballots.max(1)
+            winners.append(which)
+            won = ballots if self._every else most[:, None]
+            shares.append((won.double() / ballots.sum(1, keepdim=True)).float().T)
         return index, torch.cat(winners), torch.cat(shares, 1)
 
     def _inside(self, rows: Rows) -> Iterator[Rows]:

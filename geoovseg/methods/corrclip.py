@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -165,9 +166,11 @@ class CorrClipBlocks(BlockMethod):
 
     @property
     def cell(self) -> int:  # type: ignore[override]
-        """The vision model's patch; 0 where windows do not lie on whole ones."""
-        side = int(self.encoder.vfm.patch)
-        return 0 if self.blocks.stride % side or self.blocks.window % side else side
+        """The vision model's patch; 0 where windows, or blocks, do not lie on whole ones."""
+        side, blocks = int(self.encoder.vfm.patch), self.blocks
+        unit = math.lcm(side, self.patch)
+        odd = blocks.stride % side or blocks.window % side or blocks.side % unit or blocks.step % unit
+        return 0 if odd else side
 
     @property
     def depth(self) -> int:  # type: ignore[override]

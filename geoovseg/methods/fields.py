@@ -63,9 +63,9 @@ class MethodCard:
     """one sentence for a user"""
     unit: Literal["cosine", "probability", "posterior"]
     gives: Literal["features", "scores"] = "scores"
+    """features, linear in the words, which can be kept and asked others; or scores of the words"""
     votes: str | None = None
     """the field that says whether each region takes one class when its features are asked, if there is one"""
-    """features, linear in the words, which can be kept and asked others; or scores of the words"""
     needs: tuple[str, ...] = ("clip",)
     """kinds of models it uses"""
     vfm: str = ""

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+TOGETHER = 64
+"""Pixels that a CPU takes the softmax of at once; of those left over it rounds otherwise."""
 
 
 def best_word(scores: Tensor, groups: Sequence[int]) -> Tensor:
@@ -61,6 +65,11 @@ def for_each_word(classes: Tensor, groups: Sequence[int]) -> Tensor:
 def shares_of(scores: Tensor, scale: float | None) -> Tensor:
     """Class scores (C, h, w) as shares of 1 (C, h, w).
 
-    Cosines are sharpened by `scale` and softmaxed over classes; with scale None they already are shares.
+    Cosines are sharpened by `scale` and softmaxed over classes; with scale None they are shares already. Those of a
+    pixel do not depend on where it stands.
     """
-    return torch.softmax(scores * scale, dim=0) if scale is not None else scores
+    if scale is None:
+        return scores
+    sharp = scores.flatten(1) * scale
+    padded = F.pad(sharp, (0, -sharp.shape[1] % TOGETHER))
+    return torch.softmax(padded, dim=0)[:, : sharp.shape[1]].reshape(scores.shape)

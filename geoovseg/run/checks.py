@@ -106,7 +106,15 @@ def _check_context(settings: Settings, method: MethodCard) -> None:
     if not method.blocks and settings.block is not None:
         able = ", ".join(n for n, c in METHODS.items() if c.blocks)
         raise UsageError(f"{settings.method} sees window by window, so leave --block aside; these see blocks: {able}")
-    if method.at_pixels and settings.upsampled_by != "bilinear":
+    check_upsample(settings)
+    _check_sam(settings, method)
+    if "vfm" in method.needs:
+        _check_vfm(settings.vfm or method.vfm, settings.method, method)
+
+
+def check_upsample(settings: Settings) -> None:
+    """Refuse --upsample of a method that brings its answer to pixels itself. Raises UsageError."""
+    if card(settings.method).at_pixels and settings.upsampled_by != "bilinear":
         raise UsageError(
             f"{settings.method} has scores at pixels already, so leave --upsample {settings.upsample} aside"
         )
@@ -115,9 +123,6 @@ def _check_context(settings: Settings, method: MethodCard) -> None:
             f"{settings.method} brings its answer to pixels itself; for --upsample {settings.upsample} add "
             "--set jbu=false"
         )
-    _check_sam(settings, method)
-    if "vfm" in method.needs:
-        _check_vfm(settings.vfm or method.vfm, settings.method, method)
 
 
 def _check_sam(settings: Settings, method: MethodCard) -> None:

@@ -35,9 +35,12 @@ def chunk_of(end: str) -> str:
 def about_of_job(scene: Scene, job: Job, store: Path | None = None) -> About:
     """What a store of a scene will say of itself; with its name, also where the scene is, and how to know it."""
     known: dict[str, Any] = {}
-    source = None
+    source, alone = None, ""
     if store is not None:
         _, by, digest = known_by(scene)
+        if scene.regions is not None:
+            files = tuple(file for file in scene.files if file not in scene.regions.files)
+            alone = known_by(replace(scene, files=files))[2]
         known = {"scene_checked_by": by, "scene_identity": digest}
         source = os.path.relpath(scene.path, store.parent) if os.path.exists(scene.path) else scene.path
     record = asdict(replace(job.record(scene), **known))
@@ -58,6 +61,7 @@ def about_of_job(scene: Scene, job: Job, store: Path | None = None) -> About:
         regions=job.layout.needs.regions,
         record=record,
         source=source,
+        source_identity=alone,
         source_scale=job.settings.scale,
     )
 

@@ -26,6 +26,7 @@ from geoovseg.labels.scene_names import FEATURES, place_of
 from geoovseg.run.feature_parts import MASK, REGIONS, chunk_of, mask_of, pixels_of, regions_of
 from geoovseg.run.finished import chosen
 from geoovseg.run.state import Run, as_written, merging, outputs_of
+from geoovseg.run.stored import below_of
 from geoovseg.settings import Settings
 from geoovseg.windows.plan import Part, parts_of
 
@@ -95,8 +96,9 @@ def _check_made_of(store: Path, wanted: About, option: str) -> None:
 
 def _chosen(said: dict[str, Any]) -> dict[str, Any]:
     """What decided features, as JSON has it."""
-    record = said.pop("record")
-    return chosen(json.loads(json.dumps({**record, **said})))
+    record, _ = said.pop("record"), said.pop("scale")
+    own = {name: value for name, value in record["settings"].items() if name not in below_of(record["method"])}
+    return chosen(json.loads(json.dumps({**record, **said, "settings": own})))
 
 
 @dataclass(kw_only=True)

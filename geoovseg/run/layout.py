@@ -138,7 +138,7 @@ class Layout:
             return windows
         if self.votes:
             return (window for window in windows if self._voters & set(self._cores(window)))
-        return self._area.touched(windows, self.cell * (1 + self.needs.reach) + self._beside)
+        return self._area.touched(windows, self._drawn + self._beside)
 
     @property
     def _area(self) -> Area:
@@ -159,15 +159,19 @@ class Layout:
 
     def _cores(self, window: Window) -> Iterator[tuple[int, int]]:
         """First pixels of the cores with a pixel that draws from a window."""
-        spans = (
-            (window.row_off, window.height, self.plan.row_edges),
-            (window.col_off, window.width, self.plan.col_edges),
-        )
         rows, columns = (
-            [first for first, end in pairwise(edges) if first < at + size + self.cell and end > at - self.cell]
-            for at, size, edges in spans
+            [first for first, end in pairwise(edges) if first < at + size + self._drawn and end > at - self._drawn]
+            for at, size, edges in (
+                (window.row_off, window.height, self.plan.row_edges),
+                (window.col_off, window.width, self.plan.col_edges),
+            )
         )
         return product(rows, columns)
+
+    @property
+    def _drawn(self) -> int:
+        """Pixels beside a window that may draw from it."""
+        return self.cell * (1 + self.needs.reach)
 
     def count(self, panel: Panel, span: Span | None = None) -> int:
         """Number of `windows_of` a panel, or a span of its rows."""
@@ -219,6 +223,11 @@ def votes_of(settings: Settings, needs: Needs) -> bool:
     return needs.regions and vote(settings.method, settings.settings)
 
 
+def shares_held(scene: Scene, votes: bool, channels: int, scored: int) -> int:
+    """How many shares are held of a pixel until regions have voted: all, where they are written or resampled."""
+    return int(votes) * (channels if scored or scene.native is not None else 1)
+
+
 def reach_of(settings: Settings) -> int:
     """Cells beyond those around a pixel that it depends on."""
     return REACH if settings.upsampled_by == "guided" else 0
@@ -250,7 +259,7 @@ def lay_out(
         needs.reach,
         scored,
         needs.regions,
-        votes,
+        shares_held(scene, votes, channels, scored),
     )
     return Layout(
         needs=needs, plan=plan, load=load, tile_bytes=method, area=area, cell=cell, votes=votes,

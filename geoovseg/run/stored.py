@@ -11,10 +11,11 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from geoovseg.errors import SceneError, UsageError, first_line
 from geoovseg.features.store import About, FeatureStore, about_of
 from geoovseg.files import is_store
-from geoovseg.methods import card
+from geoovseg.methods import card, read_settings
 from geoovseg.rasters.open import native, plain_open, raster_env
+from geoovseg.run.checks import check_upsample
 from geoovseg.run.job import known_by
-from geoovseg.run.layout import Layout, Needs, TileBytes, on_the_grid, reach_of, votes_of
+from geoovseg.run.layout import Layout, Needs, TileBytes, on_the_grid, reach_of, shares_held, votes_of
 from geoovseg.scene.area import Area
 from geoovseg.scene.scene import Scene, open_scene
 from geoovseg.settings import UPSAMPLERS, Settings
@@ -95,7 +96,7 @@ def source_of(store: FeatureStore, grid: str = "working") -> Iterator[Scene]:
             scene = stack.enter_context(open_scene(name, scale=about.source_scale, grid=grid, **own))
         except SceneError as error:
             raise UsageError(f"{first_line(error)}; {why} of {store.path}: {hint}") from error
-        if known_by(scene)[2] != said["scene_identity"]:
+        if known_by(scene)[2] != (about.source_identity or said["scene_identity"]):
             raise UsageError(f"{name} is not the scene that {store.path} was made of, or has changed since; {hint}")
         low, high = sorted(said["scale"])
         yield replace(scene, intensity=replace(scene.intensity, limits=(low, high)))
@@ -137,7 +138,9 @@ def as_encoded(settings: Settings, path: str) -> Settings:
             f"--upsample {settings.upsampled_by} sees through the model, which is not asked again; leave it away"
         )
     asked = {name: value for name, value in settings.settings.items() if name in below}
-    return replace(settings, **{**were, "settings": {**about.record["settings"], **asked}})
+    found = replace(settings, **{**were, "settings": {**about.record["settings"], **asked}})
+    check_upsample(found)
+    return found
 
 
 def below_of(method: str | None) -> tuple[str, ...]:
@@ -148,8 +151,8 @@ def below_of(method: str | None) -> tuple[str, ...]:
 def unsaid(settings: Settings) -> dict[str, Any]:
     """Settings that decide features as if nobody had said anything, for a store that was made by them."""
     usual: dict[str, Any] = {field.name: field.default for field in fields(Settings) if field.name in ABOVE}
-    below = below_of(settings.method)
-    return {**usual, "settings": {name: value for name, value in settings.settings.items() if name in below}}
+    chosen = read_settings(settings.method, settings.settings)
+    return {**usual, "settings": {name: chosen[name] for name in below_of(settings.method) if name in chosen}}
 
 
 def _were(about: About) -> dict[str, Any]:
@@ -202,7 +205,8 @@ def lay_out_stored(
     """Panels of kept features within the memory there is."""
     plan, channels = plan_of(scene.store.about), len(words.groups)
     scored, votes = channels if settings.scores else 0, votes_of(settings, needs)
-    load = Load(plan, channels, channels, 0, 0.0, needs.cell, needs.depth, needs.reach, scored, needs.regions, votes)
+    held = shares_held(scene, votes, channels, scored)
+    load = Load(plan, channels, channels, 0, 0.0, needs.cell, needs.depth, needs.reach, scored, needs.regions, held)
     return Layout(
         needs=needs, plan=plan, load=load, tile_bytes=TileBytes(0.0, 0.0), area=area, cell=needs.cell, votes=votes,
         **on_the_grid(scene, load.panel_width(needs.memory, settings.max_memory)),

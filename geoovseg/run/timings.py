@@ -74,7 +74,7 @@ class Timings:
     def from_json(cls, text: str) -> Timings:
         """As it was kept. Raises one of DAMAGED for anything else."""
         said = json.loads(text)
-        needs = {key: type(kind)({"regions": False, **said["needs"]}[key]) for key, kind in asdict(_ANY).items()}
+        needs = {key: type(kind)(said["needs"][key]) for key, kind in asdict(_ANY).items()}
         if min(needs[name] for name in ("tile", "stride", "patch", "micro_batch")) < 1:
             raise ValueError(f"sizes of {needs}")
         return cls(needs=Needs(**needs), tiles=dict(_taken(*row) for row in said["tiles"]))

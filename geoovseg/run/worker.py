@@ -67,7 +67,7 @@ class Worker:
                 scene=path,
                 settings=settings,
                 facts=facts,
-                layout=in_chunks(layout) if features else layout,
+                layout=in_chunks(layout, settings.method) if features else layout,
                 intensity=scene.measured(lenient=lenient, check=lambda: check_early(stop)).intensity,
                 features=features,
             )
@@ -138,11 +138,11 @@ class Worker:
             yield context
 
 
-def in_chunks(layout: Layout) -> Layout:
+def in_chunks(layout: Layout, method: str) -> Layout:
     """With panels in cells, whole chunks of a store each. Raises UsageError for a method that gives scores."""
     if not layout.cell:
-        able = some((name for name, card in METHODS.items() if card.gives == "features"), 99)
-        raise UsageError(f"this method, as it is set, gives scores of words and no features; these give some: {able}")
+        able = some((name for name, card in METHODS.items() if card.gives == "features" and name != method), 99)
+        raise UsageError(f"{method}, as it is set, gives scores of words and no features; these give some: {able}")
     most = max(panel.width for panel in layout.panels) // layout.cell
     return replace(layout, panels=panels_of(layout.plan.in_cells(layout.cell).width, max(1, most), SIDE))
 

@@ -35,8 +35,8 @@ class Load:
     """bands of scores that are written"""
     regions: bool = False
     """whether regions of pixels are held"""
-    votes: bool = False
-    """and vote, for which all pixels of a window's core are"""
+    votes: int = 0
+    """shares of a pixel that are held beside, where regions vote, for which all pixels of a window's core are"""
 
     def nbytes(self, width: int) -> float:
         """Memory of a panel of `width` columns.
@@ -53,9 +53,9 @@ class Load:
             columns += (min(tile[0], self.plan.height) + self.cell + 2 * BAND) * width + written
             if self.regions:
                 columns += 4 * (min(tile[0], self.plan.height) + 2 * BLOCK) * width
-            if self.votes:  # their numbers twice, classes, a share
+            if self.votes:  # regions twice, their numbers, classes twice, and whether there is data
                 rows = max(end - first for first, end in pairwise(self.plan.row_edges))
-                columns += rows * (4 + 8 + 2 + 4 + self.scored) * width
+                columns += rows * (2 * 4 + 8 + 3 + 4 * self.votes) * width
             if self.reach:  # smoothed rows, and how scores follow colours in cells
                 columns += 4 * 4 * 3 * (2 * self.reach + 1) * self.cell * width
                 columns += 2 * 4 * 6 * (2 * self.reach + 2) * self.channels * cells
