@@ -141,18 +141,18 @@ class FeatureRun(Run):
                     shutil.copyfile(self.store.raster(part, end), place)
 
     def _write(self, array: Any, said: About, name: str, read: Callable[[Part, bytes], NDArray[Any]]) -> None:
-        """Write what parts know of pixels, a row of chunks at a time."""
-        for top in range(0, said.height, VALID_SIDE):
-            end = min(top + VALID_SIDE, said.height)
-            band = np.zeros((end - top, said.width), array.dtype)
-            for part in self.parts:
-                here = pixels_of(part, said)
-                if here.row_off < end and here.end > top:
-                    known = read(here, self.store.raster(part, name).read_bytes())
-                    first, last = max(here.row_off, top), min(here.end, end)
-                    columns = slice(here.panel.col_off, here.panel.col_off + here.panel.width)
-                    band[first - top : last - top, columns] = known[first - here.row_off : last - here.row_off]
-            array[top:end] = band
+        """Write what parts know of pixels, a row of chunks of a panel at a time."""
+        pixels = {part: pixels_of(part, said) for part in self.parts}
+        for panel in dict.fromkeys(here.panel for here in pixels.values()):
+            columns = slice(panel.col_off, panel.col_off + panel.width)
+            for top in range(0, said.height, VALID_SIDE):
+                band = np.zeros((min(VALID_SIDE, said.height - top), panel.width), array.dtype)
+                for part, here in pixels.items():
+                    first, last = max(here.row_off, top), min(here.end, top + len(band))
+                    if here.panel == panel and first < last:
+                        known = read(here, self.store.raster(part, name).read_bytes())
+                        band[first - top : last - top] = known[first - here.row_off : last - here.row_off]
+                array[top : top + len(band), columns] = band
 
 
 @contextmanager
