@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from geoovseg import METHODS, encode, merge, segment
 from geoovseg.demo.scenes import render
-from geoovseg.errors import UsageError
+from geoovseg.errors import SceneError, UsageError
 from geoovseg.run.estimate import dry_run
 from geoovseg.scene.scene import DEMO_TAG
 from geoovseg.settings import UPSAMPLERS
@@ -235,3 +235,63 @@ def test_what_cannot_be_read_has_no_data_on_the_scenes_grid(fine: str, tmp_path:
         labels[:512] == _read(segment(fine, output=tmp_path / "b.tif", **FINE, **ASKED).labels)[0][:512]
     ).mean() > 0.9
     assert (labels[1024:, 256:512] == 255).all()
+
+
+@pytest.mark.parametrize("gsd", [0.05, 0.8])
+@pytest.mark.parametrize("kind", ["palette", "not a number"])
+def test_no_data_is_the_scenes_own_whatever_models_saw(tmp_path: Path, kind: str, gsd: float) -> None:
+    """Of a palette one pixel is taken for many, and a mean with one that is no number is none."""
+    rng, place = np.random.default_rng(1), rasterio.transform.from_origin(480_000, 5_460_000, 0.1, 0.1)
+    path = tmp_path / "scene.tif"
+    profile = {"driver": "GTiff", "height": 240, "width": 300, "crs": "EPSG:32632", "transform": place}
+    if kind == "palette":
+        codes = rng.integers(0, 4, (240, 300)).astype(np.uint8)
+        with rasterio.open(path, "w", count=1, dtype="uint8", nodata=0, **profile) as dst:
+            dst.write(codes, 1)
+            dst.write_colormap(1, {n: (60 * n, 200 - 40 * n, 90, 255) for n in range(4)})
+            dst.update_tags(**{DEMO_TAG: "1003"})
+        lacks = codes == 0
+    else:
+        data = rng.random((3, 240, 300)).astype(np.float32)
+        lacks = rng.random((240, 300)) < 0.01
+        data[:, lacks] = np.nan
+        with rasterio.open(path, "w", count=3, dtype="float32", **profile) as dst:
+            dst.write(data)
+            dst.update_tags(**{DEMO_TAG: "1003"})
+    scale = "auto" if kind == "palette" else "0,1"
+    found = segment(path, output=tmp_path / "a.tif", model="demo", gsd=gsd, scale=scale, **ASKED)
+    np.testing.assert_array_equal(_read(found.labels)[0] == 255, lacks)
+
+
+def test_an_area_is_not_kept_from_by_damage_beyond_it(tmp_path: Path) -> None:
+    path, place = tmp_path / "scene.tif", rasterio.transform.from_origin(480_000, 5_460_000, 0.1, 0.1)
+    profile = {"driver": "GTiff", "height": 256, "width": 1024, "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
+    more = {"compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256, "interleave": "pixel"}
+    data = np.maximum(render(1003, 256, 1024)[0], 1)
+    with rasterio.open(path, "w", transform=place, nodata=0, **profile, **more) as dst:
+        dst.write(data)
+        dst.update_tags(**{DEMO_TAG: "1003"})
+    with rasterio.open(path) as src:
+        at, size = (int(src.get_tag_item(f"BLOCK_{name}_3_0", "TIFF", bidx=1)) for name in ("OFFSET", "SIZE"))
+    content = bytearray(path.read_bytes())
+    content[at : at + size] = b"\xff" * size
+    path.write_bytes(content)
+    given = {**ASKED, "model": "demo", "gsd": 0.2, "upsample": "bilinear", "aoi": "480002,5459980,480015,5459995"}
+    assert segment(path, output=tmp_path / "a.tif", **given).failed_windows == 0
+    with pytest.raises(SceneError, match="cannot read rows"):
+        segment(path, output=tmp_path / "b.tif", **{**given, "aoi": None})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(300, 1200), st.integers(200, 1300), st.sampled_from([8, 48]))
+def test_parts_are_given_when_all_that_begins_in_them_was_seen(height: int, rows: int, step: int) -> None:
+    """Else windows that begin there would be counted as skipped."""
+    native, given_away = Native((height, 2), (rows, 2)), 0
+    resampled = Resampled(native, Panel(0, 2), (0, height), _everywhere, "cpu")
+    for row in range(0, rows, step):
+        end = min(rows, row + step)
+        scores = torch.ones(1, end - row, 2)
+        for found in resampled.add(Rows(row, scores, torch.ones(end - row, 2, dtype=torch.bool))):
+            given_away = found.row_off + len(found.valid)
+        assert native.begun_in(Part(Panel(0, 2), 0, given_away)).end <= end
+    assert given_away == height

@@ -424,7 +424,7 @@ def damaged(monkeypatch: pytest.MonkeyPatch) -> list[Window]:
         return read(self, window, *shape)
 
     monkeypatch.setattr(Scene, "stored", fail)
-    monkeypatch.setattr("geoovseg.scene.reader.RETRY_AFTER", 0)
+    monkeypatch.setattr("geoovseg.scene.renewed.RETRY_AFTER", 0)
     return tried
 
 
@@ -499,7 +499,7 @@ def test_a_window_that_can_be_read_the_second_time_is(
         return read(self, window, *shape)
 
     monkeypatch.setattr(Scene, "stored", fail)
-    monkeypatch.setattr("geoovseg.scene.reader.RETRY_AFTER", 0)
+    monkeypatch.setattr("geoovseg.scene.renewed.RETRY_AFTER", 0)
     assert _run(tall, tmp_path).failed_windows == 0
     assert failed
     _same(tmp_path, undisturbed)

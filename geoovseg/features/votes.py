@@ -29,7 +29,7 @@ class Piece(NamedTuple):
     valid: Tensor
     """(rows, columns)"""
     alone: Tensor | None
-    """(C or 1, n) shares of the classes, or the largest, at pixels with data and without a region, row by row"""
+    """(C or 1, n) shares of the classes, or the largest, at pixels that count and have no region, row by row"""
 
 
 class Votes:
@@ -37,11 +37,12 @@ class Votes:
 
     The share of a class in a region is that of its pixels in which that class is the best; pixels without a region keep
     the shares of their scores. With `best`, no more than the best class is needed; unless `every`, the largest share.
+    Pixels without data need none unless `beyond`.
     """
 
     def __init__(
         self, plan: TilePlan, panel: Panel, span: Span, channels: int, shares: Callable[[Tensor], Tensor],
-        *, best: bool, every: bool,
+        *, best: bool, every: bool, beyond: bool = False,
     ) -> None:  # fmt: skip
         self.around = wide, rows = plan.whole_cores(panel, span)
         self._span = span
@@ -50,7 +51,7 @@ class Votes:
         self._columns = [slice(*pair) for pair in pairwise(inside)]
         self._here = slice(panel.col_off - wide.col_off, panel.col_off - wide.col_off + panel.width)
         self._channels, self._shares, self._best, self._every = channels, shares, best, every
-        self._kept = channels if every else 1
+        self._kept, self._beyond = channels if every else 1, beyond
         self._row = self._top = rows[0]
         self._held: list[Piece] = []
         self._seen = False
@@ -77,7 +78,7 @@ class Votes:
             best = scores.max(0).indices
         kind = torch.uint8 if self._channels < 256 else torch.int32
         best = torch.zeros_like(valid, dtype=kind) if best is None else best.to(kind)
-        alone = None if self._best else self._alone(scores, valid & (regions == 0))
+        alone = None if self._best else self._alone(scores, (valid | self._beyond) & (regions == 0))
         self._held.append(Piece(best, regions, valid, alone))
 
     def _alone(self, scores: Tensor | None, where: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ class Votes:
             rows = slice(first, first + step)
             among, valid, own, found = index[rows], piece.valid[rows], piece.regions[rows] == 0, None
             if piece.alone is not None:
-                found, here = shares[:, among], valid & own
+                found, here = shares[:, among], (valid | self._beyond) & own
                 found[:, here] = piece.alone[:, used : used + (count := int(here.sum()))]
                 used += count
             yield Rows(first, found, valid, torch.where(own, piece.best[rows].long(), winners[among]))

@@ -116,7 +116,8 @@ def _votes(context: Context, panel: Panel, span: Span, *, best: bool, every: boo
     """The vote of regions on the grid that models see."""
     layout, predictor = context.job.layout, context.predictor
     place = layout.inner(panel, span)
-    return Votes(layout.plan, *place, predictor.channels, predictor.shares, best=best, every=every)
+    beyond = layout.native is not None  # their pixels may have data where those that models see have none
+    return Votes(layout.plan, *place, predictor.channels, predictor.shares, best=best, every=every, beyond=beyond)
 
 
 def _seen_rows(

@@ -134,6 +134,8 @@ def _of_store(path: str, named: Vocabulary, settings: Settings, outputs: Outputs
         needs = needs_of(scene.store.about, settings, machine.memory())
         layout = lay_out_stored(scene, settings, words, needs, area_of(scene, settings))
         seconds = ASKING[settings.upsampled_by] * scene.shape[0] * scene.shape[1] / 1e6
+        if layout.native is not None:
+            seconds += ASKING["bilinear"] * layout.shape[0] * layout.shape[1] / 1e6
         tile = TileTime(layout.tile_bytes, 0.0, ASKER_MB, len(words.queries))
         return replace(
             _figures(scene, layout, tile, str(outputs.labels), words),

@@ -23,7 +23,7 @@ from geoovseg.scene.views import hint
 from geoovseg.settings import UPSAMPLERS, Settings
 from geoovseg.vocabulary import Vocabulary
 from geoovseg.windows.memory import Load
-from geoovseg.windows.plan import AT_ONCE, REACH, Native, Panel, Part, Span, TilePlan, panels_of, parts_of, plan_tiles
+from geoovseg.windows.plan import REACH, Native, Panel, Part, Span, TilePlan, panels_of, parts_of, plan_tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +99,7 @@ class Layout:
     def memory_mb(self) -> float:
         """Memory for the blend and what is made of it, in MB; the model and the libraries come on top."""
         widest = max(self.panels, key=lambda panel: panel.width)
-        own = 0 if self.native is None else 4 * 4 * max(AT_ONCE, self.load.channels * widest.width)
-        return (self.load.nbytes(self.around(widest, None)[0].width) + own) / 1e6
+        return self.load.nbytes(self.around(widest, None)[0].width) / 1e6
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -260,6 +259,7 @@ def lay_out(
         scored,
         needs.regions,
         shares_held(scene, votes, channels, scored),
+        scene.outputs.shape[1] / scene.shape[1],
     )
     return Layout(
         needs=needs, plan=plan, load=load, tile_bytes=method, area=area, cell=cell, votes=votes,

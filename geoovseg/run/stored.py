@@ -205,8 +205,10 @@ def lay_out_stored(
     """Panels of kept features within the memory there is."""
     plan, channels = plan_of(scene.store.about), len(words.groups)
     scored, votes = channels if settings.scores else 0, votes_of(settings, needs)
-    held = shares_held(scene, votes, channels, scored)
-    load = Load(plan, channels, channels, 0, 0.0, needs.cell, needs.depth, needs.reach, scored, needs.regions, held)
+    load = Load(
+        plan, channels, channels, 0, 0.0, needs.cell, needs.depth, needs.reach, scored, needs.regions,
+        shares_held(scene, votes, channels, scored), scene.outputs.shape[1] / scene.shape[1],
+    )  # fmt: skip
     return Layout(
         needs=needs, plan=plan, load=load, tile_bytes=TileBytes(0.0, 0.0), area=area, cell=needs.cell, votes=votes,
         **on_the_grid(scene, load.panel_width(needs.memory, settings.max_memory)),

@@ -15,14 +15,11 @@ from rasterio.windows import Window
 
 from geoovseg.errors import SceneError
 from geoovseg.rasters.open import adopt, gdal_settings, native, raster_env
+from geoovseg.scene import renewed
 from geoovseg.scene.renewed import Renewed
 from geoovseg.scene.scene import Scene
 from geoovseg.trace import stretch, until_each
 from geoovseg.windows.batch import TileBatch, join
-
-RETRY_AFTER = 0.2
-"""Seconds before what could not be read is read again."""
-
 
 Skip = Callable[[Window, SceneError], None]
 """Told of windows that cannot be read, when they are to be left out."""
@@ -97,7 +94,7 @@ def _read(scene: Renewed, group: list[Window], skip: Skip | None) -> TileBatch |
     try:
         return scene.read(lambda now: now.batch(group))
     except SceneError:
-        time.sleep(RETRY_AFTER)
+        time.sleep(renewed.RETRY_AFTER)
     good: list[TileBatch] = []
     for window in group:
         try:

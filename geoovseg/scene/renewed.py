@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from geoovseg.scene.scene import Scene
 
 Found = TypeVar("Found")
+RETRY_AFTER = 0.2
+"""Seconds after which what could not be read is tried once more."""
 LEAST = 64
 """Side of pieces that are tried before single blocks where pixels cannot be read."""
 
@@ -40,6 +43,14 @@ class Renewed:
             self._now = None
             self._opened.close()
             raise
+
+    def read_again(self, how: Callable[[Scene], Found]) -> Found:
+        """The same, tried once more after a moment."""
+        try:
+            return self.read(how)
+        except SceneError:
+            time.sleep(RETRY_AFTER)
+            return self.read(how)
 
     def in_pieces(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A window as `Scene.read` gives it, in pieces, down to blocks as they are stored; what fails lacks data.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,6 +38,8 @@ class Load:
     """whether regions of pixels are held"""
     votes: int = 0
     """shares of a pixel that are held beside, where regions vote, for which all pixels of a window's core are"""
+    wide: float = 1.0
+    """columns of the outputs for each that models see; more rows are then made of finished ones"""
 
     def nbytes(self, width: int) -> float:
         """Memory of a panel of `width` columns.
@@ -44,13 +47,16 @@ class Load:
         The strip, one channel while it scrolls and bands of finished rows grow with the width; scores of a batch at
         pixel resolution and finished rows while they are decided do not. Of features, the strip has cells.
         """
-        written = 2 * BAND * self.scored * width  # a row of blocks, and the file of a part, which is packed
+        own = self.wide * width
+        written = 2 * BAND * (self.scored + 1) * own  # a row of blocks, and the file of a part, which is packed
+        if self.wide != 1:  # where there is data, and scores between others
+            written += 4 * BAND * own + 4 * 4 * (AT_ONCE + self.channels * own)
         tile = self.plan.tile
         if self.cell:
             plan = self.plan.in_cells(self.cell)
             cells = -(-width // self.cell)
-            columns = plan.strip_bytes(self.depth, cells) + plan.tile[0] * cells * 4 * self.channels
-            columns += (min(tile[0], self.plan.height) + self.cell + 2 * BAND) * width + written
+            columns = plan.strip_bytes(self.depth, cells) + plan.tile[0] * cells * 4 * self.channels + written
+            columns += (min(tile[0], self.plan.height) + self.cell) * width
             if self.regions:
                 columns += 4 * (min(tile[0], self.plan.height) + 2 * BLOCK) * width
             if self.votes:  # regions twice, their numbers, classes twice, and whether there is data
@@ -61,8 +67,8 @@ class Load:
                 columns += 2 * 4 * 6 * (2 * self.reach + 2) * self.channels * cells
             batch = 2 * 4 * self.depth * self.batch * plan.tile[0] * plan.tile[1]
             return columns + batch + 4 * 4 * max(AT_ONCE, self.channels * width) + self.method
-        columns = self.plan.strip_bytes(self.channels, width)
-        columns += (4 * min(tile[0], self.plan.height) + 2 * BAND) * width + written
+        columns = self.plan.strip_bytes(self.channels, width) + written
+        columns += 4 * min(tile[0], self.plan.height) * width
         return columns + 3 * 4 * self.at_once * self.batch * tile[0] * tile[1] + 4 * 4 * AT_ONCE + self.method
 
     def panel_width(self, memory: float, max_memory: float | None) -> int:
@@ -74,7 +80,7 @@ class Load:
         budget = max_memory * 1e6 if max_memory is not None else memory / 4
         fixed = self.nbytes(0)
         width = int((budget - fixed) / (self.nbytes(1) - fixed))
-        narrowest = max(BLOCK, plan.tile[1])
+        narrowest = max(math.ceil(BLOCK / self.wide), plan.tile[1])
         if width < narrowest and plan.width > max(0, width):
             least = self.nbytes(min(narrowest, plan.width)) / 1e6
             message = (

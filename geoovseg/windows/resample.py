@@ -40,8 +40,8 @@ def between(span: Span, side: int, count: int, device: torch.device | str, each:
 class Resampled:
     """Rows of a panel on the scene's grid, interpolated between scores (bilinear) of the grid that models saw.
 
-    Pixels that no window was on do not count. A pixel has data where the scene says so, and the one of those that
-    models saw in which its centre lies has some.
+    Pixels that no window was on do not count. A pixel has data where the scene says so, and a window was on the one of
+    those that models saw in which its centre lies.
     """
 
     def __init__(self, native: Native, panel: Panel, span: Span, mask: Mask, device: torch.device | str) -> None:
@@ -58,10 +58,12 @@ class Resampled:
         if rows.scores is not None:
             yield from self._between(rows)
             return
-        if self._last is not None:
-            yield from self._between(_empty(self._last, rows.row_off))
-            self._last = None
-        if (end := self._ready(rows.row_off + len(rows.valid))) > self._row:
+        done = 0
+        if self._last is not None:  # the first are still what others lie beside
+            done = min(len(rows.valid), -(-self._native.seen[0] // self._native.shape[0]) + 2)
+            yield from self._between(_empty(self._last, rows.row_off, done))
+            self._last = self._last if done == len(rows.valid) else None
+        if self._last is None and (end := self._ready(rows.row_off + len(rows.valid))) > self._row:
             nowhere = rows.valid.new_zeros(1, 1).expand(end - self._row, self._panel.width)
             yield Rows(self._row, None, nowhere)
             self._row = end
@@ -70,18 +72,25 @@ class Resampled:
         """The first row that cannot be made when those above `end` of what models saw are there."""
         (seen, _), (height, _) = self._native.seen, self._native.shape
         last = -(-((2 * end - 1) * height - seen) // (2 * seen))
+        last = min(last, end * height // seen)  # what begins in the rows is among those above `end`
         return self._span[1] if end >= self._inner[1] else max(self._row, min(self._span[1], last))
 
     def _between(self, rows: Rows) -> Iterator[Rows]:
         """Rows down to the last that lies between these and those before."""
-        held = _below(self._last or _empty(rows, rows.row_off - 1), rows)
-        self._last = _row(held, len(held.valid) - 1)
+        first = min(rows.row_off - 1, self._lower(self._row))
+        held = _below(self._last or _empty(rows, first, rows.row_off - first), rows)
         assert held.scores is not None
         step = max(1, AT_ONCE // (len(held.scores) * self._panel.width))
         end, known = self._ready(rows.row_off + len(rows.valid)), held.scores.any(0)
         for first in range(self._row, end, step):
             yield self._made(held, known, (first, min(end, first + step)))
         self._row = end
+        self._last = _from(held, min(max(self._lower(end) - held.row_off, 0), len(held.valid) - 1))
+
+    def _lower(self, row: int) -> int:
+        """The first of the two that a row lies between."""
+        (seen, _), (height, _) = self._native.seen, self._native.shape
+        return ((2 * row + 1) * seen - height) // (2 * height)
 
     def _made(self, held: Rows, known: Tensor, span: Span) -> Rows:
         """Rows between those that are held; `known` (h, w) is true where any window was."""
@@ -93,9 +102,11 @@ class Resampled:
         if not known[int(down.lower[0]) : int(down.upper[-1]) + 1].all():
             shares = self._mixed(known.to(scores.dtype), down)
             scores = scores / torch.where(shares > 0, shares, 1)
-        window = Window(self._panel.col_off, span[0], self._panel.width, span[1] - span[0])
-        own = torch.from_numpy(self._mask(window)).to(self._device)
-        return Rows(span[0], scores, own & self._nearest(held, down), voted=held.voted)
+        valid = self._nearest(known, down)
+        if valid.any():
+            window = Window(self._panel.col_off, span[0], self._panel.width, span[1] - span[0])
+            valid &= torch.from_numpy(self._mask(window)).to(self._device)
+        return Rows(span[0], scores, valid, voted=held.voted)
 
     def _mixed(self, values: Tensor, down: Between) -> Tensor:
         """Values (..., h, w) between rows and columns; of equal ones exactly these."""
@@ -103,17 +114,18 @@ class Resampled:
         lower, upper = (side - self._left for side in self._across[:2])
         return torch.lerp(rows[..., lower], rows[..., upper], self._across.weight)
 
-    def _nearest(self, held: Rows, down: Between) -> Tensor:
-        """Where what models saw had data (h, w): of the two beside a pixel, the one in which its centre lies."""
+    def _nearest(self, known: Tensor, down: Between) -> Tensor:
+        """Of what is known beside a pixel, that in which its centre lies (h, w)."""
         row = torch.where(down.weight < 0.5, down.lower, down.upper)
         column = torch.where(self._across.weight < 0.5, self._across.lower, self._across.upper) - self._left
-        return held.valid[row][:, column]
+        return known[row][:, column]
 
 
-def _empty(like: Rows, row_off: int) -> Rows:
-    """A row that no window was on."""
+def _empty(like: Rows, row_off: int, count: int = 1) -> Rows:
+    """Rows that no window was on."""
     assert like.scores is not None
-    return Rows(row_off, torch.zeros_like(like.scores[:, :1]), torch.zeros_like(like.valid[:1]), voted=like.voted)
+    (many, _, width), valid = like.scores.shape, like.valid.new_zeros(count, like.valid.shape[1])
+    return Rows(row_off, like.scores.new_zeros(many, count, width), valid, voted=like.voted)
 
 
 def _below(above: Rows, rows: Rows) -> Rows:
@@ -124,8 +136,7 @@ def _below(above: Rows, rows: Rows) -> Rows:
     return Rows(above.row_off, scores, valid, voted=rows.voted)
 
 
-def _row(rows: Rows, number: int) -> Rows:
-    """One of some rows."""
+def _from(rows: Rows, number: int) -> Rows:
+    """The last of some rows."""
     assert rows.scores is not None
-    here = slice(number, number + 1)
-    return Rows(rows.row_off + number, rows.scores[:, here], rows.valid[here], voted=rows.voted)
+    return Rows(rows.row_off + number, rows.scores[:, number:], rows.valid[number:], voted=rows.voted)
