@@ -82,8 +82,12 @@ class Resampled:
         assert held.scores is not None
         step = max(1, AT_ONCE // (len(held.scores) * self._panel.width))
         end, known = self._ready(rows.row_off + len(rows.valid)), held.scores.any(0)
-        for first in range(self._row, end, step):
-            yield self._made(held, known, (first, min(end, first + step)))
+        if self._row < end:
+            across, shares = self._between_columns(held.scores), None
+            if not known.all():
+                shares = self._between_columns(known.to(across.dtype))
+            for first in range(self._row, end, step):
+                yield self._made(across, shares, known, held, (first, min(end, first + step)))
         self._row = end
         self._last = _from(held, min(max(self._lower(end) - held.row_off, 0), len(held.valid) - 1))
 
@@ -92,33 +96,37 @@ class Resampled:
         (seen, _), (height, _) = self._native.seen, self._native.shape
         return ((2 * row + 1) * seen - height) // (2 * height)
 
-    def _made(self, held: Rows, known: Tensor, span: Span) -> Rows:
-        """Rows between those that are held; `known` (h, w) is true where any window was."""
+    def _made(self, across: Tensor, shares: Tensor | None, known: Tensor, held: Rows, span: Span) -> Rows:
+        """Rows of pixels between rows of scores (C, h, w), of which `shares` (h, w) are of what any window was on."""
         (seen, _), (height, _) = self._native.seen, self._native.shape
-        down = between(span, height, seen, self._device, each=seen)
+        down = between(span, height, seen, across.device, each=seen)
         down = Between(down.lower - held.row_off, down.upper - held.row_off, down.weight)
-        assert held.scores is not None
-        scores = self._mixed(held.scores, down)
-        if not known[int(down.lower[0]) : int(down.upper[-1]) + 1].all():
-            shares = self._mixed(known.to(scores.dtype), down)
-            scores = scores / torch.where(shares > 0, shares, 1)
+        scores = _between_rows(across, down)
+        if shares is not None:
+            own = _between_rows(shares, down)
+            scores = scores / torch.where(own > 0, own, 1)
         valid = self._nearest(known, down)
         if valid.any():
             window = Window(self._panel.col_off, span[0], self._panel.width, span[1] - span[0])
-            valid &= torch.from_numpy(self._mask(window)).to(self._device)
+            valid &= torch.from_numpy(self._mask(window)).to(valid.device)
         return Rows(span[0], scores, valid, voted=held.voted)
 
-    def _mixed(self, values: Tensor, down: Between) -> Tensor:
-        """Values (..., h, w) between rows and columns; of equal ones exactly these."""
-        rows = torch.lerp(values[..., down.lower, :], values[..., down.upper, :], down.weight[:, None])
+    def _between_columns(self, values: Tensor) -> Tensor:
+        """Values (..., h, w) of the panel's columns; of equal ones exactly these."""
         lower, upper = (side - self._left for side in self._across[:2])
-        return torch.lerp(rows[..., lower], rows[..., upper], self._across.weight)
+        return torch.lerp(values.index_select(-1, lower), values.index_select(-1, upper), self._across.weight)
 
     def _nearest(self, known: Tensor, down: Between) -> Tensor:
         """Of what is known beside a pixel, that in which its centre lies (h, w)."""
         row = torch.where(down.weight < 0.5, down.lower, down.upper)
         column = torch.where(self._across.weight < 0.5, self._across.lower, self._across.upper) - self._left
         return known[row][:, column]
+
+
+def _between_rows(values: Tensor, down: Between) -> Tensor:
+    """Values (..., h, w) between rows of others; of equal ones exactly these."""
+    lower, upper = (values.index_select(-2, side) for side in down[:2])
+    return torch.lerp(lower, upper, down.weight[:, None])
 
 
 def _empty(like: Rows, row_off: int, count: int = 1) -> Rows:
