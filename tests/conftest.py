@@ -26,9 +26,9 @@ import huggingface_hub.constants
 import numpy as np
 import open_clip
 import pytest
-import rasterio
 import torch
-from rasterio.transform import from_origin
+from raster_files import TRANSFORM as TRANSFORM
+from raster_files import written
 from web import serving
 
 from geoovseg.demo.scenes import render
@@ -36,7 +36,6 @@ from geoovseg.models.vit import ClipVit
 from geoovseg.scene.scene import DEMO_TAG
 
 SHARED = Path(__file__).parents[2] / "shared"
-TRANSFORM = from_origin(480_000.0, 5_460_000.0, 0.5, 0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -78,21 +77,8 @@ def tiny_vit(tiny_clip: open_clip.CLIP) -> ClipVit:
 def write_raster(tmp_path: Path) -> Callable[..., str]:
     """Write an array (bands, h, w) as a GeoTIFF and return its name; keywords go to rasterio, `tags` to the file."""
 
-    def write(data: np.ndarray, name: str = "scene.tif", *, tags: dict[str, str] | None = None, **profile: Any) -> str:
-        path = tmp_path / name
-        mask = profile.pop("mask", None)
-        colorinterp = profile.pop("colorinterp", None)
-        defaults = {"driver": "GTiff", "crs": "EPSG:32632", "transform": TRANSFORM}
-        size = {"count": data.shape[0], "height": data.shape[1], "width": data.shape[2], "dtype": data.dtype}
-        with rasterio.open(path, "w", **{**defaults, **size, **profile}) as dst:
-            if colorinterp is not None:
-                dst.colorinterp = colorinterp
-            dst.write(data)
-            if tags:
-                dst.update_tags(**tags)
-            if mask is not None:
-                dst.write_mask(mask)
-        return str(path)
+    def write(data: np.ndarray, name: str = "scene.tif", **given: Any) -> str:
+        return written(tmp_path / name, data, **given)
 
     return write
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import rasterio
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raster_files import break_block, written
+from rasterio.transform import from_origin
 from rasterio.windows import Window
 from torch.nn.functional import interpolate
 
@@ -25,7 +26,8 @@ from geoovseg.windows.blend import Rows
 from geoovseg.windows.plan import Native, Panel, Part, Span
 from geoovseg.windows.resample import Resampled
 
-Write = Callable[..., str]
+PLACED: dict[str, Any] = {"transform": from_origin(480_000, 5_460_000, 0.1, 0.1), "tags": {DEMO_TAG: "1003"}}
+TILED = {"compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256, "interleave": "pixel"}
 FINE: dict[str, Any] = {"model": "demo", "gsd": 0.8}
 ASKED: dict[str, Any] = {"vocabulary": "demo", "background": "none", "grid": "scene"}
 
@@ -139,17 +141,11 @@ def _read(path: str | Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def fine(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A scene of three parts and two panels, finer than models are to see it, with holes."""
-    path = tmp_path_factory.mktemp("fine") / "scene.tif"
     data = np.kron(render(1003, 200, 100)[0], np.ones((1, 6, 6), np.uint8))[:, :1100]
     data = np.maximum(data, 1)
     data[:, 100:310, 50:200] = 0
     data[:, 900:, 580:] = 0
-    place = rasterio.transform.from_origin(480_000, 5_460_000, 0.1, 0.1)
-    profile = {"driver": "GTiff", "height": 1100, "width": 600, "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
-    with rasterio.open(path, "w", transform=place, nodata=0, **profile) as dst:
-        dst.write(data)
-        dst.update_tags(**{DEMO_TAG: "1003"})
-    return str(path)
+    return written(tmp_path_factory.mktemp("fine") / "scene.tif", data, nodata=0, **PLACED)
 
 
 @pytest.mark.parametrize("upsample", UPSAMPLERS)
@@ -215,19 +211,9 @@ def test_the_scenes_grid_needs_the_scene(fine: str, tmp_path: Path) -> None:
     assert segment(moved, output=tmp_path / "a.tif", upsample="bilinear", **ASKED).megapixels == 0.66
 
 
-def test_what_cannot_be_read_has_no_data_on_the_scenes_grid(fine: str, tmp_path: Path, write_raster: Write) -> None:
-    with rasterio.open(fine) as src:
-        data, profile = src.read(), src.profile
-    path = tmp_path / "broken.tif"
-    more = {"compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256, "interleave": "pixel"}
-    with rasterio.open(path, "w", **{**profile, **more}) as dst:
-        dst.write(data)
-        dst.update_tags(**{DEMO_TAG: "1003"})
-    with rasterio.open(path) as src:
-        place, size = (int(src.get_tag_item(f"BLOCK_{name}_1_4", "TIFF", bidx=1)) for name in ("OFFSET", "SIZE"))
-    content = bytearray(path.read_bytes())
-    content[place : place + size] = b"\xff" * size
-    path.write_bytes(content)
+def test_what_cannot_be_read_has_no_data_on_the_scenes_grid(fine: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "broken.tif", _read(fine), nodata=0, **PLACED, **TILED)
+    break_block(path, 1, 4)
     found = segment(path, output=tmp_path / "a.tif", on_error="skip", **FINE, **ASKED)
     labels = _read(found.labels)[0]
     assert found.failed_windows > 0
@@ -241,41 +227,27 @@ def test_what_cannot_be_read_has_no_data_on_the_scenes_grid(fine: str, tmp_path:
 @pytest.mark.parametrize("kind", ["palette", "not a number"])
 def test_no_data_is_the_scenes_own_whatever_models_saw(tmp_path: Path, kind: str, gsd: float) -> None:
     """Of a palette one pixel is taken for many, and a mean with one that is no number is none."""
-    rng, place = np.random.default_rng(1), rasterio.transform.from_origin(480_000, 5_460_000, 0.1, 0.1)
-    path = tmp_path / "scene.tif"
-    profile = {"driver": "GTiff", "height": 240, "width": 300, "crs": "EPSG:32632", "transform": place}
+    rng, path = np.random.default_rng(1), tmp_path / "scene.tif"
     if kind == "palette":
         codes = rng.integers(0, 4, (240, 300)).astype(np.uint8)
-        with rasterio.open(path, "w", count=1, dtype="uint8", nodata=0, **profile) as dst:
-            dst.write(codes, 1)
+        written(path, codes[None], nodata=0, **PLACED)
+        with rasterio.open(path, "r+") as dst:
             dst.write_colormap(1, {n: (60 * n, 200 - 40 * n, 90, 255) for n in range(4)})
-            dst.update_tags(**{DEMO_TAG: "1003"})
         lacks = codes == 0
     else:
         data = rng.random((3, 240, 300)).astype(np.float32)
         lacks = rng.random((240, 300)) < 0.01
         data[:, lacks] = np.nan
-        with rasterio.open(path, "w", count=3, dtype="float32", **profile) as dst:
-            dst.write(data)
-            dst.update_tags(**{DEMO_TAG: "1003"})
+        written(path, data, **PLACED)
     scale = "auto" if kind == "palette" else "0,1"
     found = segment(path, output=tmp_path / "a.tif", model="demo", gsd=gsd, scale=scale, **ASKED)
     np.testing.assert_array_equal(_read(found.labels)[0] == 255, lacks)
 
 
 def test_an_area_is_not_kept_from_by_damage_beyond_it(tmp_path: Path) -> None:
-    path, place = tmp_path / "scene.tif", rasterio.transform.from_origin(480_000, 5_460_000, 0.1, 0.1)
-    profile = {"driver": "GTiff", "height": 256, "width": 1024, "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
-    more = {"compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256, "interleave": "pixel"}
     data = np.maximum(render(1003, 256, 1024)[0], 1)
-    with rasterio.open(path, "w", transform=place, nodata=0, **profile, **more) as dst:
-        dst.write(data)
-        dst.update_tags(**{DEMO_TAG: "1003"})
-    with rasterio.open(path) as src:
-        at, size = (int(src.get_tag_item(f"BLOCK_{name}_3_0", "TIFF", bidx=1)) for name in ("OFFSET", "SIZE"))
-    content = bytearray(path.read_bytes())
-    content[at : at + size] = b"\xff" * size
-    path.write_bytes(content)
+    path = written(tmp_path / "scene.tif", data, nodata=0, **PLACED, **TILED)
+    break_block(path, 3, 0)
     given = {**ASKED, "model": "demo", "gsd": 0.2, "upsample": "bilinear", "aoi": "480002,5459980,480015,5459995"}
     assert segment(path, output=tmp_path / "a.tif", **given).failed_windows == 0
     with pytest.raises(SceneError, match="cannot read rows"):

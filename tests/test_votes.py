@@ -13,6 +13,7 @@ import rasterio
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raster_files import written
 from rasterio.windows import Window
 
 from geoovseg import Segmenter, encode, merge, segment
@@ -125,15 +126,9 @@ def _read(path: str | Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Two parts and two panels, four by six blocks, with a hole, and a side that is no multiple of a cell."""
-    path = tmp_path_factory.mktemp("scene") / "scene.tif"
-    place = rasterio.transform.from_origin(480_000, 5_460_000, 0.5, 0.5)
     data = np.maximum(np.concatenate([render(1003, 531, 380)[0], render(1006, 531, 250)[0]], axis=2), 1)
     data[:, 60:140, 300:420] = 0
-    profile = {"driver": "GTiff", "height": 531, "width": 630, "count": 3, "dtype": "uint8", "crs": "EPSG:32632"}
-    with rasterio.open(path, "w", transform=place, nodata=0, **profile) as dst:
-        dst.write(data)
-        dst.update_tags(**{DEMO_TAG: "1003"})
-    return str(path)
+    return written(tmp_path_factory.mktemp("scene") / "scene.tif", data, nodata=0, tags={DEMO_TAG: "1003"})
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from geoovseg.features.picture import Picture, Read
 from geoovseg.ops.guided import FIELDS, RADIUS, at_pixels
 from geoovseg.ops.upsample import mixed
 from geoovseg.trace import stretch
-from geoovseg.windows.plan import AT_ONCE, Cells, Panel, Span, TilePlan
+from geoovseg.windows.plan import AT_ONCE, Cells, Panel, Span, TilePlan, cell_before
 from geoovseg.windows.resample import between
 
 
@@ -64,7 +64,7 @@ class Across:
 
     def __init__(self, span: Span, cells: Cells, count: int, device: torch.device | str) -> None:
         side = cells.side
-        first, last = ((2 * at + 1 - side) // (2 * side) for at in (span[0], span[1] - 1))
+        first, last = (cell_before(at, side) for at in (span[0], span[1] - 1))
         self.cells = torch.arange(first, last + 2, device=device).clamp(0, count - 1) - cells.panel.col_off
         begin = first * side + side // 2  # the first pixel behind the first centre
         self.weight = between((begin, begin + side), side, count, device).weight

@@ -229,12 +229,17 @@ def _up(length: int, unit: int) -> int:
     return -(-length // unit) * unit
 
 
+def cell_before(pixel: int, side: int, each: int = 1) -> int:
+    """The first of the two cells between whose centres that of a pixel lies; `each` are as long as `side` pixels."""
+    return ((2 * pixel + 1) * each - side) // (2 * side)
+
+
 def drawn_from(pixels: Span, side: int, count: int, reach: int = 0, each: int = 1) -> Span:
     """The first of `count` cells that some pixels of a line draw from, and the first behind the last.
 
     `each` cells are as long as `side` pixels.
     """
-    first, end = (((2 * at + 1) * each - side) // (2 * side) for at in (pixels[0], pixels[1] - 1))
+    first, end = (cell_before(at, side, each) for at in (pixels[0], pixels[1] - 1))
     return max(0, first - reach), min(count, end + 2 + reach)
 
 

@@ -11,7 +11,7 @@ from rasterio.windows import Window
 from torch import Tensor
 
 from geoovseg.windows.blend import Rows
-from geoovseg.windows.plan import AT_ONCE, Native, Panel, Span
+from geoovseg.windows.plan import AT_ONCE, Native, Panel, Span, cell_before
 
 Mask = Callable[[Window], NDArray[Any]]
 """Where pixels of a window inside the scene have data (h, w)."""
@@ -45,25 +45,27 @@ class Resampled:
     """
 
     def __init__(self, native: Native, panel: Panel, span: Span, mask: Mask, device: torch.device | str) -> None:
-        self._native, self._panel, self._span, self._mask, self._device = native, panel, span, mask, device
+        self._native, self._panel, self._span, self._mask = native, panel, span, mask
         inner, self._inner = native.around(panel, span)
         (_, width), (_, wide) = native.seen, native.shape
         self._across = between((panel.col_off, panel.col_off + panel.width), wide, width, device, each=width)
         self._left = inner.col_off
         self._row = span[0]
-        self._last: Rows | None = None
+        self._held: Tensor | None = None  # scores (C, h, w) from row `_top` on that the next rows may lie between
+        self._top, self._voted = 0, False
 
     def add(self, rows: Rows) -> Iterator[Rows]:
         """Take rows of what models saw, top to bottom without a gap; yield those that can be made."""
         if rows.scores is not None:
-            yield from self._between(rows)
+            self._voted = rows.voted
+            yield from self._between(rows.row_off, rows.scores)
             return
-        done = 0
-        if self._last is not None:  # the first are still what others lie beside
-            done = min(len(rows.valid), -(-self._native.seen[0] // self._native.shape[0]) + 2)
-            yield from self._between(_empty(self._last, rows.row_off, done))
-            self._last = self._last if done == len(rows.valid) else None
-        if self._last is None and (end := self._ready(rows.row_off + len(rows.valid))) > self._row:
+        count, done = len(rows.valid), 0
+        if self._held is not None:  # the first are still what others lie beside
+            done = min(count, -(-self._native.seen[0] // self._native.shape[0]) + 2)
+            yield from self._between(rows.row_off, _empty(self._held, done))
+            self._held = self._held if done == count else None
+        if self._held is None and (end := self._ready(rows.row_off + count)) > self._row:
             nowhere = rows.valid.new_zeros(1, 1).expand(end - self._row, self._panel.width)
             yield Rows(self._row, None, nowhere)
             self._row = end
@@ -75,32 +77,33 @@ class Resampled:
         last = min(last, end * height // seen)  # what begins in the rows is among those above `end`
         return self._span[1] if end >= self._inner[1] else max(self._row, min(self._span[1], last))
 
-    def _between(self, rows: Rows) -> Iterator[Rows]:
-        """Rows down to the last that lies between these and those before."""
-        first = min(rows.row_off - 1, self._lower(self._row))
-        held = _below(self._last or _empty(rows, first, rows.row_off - first), rows)
-        assert held.scores is not None
-        step = max(1, AT_ONCE // (len(held.scores) * self._panel.width))
-        end, known = self._ready(rows.row_off + len(rows.valid)), held.scores.any(0)
+    def _between(self, row_off: int, scores: Tensor) -> Iterator[Rows]:
+        """Rows down to the last that lies between these scores (C, h, w) and those before."""
+        if self._held is None:
+            self._top = min(row_off - 1, self._lower(self._row))
+            self._held = _empty(scores, row_off - self._top)
+        held = torch.cat([self._held, scores], 1)
+        step = max(1, AT_ONCE // (len(held) * self._panel.width))
+        end, known = self._ready(row_off + scores.shape[1]), held.any(0)
         if self._row < end:
-            across, shares = self._between_columns(held.scores), None
+            across, shares = self._between_columns(held), None
             if not known.all():
                 shares = self._between_columns(known.to(across.dtype))
             for first in range(self._row, end, step):
-                yield self._made(across, shares, known, held, (first, min(end, first + step)))
+                yield self._made(across, shares, known, (first, min(end, first + step)))
         self._row = end
-        self._last = _from(held, min(max(self._lower(end) - held.row_off, 0), len(held.valid) - 1))
+        past = min(max(self._lower(end) - self._top, 0), held.shape[1] - 1)
+        self._top, self._held = self._top + past, held[:, past:]
 
     def _lower(self, row: int) -> int:
         """The first of the two that a row lies between."""
-        (seen, _), (height, _) = self._native.seen, self._native.shape
-        return ((2 * row + 1) * seen - height) // (2 * height)
+        return cell_before(row, self._native.shape[0], self._native.seen[0])
 
-    def _made(self, across: Tensor, shares: Tensor | None, known: Tensor, held: Rows, span: Span) -> Rows:
+    def _made(self, across: Tensor, shares: Tensor | None, known: Tensor, span: Span) -> Rows:
         """Rows of pixels between rows of scores (C, h, w), of which `shares` (h, w) are of what any window was on."""
         (seen, _), (height, _) = self._native.seen, self._native.shape
         down = between(span, height, seen, across.device, each=seen)
-        down = Between(down.lower - held.row_off, down.upper - held.row_off, down.weight)
+        down = Between(down.lower - self._top, down.upper - self._top, down.weight)
         scores = _between_rows(across, down)
         if shares is not None:
             own = _between_rows(shares, down)
@@ -109,7 +112,7 @@ class Resampled:
         if valid.any():
             window = Window(self._panel.col_off, span[0], self._panel.width, span[1] - span[0])
             valid &= torch.from_numpy(self._mask(window)).to(valid.device)
-        return Rows(span[0], scores, valid, voted=held.voted)
+        return Rows(span[0], scores, valid, voted=self._voted)
 
     def _between_columns(self, values: Tensor) -> Tensor:
         """Values (..., h, w) of the panel's columns; of equal ones exactly these."""
@@ -129,22 +132,6 @@ def _between_rows(values: Tensor, down: Between) -> Tensor:
     return torch.lerp(lower, upper, down.weight[:, None])
 
 
-def _empty(like: Rows, row_off: int, count: int = 1) -> Rows:
-    """Rows that no window was on."""
-    assert like.scores is not None
-    (many, _, width), valid = like.scores.shape, like.valid.new_zeros(count, like.valid.shape[1])
-    return Rows(row_off, like.scores.new_zeros(many, count, width), valid, voted=like.voted)
-
-
-def _below(above: Rows, rows: Rows) -> Rows:
-    """Rows and those right above them."""
-    assert above.scores is not None
-    assert rows.scores is not None
-    scores, valid = torch.cat([above.scores, rows.scores], 1), torch.cat([above.valid, rows.valid])
-    return Rows(above.row_off, scores, valid, voted=rows.voted)
-
-
-def _from(rows: Rows, number: int) -> Rows:
-    """The last of some rows."""
-    assert rows.scores is not None
-    return Rows(rows.row_off + number, rows.scores[:, number:], rows.valid[number:], voted=rows.voted)
+def _empty(like: Tensor, count: int) -> Tensor:
+    """So many rows like others (C, h, w) that no window was on."""
+    return like.new_zeros(len(like), count, like.shape[2])
